@@ -1,0 +1,231 @@
+"""From a Flax checkpoint to a model directory, and back."""
+
+import json
+import logging
+import zipfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from videoprism_mlx.atomic import new_file, require_new
+from videoprism_mlx.checkpoint import (
+    WEIGHTS_FILE,
+    CheckpointError,
+    Shapes,
+    check_parameters,
+    parameter_problems,
+    read_config,
+    stored_shapes,
+    write_directory,
+)
+from videoprism_mlx.convert.npz import BFLOAT16, Archive, sha256, write_array
+from videoprism_mlx.convert.rules import Layout, Leaf
+from videoprism_mlx.models import (
+    C4_EN_VOCABULARY_SIZE,
+    CONFIGS,
+    build,
+    canonical_name,
+    checked_config,
+    get_config,
+    parse_dtype,
+)
+from videoprism_mlx.tokenizers import SentencePieceTokenizer, tokenizer_path
+
+READABLE = {np.dtype(name) for name in ("float16", "float32", "float64")} | {BFLOAT16}
+
+logger = logging.getLogger(__name__)
+
+
+class Conversion(NamedTuple):
+    """What a conversion wrote."""
+
+    output: Path
+    model: str
+    parameters: int
+    bytes: int
+
+
+def flax_to_mlx(
+    checkpoint: str | Path,
+    output: str | Path,
+    config: str | Path | Mapping[str, Any] | None = None,
+    dtype: str | mx.Dtype = "float32",
+    tokenizer: str | Path | None = None,
+    origin: Mapping[str, Any] | None = None,
+) -> Conversion:
+    """Converts an official `.npz` checkpoint to the new model directory `output`.
+
+    `config` is a name, the path of a config.json, or a mapping like one; it can be left out where
+    the checkpoint has the shapes of a known configuration. `tokenizer` is the SentencePiece model
+    to put beside a video-text model, c4_en by default. `origin` is noted in the config.json.
+    """
+    mlx_dtype = parse_dtype(dtype)
+    require_new(Path(output))
+    with Archive(Path(checkpoint)) as archive, ThreadPoolExecutor(1) as background:
+        if config is None:
+            config = matching_config(archive.shapes, archive.path)
+        else:
+            config = given_config(config)
+        layout = Layout(build(config))
+        check_parameters(layout.expected(archive.shapes), archive.shapes, archive.path)
+        check_types(archive)
+        tokenizer = tokenizer_for(config, tokenizer)
+
+        checksum = background.submit(sha256, archive.path)
+        arrays = {}
+        for group in layout.groups.values():
+            arrays |= read_group(archive, group, mlx_dtype)
+        stacks = [key for key, group in layout.groups.items() if group[0].layer is not None]
+        source = {
+            **(origin or {}),
+            "file": archive.path.name,
+            "sha256": checksum.result(),
+            "layout": "scanned" if any(key in archive.shapes for key in stacks) else "unscanned",
+            "converter": f"videoprism_mlx {own_version()}",
+        }
+    write_directory(output, config, arrays, source, tokenizer)
+    return Conversion(
+        Path(output),
+        config["model"],
+        sum(array.size for array in arrays.values()),
+        sum(array.nbytes for array in arrays.values()),
+    )
+
+
+def mlx_to_flax(model_dir: str | Path, output: str | Path, scan: bool | None = None) -> Conversion:
+    """Writes a model directory as an official `.npz`, in float32, to the new file `output`.
+
+    `scan` says whether a stack of layers is one array; by default as in the checkpoint that the
+    model came from, or else as in the published ones: it is.
+    """
+    path = Path(model_dir) / WEIGHTS_FILE
+    described = read_config(Path(model_dir))
+    config = checked_config(described)
+    if scan is None:
+        scan = described.get("source", {}).get("layout") != "unscanned"
+    layout = Layout(build(config))
+    check_parameters(layout.shapes, stored_shapes(path), path)
+
+    stored = mx.load(str(path))
+    size = 0
+    with new_file(output) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for key, group in layout.groups.items():
+            layers = [to_flax(each, stored.pop(each.name), layout.heads) for each in group]
+            if group[0].layer is None:
+                entries = {key: layers[0]}
+            elif scan:
+                entries = {key: np.stack(layers)}
+            else:
+                entries = {each.own_key: layer for each, layer in zip(group, layers, strict=True)}
+            for entry, array in entries.items():
+                write_array(archive, entry, array)
+                size += array.size
+    return Conversion(Path(output), config["model"], size, 4 * size)
+
+
+def own_version() -> str:
+    """The version of this package."""
+    from importlib.metadata import version  # Not above: it is slow to import.
+
+    return version("videoprism_mlx")
+
+
+def given_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of that name, in that file or model directory, or in that mapping."""
+    if isinstance(config, Mapping) or canonical_name(str(config)) is not None:
+        return get_config(config)
+    path = Path(config)
+    if path.is_dir():
+        return checked_config(read_config(path))
+    if path.is_file():
+        try:
+            return checked_config(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, AttributeError) as error:
+            raise CheckpointError(f"{path} is no configuration: {error}") from None
+    return get_config(str(config))  # Neither: its error says what is known.
+
+
+def matching_config(shapes: Shapes, path: Path) -> dict[str, Any]:
+    """The known configuration that the shapes of a checkpoint belong to.
+
+    Shapes alone do not tell a model: the logit cap and causality leave no trace in them. So what
+    is not known is not guessed.
+    """
+    closest, fewest = None, None
+    for config in CONFIGS.values():
+        if "num_classes" in config:
+            classes = shapes.get("params/projection/linear/bias", (1,))[-1]
+            config = config | {"num_classes": classes}
+        config = checked_config(config)
+        expected = Layout(build(config)).expected(shapes)
+        problems = len(parameter_problems(expected, shapes))
+        if not problems:
+            return config
+        if fewest is None or problems < fewest:
+            closest, fewest = expected, problems
+    try:
+        check_parameters(closest, shapes, path)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}\nThat is against the closest of the known configurations; if this is a "
+            "model of your own, say which with config= (--config), a config.json or a mapping"
+        ) from None
+
+
+def check_types(archive: Archive) -> None:
+    """That every array is of a floating-point type."""
+    for key, header in archive.headers.items():
+        if header.dtype.newbyteorder("=") not in READABLE:
+            raise CheckpointError(
+                f"{archive.path}: {key} is of type {header.dtype}; expected floating-point numbers"
+            )
+
+
+def tokenizer_for(config: Mapping[str, Any], given: str | Path | None) -> Path | None:
+    """The tokenizer to put beside a model: the given one, or c4_en if it is of that size."""
+    if "vocabulary_size" not in config:
+        return None
+    if given is not None:
+        size = SentencePieceTokenizer(given).vocab_size
+        if size > config["vocabulary_size"]:
+            raise ValueError(
+                f"{given} has {size} pieces; the model's vocabulary is {config['vocabulary_size']}"
+            )
+        return Path(given)
+    if config["vocabulary_size"] != C4_EN_VOCABULARY_SIZE:
+        logger.warning("no tokenizer is put beside this model; name its .model file to have it")
+        return None
+    try:
+        return tokenizer_path("c4_en")
+    except ConnectionError as error:
+        logger.warning("no tokenizer is put beside this model: %s", error)
+        return None
+
+
+def read_group(
+    archive: Archive, group: list[Leaf], dtype: mx.Dtype
+) -> Iterator[tuple[str, mx.array]]:
+    """The parameters of one key of a scanned checkpoint, from either layout."""
+    stack = archive.read(group[0].key) if group[0].key in archive.shapes else None
+    for index, each in enumerate(group):
+        if stack is None:
+            array = archive.read(each.own_key)
+        else:
+            array = stack if each.layer is None else stack[index]
+        array = mx.array(np.ascontiguousarray(each.rule.to_mlx(array), np.float32)).astype(dtype)
+        if dtype == mx.float16 and mx.isinf(array).any().item():
+            raise CheckpointError(
+                f"{archive.path}: {each.key} holds values beyond float16's 65504; "
+                "convert to bfloat16 or float32"
+            )
+        mx.eval(array)  # Lets the float32 copy go before the next one is made.
+        yield each.name, array
+
+
+def to_flax(each: Leaf, array: mx.array, heads: int) -> np.ndarray:
+    """A parameter in Flax's layout, in float32."""
+    return each.rule.to_flax(np.array(array.astype(mx.float32)), heads)

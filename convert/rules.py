@@ -1,0 +1,122 @@
+"""How a parameter of the MLX model is called and laid out in a Flax checkpoint.
+
+The two trees are the same but for the leaves, which `RULES` lists, and for stacks of layers,
+which Flax may store as one array with the layer as its leading axis.
+
+Shapes: I and O a linear layer's inputs and outputs, N heads, H head width, D width.
+"""
+
+import re
+from collections.abc import Callable, Container
+from typing import NamedTuple
+
+import mlx.nn as nn
+import numpy as np
+
+from videoprism_mlx.checkpoint import parameter_shapes
+from videoprism_mlx.layers import DotProductAttention
+
+ROOT = "params/"
+
+# The same array in the other layout; going to Flax, the number of heads is needed.
+ToMLX = Callable[[np.ndarray], np.ndarray]
+ToFlax = Callable[[np.ndarray, int], np.ndarray]
+
+
+class Rule(NamedTuple):
+    """A kind of leaf: which MLX names it has, its Flax name, and the change of layout."""
+
+    pattern: str
+    flax_leaf: str
+    to_mlx: ToMLX
+    to_flax: ToFlax
+
+
+RULES = (
+    # (D, N, H) and (N * H, D); biases (N, H) and (N * H)
+    Rule(
+        r"(query|key|value)\.weight",
+        "w",
+        lambda w: w.reshape(len(w), -1).T,
+        lambda w, heads: w.T.reshape(w.shape[1], heads, -1),
+    ),
+    Rule(
+        r"(query|key|value)\.bias",
+        "b",
+        lambda b: b.reshape(-1),
+        lambda b, heads: b.reshape(heads, -1),
+    ),
+    # (D, N, H) and (D, N * H): this one is contracted over the heads
+    Rule(
+        r"post\.weight",
+        "w",
+        lambda w: w.reshape(len(w), -1),
+        lambda w, heads: w.reshape(len(w), heads, -1),
+    ),
+    Rule(r"post\.bias", "b", lambda b: b, lambda b, heads: b),
+    # (I, O) and (O, I)
+    Rule(r"linear\.weight", "kernel", lambda w: w.T, lambda w, heads: w.T),
+    # Flax stores the distance from one.
+    Rule(r"\w*(_norm|_ln)\.weight", "scale", lambda w: 1 + w, lambda w, heads: w - 1),
+    Rule(r"\w+_emb\.weight", "emb_var", lambda w: w, lambda w, heads: w),
+)
+SAME = Rule("", "", lambda w: w, lambda w, heads: w)
+
+
+class Leaf(NamedTuple):
+    """A parameter: its name in the model, its key in a scanned checkpoint, its layer, its rule."""
+
+    name: str
+    key: str
+    layer: int | None
+    rule: Rule
+
+    @property
+    def own_key(self) -> str:
+        """The key in a checkpoint that stores every layer apart."""
+        return self.key.replace("/x_layers/", f"/x_layers_{self.layer}/")
+
+
+def leaf(name: str) -> Leaf:
+    """The Flax side of the MLX parameter `name`."""
+    rule = next((rule for rule in RULES if re.search(rf"(^|\.){rule.pattern}$", name)), SAME)
+    parent, _, own_name = name.rpartition(".")
+    path = re.sub(r"\bx_layers\.\d+\b", "x_layers", parent).split(".") if parent else []
+    layer = re.search(r"\bx_layers\.(\d+)\b", parent)
+    key = ROOT + "/".join([*path, rule.flax_leaf or own_name])
+    return Leaf(name, key, int(layer.group(1)) if layer else None, rule)
+
+
+class Layout:
+    """Where each parameter of a model is in a Flax checkpoint.
+
+    `groups` has the keys of a scanned checkpoint, each with its parameter or, in the order of the
+    layers, those of its stack.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.shapes = parameter_shapes(model)
+        self.heads = next(
+            m.num_heads for m in model.modules() if isinstance(m, DotProductAttention)
+        )
+        self.groups: dict[str, list[Leaf]] = {}
+        for name in self.shapes:
+            each = leaf(name)
+            self.groups.setdefault(each.key, []).append(each)
+        for group in self.groups.values():
+            group.sort(key=lambda each: each.layer or 0)
+
+    def expected(self, scanned: Container[str]) -> dict[str, tuple[int, ...]]:
+        """Keys and shapes of the checkpoint in which the keys of `scanned` are whole stacks."""
+        expected = {}
+        for key, group in self.groups.items():
+            # A view of one number: it has the shape and takes no memory.
+            empty = np.broadcast_to(np.float32(0), self.shapes[group[0].name])
+            shape = group[0].rule.to_flax(empty, self.heads).shape
+            if group[0].layer is None:
+                expected[key] = shape
+            elif key in scanned:
+                expected[key] = (len(group), *shape)
+            else:
+                expected |= {each.own_key: shape for each in group}
+        return expected

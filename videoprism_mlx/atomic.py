@@ -1,0 +1,92 @@
+"""Files and directories that appear whole or not at all."""
+
+import errno
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def new_directory(target: str | Path) -> Iterator[Path]:
+    """A private directory that becomes `target` when the block ends well, and goes when not.
+
+    A `target` that exists is left alone: FileExistsError.
+    """
+    with _partial(target) as (partial, target):
+        partial.mkdir()
+        yield partial
+        for file in partial.iterdir():
+            _flush(file)
+        try:
+            os.rename(partial, target)  # This replaces an empty directory and nothing else.
+        except OSError:
+            require_new(target)
+            raise
+
+
+@contextmanager
+def new_file(target: str | Path) -> Iterator[Path]:
+    """A private path whose file becomes `target` when the block ends well, and goes when not.
+
+    A `target` that exists is left alone: FileExistsError.
+    """
+    with _partial(target) as (partial, target):
+        yield partial
+        _flush(partial)
+        require_new(target)
+        os.rename(partial, target)
+
+
+@contextmanager
+def _partial(target: str | Path) -> Iterator[tuple[Path, Path]]:
+    """A path beside `target` to write to. What killed runs left there is removed first."""
+    target = Path(os.path.abspath(target))
+    require_new(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{target.name}.partial-{socket.gethostname()}-"
+    for left in target.parent.iterdir():
+        if left.name.startswith(prefix) and not _is_running(left.name.removeprefix(prefix)):
+            _remove(left)
+    partial = target.parent / f"{prefix}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    try:
+        yield partial, target
+    finally:
+        _remove(partial)
+
+
+def require_new(target: Path) -> None:
+    """That nothing is at `target`, or an empty directory."""
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if os.path.lexists(target):
+        raise FileExistsError(
+            errno.EEXIST, "already exists; name another output or remove it first", str(target)
+        )
+
+
+def _is_running(suffix: str) -> bool:
+    """Whether the process that a partial path's name ends with is still there."""
+    pid = suffix.partition("-")[0]
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _flush(file: Path) -> None:
+    with open(file, "rb") as opened:
+        os.fsync(opened.fileno())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

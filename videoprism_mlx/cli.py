@@ -1,0 +1,111 @@
+"""The `videoprism-mlx` command: parsing and printing."""
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from videoprism_mlx import convert, hub
+from videoprism_mlx.convert.verify import FACTOR, Comparison
+from videoprism_mlx.loading import load_model
+from videoprism_mlx.models import RELEASES, canonical_name
+
+# What a user's mistake or a broken file raises; anything else is a bug and keeps its traceback.
+MISTAKES = (ValueError, TypeError, OSError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code: 0, 1 if a model departs, 2 for bad input."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    parser = argparse.ArgumentParser(prog="videoprism-mlx", description="VideoPrism in MLX.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_convert(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options)
+    except MISTAKES as error:
+        print(f"videoprism-mlx: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The `convert` command."""
+    parser = commands.add_parser(
+        "convert",
+        help="an official Flax checkpoint to a model directory, or back",
+        description="Converts an official Flax checkpoint to a model directory: config.json, "
+        "model.safetensors and the tokenizer. Given a model directory, it writes a Flax .npz.",
+    )
+    parser.add_argument(
+        "source",
+        metavar="CHECKPOINT",
+        help="a Flax .npz; the name or Hugging Face id of a released checkpoint; "
+        "or a model directory",
+    )
+    parser.add_argument("-o", "--output", type=Path, help="the directory (or .npz) to write")
+    parser.add_argument(
+        "--config", help="a configuration's name or a config.json, where shapes do not tell it"
+    )
+    parser.add_argument("--dtype", help="float32 (default), bfloat16 or float16", default="float32")
+    parser.add_argument(
+        "--tokenizer", type=Path, help="a SentencePiece .model to put beside a video-text model"
+    )
+    parser.add_argument("--revision", help="the Hub's branch, tag or commit")
+    parser.add_argument(
+        "--verify",
+        metavar="ACTIVATIONS",
+        type=Path,
+        help="replay saved Flax activations through the converted model, and compare",
+    )
+    parser.set_defaults(run=run_convert)
+
+
+def run_convert(options: argparse.Namespace) -> int:
+    source = Path(options.source)
+    name = canonical_name(options.source)
+    is_model = source.is_dir() and name is None
+    if options.output is None and not (is_model and options.verify):
+        raise ValueError("say with -o what to write")
+
+    model = source
+    if options.output is not None:
+        started = time.perf_counter()
+        if is_model:
+            result = convert.mlx_to_flax(source, options.output)
+        else:
+            config, origin = options.config, None
+            if name in RELEASES:
+                source = hub.download_checkpoint(name, options.revision)
+                config, origin = config or name, hub.origin(name, options.revision)
+            result = convert.flax_to_mlx(
+                source, options.output, config, options.dtype, options.tokenizer, origin
+            )
+            model = options.output
+        print(
+            f"{result.output}: {result.model}, {result.parameters:,} parameters, "
+            f"{result.bytes / 1e6:,.1f} MB, {time.perf_counter() - started:.1f} s"
+        )
+    if options.verify is None:
+        return 0
+    comparisons = convert.verify(load_model(model, dtype="float32"), options.verify)
+    return print_comparisons(comparisons)
+
+
+def print_comparisons(comparisons: Sequence[Comparison]) -> int:
+    """Prints a line for each module and what it comes to; 1 if one departs."""
+    width = max(len(each.path) for each in comparisons)
+    print(f"{'relative distance to Flax in float64':{width}}  {'MLX':>8}  {'Flax f32':>8}")
+    for each in comparisons:
+        mark = "" if each.agrees else "  departs"
+        print(f"{each.path:{width}}  {each.distance:8.1e}  {each.flax_distance:8.1e}{mark}")
+    first = next((each for each in comparisons if not each.agrees), None)
+    if first is not None:
+        print(f"the first to depart is {first.path}")
+        return 1
+    print(f"all {len(comparisons)} agree to within {FACTOR:g} times Flax's own rounding")
+    return 0

@@ -1,0 +1,416 @@
+"""The models: video encoder, text encoder, video-text model and video classifier.
+
+Their parameters are named and nested as in the official Flax model.
+
+Shapes: B batch, T frames, N patches of a frame, P patch size, L text positions, D width.
+"""
+
+import functools
+import math
+import struct
+from collections.abc import Collection
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from videoprism_mlx.inputs import (
+    ArrayLike,
+    as_array,
+    check_paddings,
+    check_token_ids,
+    check_video,
+)
+from videoprism_mlx.layers import (
+    AttenTokenPoolingLayer,
+    FeedForward,
+    StackedTransformer,
+    layer_norm,
+    lecun_normal,
+)
+
+# True for all intermediate outputs, or the names of those wanted.
+Intermediates = bool | Collection[str]
+
+
+def wants(return_intermediate: Intermediates, name: str) -> bool:
+    """Whether the caller asked for the intermediate output `name`."""
+    if isinstance(return_intermediate, bool):
+        return return_intermediate
+    return name in return_intermediate
+
+
+def l2_normalize(x: mx.array) -> mx.array:
+    """`x` (..., D) with rows of length one, computed in float32."""
+    rows = x.astype(mx.float32)
+    return (rows / mx.sqrt((rows * rows).sum(-1, keepdims=True) + 1e-12)).astype(x.dtype)
+
+
+def image_to_patch(images: mx.array, patch_size: int) -> mx.array:
+    """(B, H, W, C) to (B, N, P * P * C): patches in rows, each as (row, column, channel)."""
+    batch, height, width, channels = images.shape
+    rows, columns = height // patch_size, width // patch_size
+    grid = images.reshape(batch, rows, patch_size, columns, patch_size, channels)
+    return grid.swapaxes(2, 3).reshape(batch, rows * columns, -1)
+
+
+def bilinear_weights(size: int, new_size: int) -> list[list[float]]:
+    """The (new_size, size) matrix that resizes an axis.
+
+    Half-pixel centres and a triangle kernel, which widens by the ratio when the axis shrinks;
+    what falls outside is left out and the rest weighs one.
+    """
+    ratio = size / new_size
+    reach = max(ratio, 1.0)
+    matrix = []
+    for i in range(new_size):
+        centre = (i + 0.5) * ratio - 0.5
+        row = [max(0.0, 1.0 - abs(centre - j) / reach) for j in range(size)]
+        matrix.append([weight / sum(row) for weight in row])
+    return matrix
+
+
+def resize_positions(
+    positions: mx.array, shape: tuple[int, ...], new_shape: tuple[int, ...]
+) -> mx.array:
+    """Positions over `shape`, (1, prod(shape), D), resized: (1, prod(new_shape), D)."""
+    table = positions.reshape(*shape, -1)
+    for axis, (size, new_size) in enumerate(zip(shape, new_shape, strict=True)):
+        if size != new_size:
+            weights = mx.array(bilinear_weights(size, new_size))
+            table = mx.moveaxis(mx.tensordot(weights, table, axes=[[1], [axis]]), 0, axis)
+    return table.reshape(1, math.prod(new_shape), -1).astype(positions.dtype)
+
+
+class TrainablePositionalEmbedding(nn.Module):
+    """A learned table of positions."""
+
+    def __init__(self, length: int, dims: int):
+        super().__init__()
+        self.weight = lecun_normal((length, dims), fan_in=length)
+
+    def __call__(self) -> mx.array:
+        """(1, length, D)."""
+        return self.weight[None]
+
+
+@functools.cache
+def inverse_timescales(dims: int) -> list[float]:
+    """dims // 2 frequencies from 1 down to 1/10,000, with the official model's float32 steps.
+
+    A rounding here is one of the angle, where it grows with the position.
+    """
+
+    def float32(x: float) -> float:
+        return struct.unpack("f", struct.pack("f", x))[0]
+
+    count = dims // 2
+    increment = float32(float32(math.log(10_000)) / max(count - 1, 1))
+    return [math.exp(float32(-i * increment)) for i in range(count)]
+
+
+class PositionalEmbedding(nn.Module):
+    """Sinusoidal positions: [sin | cos], with a zero at the end where the width is odd."""
+
+    def __init__(self, dims: int):
+        super().__init__()
+        self.dims = dims
+
+    def __call__(self, length: int) -> mx.array:
+        """(1, L, D) in float32."""
+        angles = mx.arange(length)[:, None] * mx.array(inverse_timescales(self.dims))
+        table = mx.concatenate([mx.sin(angles), mx.cos(angles)], axis=-1)
+        return mx.pad(table, [(0, 0), (0, self.dims % 2)])[None]
+
+
+class VisionTransformer(nn.Module):
+    """Transformer layers over visual tokens."""
+
+    def __init__(
+        self,
+        num_layers: int,
+        model_dim: int,
+        mlp_dim: int,
+        num_heads: int,
+        atten_logit_cap: float,
+        norm_policy: str = "pre",
+    ):
+        super().__init__()
+        self.transformers_stack = StackedTransformer(
+            num_layers, model_dim, mlp_dim, num_heads, nn.gelu, norm_policy, atten_logit_cap
+        )
+
+    def __call__(self, inputs: mx.array, paddings: mx.array | None = None) -> mx.array:
+        """(B, S, D) to (B, S, D), with `paddings` (B, S)."""
+        return self.transformers_stack(inputs, paddings)
+
+
+class FactorizedEncoder(nn.Module):
+    """Video to features: a transformer over each frame, then one over time at each patch."""
+
+    def __init__(
+        self,
+        patch_size: int = 18,
+        pos_emb_shape: tuple[int, int, int] = (16, 16, 16),
+        model_dim: int = 768,
+        num_spatial_layers: int = 12,
+        num_temporal_layers: int = 4,
+        num_heads: int = 12,
+        mlp_dim: int = 3072,
+        atten_logit_cap: float = 0.0,
+        norm_policy: str = "pre",
+    ):
+        super().__init__()
+        self.patch_size = patch_size
+        self.pos_emb_shape = tuple(pos_emb_shape)
+        self.num_heads = num_heads
+        frames, rows, columns = self.pos_emb_shape
+        layer_config = (model_dim, mlp_dim, num_heads, atten_logit_cap, norm_policy)
+
+        # Pixels are all positive: their sum grows, and rounds, more than any other in the model.
+        self.patch_projection = FeedForward(patch_size * patch_size * 3, model_dim, parts=4)
+        self.spatial_pos_emb = TrainablePositionalEmbedding(rows * columns, model_dim)
+        self.spatial_encoder = VisionTransformer(num_spatial_layers, *layer_config)
+        self.spatial_ln = layer_norm(model_dim)
+        self.temporal_pos_emb = TrainablePositionalEmbedding(frames, model_dim)
+        self.temporal_encoder = VisionTransformer(num_temporal_layers, *layer_config)
+        self.temporal_ln = layer_norm(model_dim)
+
+    def __call__(
+        self,
+        inputs: ArrayLike,
+        *,
+        return_intermediate: Intermediates = False,
+        frame_paddings: ArrayLike | None = None,
+    ) -> tuple[mx.array, dict[str, mx.array]]:
+        """A video (B, T, H, W, 3) in [0, 1] to features (B, T * N, D), frame by frame.
+
+        `frame_paddings` (B, T) is 1 where a frame is padding. The dictionary may hold
+        `spatial_features` (B, T * N, D), the features before the temporal transformer.
+        """
+        video = check_video(inputs, self.patch_size)
+        batch, frames, height, width, _ = video.shape
+        patches = image_to_patch(video.flatten(0, 1), self.patch_size)
+        if frame_paddings is not None:
+            frame_paddings = check_paddings(frame_paddings, (batch, frames), "frame_paddings")
+            frame_paddings = mx.broadcast_to(frame_paddings.reshape(-1, 1), patches.shape[:2])
+        return self.encode_with_patches(
+            patches,
+            (frames, height, width),
+            return_intermediate=return_intermediate,
+            patches_paddings=frame_paddings,
+        )
+
+    def encode_with_patches(
+        self,
+        patches: mx.array,
+        image_shape: tuple[int, int, int],
+        *,
+        return_intermediate: Intermediates = False,
+        patches_paddings: mx.array | None = None,
+    ) -> tuple[mx.array, dict[str, mx.array]]:
+        """As calling the model, from patches (B * T, N, P * P * 3) of videos of (T, H, W).
+
+        `patches_paddings` (B * T, N) is 1 where a patch is padding.
+        """
+        frames, height, width = image_shape
+        grid = (height // self.patch_size, width // self.patch_size)
+        patches = patches.astype(self.spatial_ln.weight.dtype)
+
+        features = self.patch_projection(patches)
+        features = features + resize_positions(self.spatial_pos_emb(), self.pos_emb_shape[1:], grid)
+        features = self.spatial_ln(self.spatial_encoder(features, patches_paddings))
+        spatial_features = mx.unflatten(features, 0, (-1, frames))  # (B, T, N, D)
+
+        features = spatial_features.swapaxes(1, 2).flatten(0, 1)  # (B * N, T, D)
+        if patches_paddings is not None:
+            patches_paddings = mx.unflatten(patches_paddings, 0, (-1, frames))
+            patches_paddings = patches_paddings.swapaxes(1, 2).flatten(0, 1)  # (B * N, T)
+        features = features + resize_positions(
+            self.temporal_pos_emb(), self.pos_emb_shape[:1], (frames,)
+        )
+        features = self.temporal_ln(self.temporal_encoder(features, patches_paddings))
+        features = mx.unflatten(features, 0, (-1, math.prod(grid)))  # (B, N, T, D)
+
+        outputs = {}
+        if wants(return_intermediate, "spatial_features"):
+            outputs["spatial_features"] = spatial_features.flatten(1, 2)
+        return features.swapaxes(1, 2).flatten(1, 2), outputs
+
+
+class TextEncoder(nn.Module):
+    """Token ids to features: a transformer over the tokens and, after them, class tokens."""
+
+    def __init__(
+        self,
+        vocabulary_size: int = 128,
+        num_class_tokens: int = 0,
+        enable_causal_atten: bool = True,
+        model_dim: int = 768,
+        num_layers: int = 12,
+        mlp_dim: int = 3072,
+        num_heads: int = 12,
+        atten_logit_cap: float = 0.0,
+        norm_policy: str = "pre",
+        enable_per_dim_scale: bool = False,
+    ):
+        super().__init__()
+        self.vocabulary_size = vocabulary_size
+        self.pos_emb = PositionalEmbedding(model_dim)
+        self.token_emb = nn.Embedding(vocabulary_size, model_dim)
+        if num_class_tokens > 0:
+            self.cls_emb = mx.random.normal((1, num_class_tokens, model_dim)) * model_dim**-0.5
+        self.unimodal_transformer = StackedTransformer(
+            num_layers,
+            model_dim,
+            mlp_dim,
+            num_heads,
+            nn.relu,
+            norm_policy,
+            atten_logit_cap,
+            per_dim_scale=enable_per_dim_scale,
+            causal=enable_causal_atten,
+        )
+        self.unimodal_ln = layer_norm(model_dim)
+
+    def __call__(self, inputs: ArrayLike, paddings: ArrayLike) -> mx.array:
+        """Ids (B, L) and paddings (B, L), 1 where padded, to features (B, L + class tokens, D)."""
+        ids = check_token_ids(inputs, self.vocabulary_size)
+        if paddings is None:
+            raise ValueError(
+                "text_token_ids came without text_paddings; expected paddings of shape "
+                f"{ids.shape}, 1 where padded, as tokenize_texts returns them"
+            )
+        paddings = check_paddings(paddings, ids.shape, "text_paddings")
+
+        dtype = self.unimodal_ln.weight.dtype
+        scale = self.unimodal_ln.weight.size**0.5
+        features = self.token_emb(ids) * scale + self.pos_emb(ids.shape[1]).astype(dtype)
+        if "cls_emb" in self:
+            class_tokens = self.cls_emb.shape[1]
+            class_embeddings = mx.repeat(self.cls_emb * scale, len(ids), axis=0)
+            features = mx.concatenate([features, class_embeddings], axis=1)
+            paddings = mx.pad(paddings, [(0, 0), (0, class_tokens)])
+        return self.unimodal_ln(self.unimodal_transformer(features, paddings))
+
+
+class FactorizedVideoCLIP(nn.Module):
+    """Video and text to embeddings in one space."""
+
+    def __init__(
+        self,
+        patch_size: int = 18,
+        pos_emb_shape: tuple[int, int, int] = (16, 16, 16),
+        num_spatial_layers: int = 12,
+        num_temporal_layers: int = 4,
+        mlp_dim: int = 3072,
+        num_auxiliary_layers: int = 0,
+        vocabulary_size: int = 128,
+        enable_causal_atten: bool = True,
+        num_unimodal_layers: int = 12,
+        norm_policy: str = "pre",
+        model_dim: int = 768,
+        num_heads: int = 12,
+        atten_logit_cap: float = 0.0,
+    ):
+        super().__init__()
+        # norm_policy is the text tower's alone.
+        self.vision_encoder = FactorizedEncoder(
+            patch_size,
+            pos_emb_shape,
+            model_dim,
+            num_spatial_layers,
+            num_temporal_layers,
+            num_heads,
+            mlp_dim,
+            atten_logit_cap,
+        )
+        if num_auxiliary_layers > 0:
+            self.auxiliary_encoder = VisionTransformer(
+                num_auxiliary_layers, model_dim, mlp_dim, num_heads, atten_logit_cap
+            )
+        self.contrastive_vision_pooler = AttenTokenPoolingLayer(model_dim, 4 * model_dim, num_heads)
+        self.text_encoder = TextEncoder(
+            vocabulary_size,
+            num_class_tokens=1,
+            enable_causal_atten=enable_causal_atten,
+            model_dim=model_dim,
+            num_layers=num_unimodal_layers,
+            mlp_dim=4 * model_dim,
+            num_heads=num_heads,
+            atten_logit_cap=atten_logit_cap,
+            norm_policy=norm_policy,
+        )
+
+    def __call__(
+        self,
+        inputs: ArrayLike | None = None,
+        text_token_ids: ArrayLike | None = None,
+        text_paddings: ArrayLike | None = None,
+        *,
+        normalize: bool = True,
+        return_intermediate: Intermediates = False,
+        frame_paddings: ArrayLike | None = None,
+    ) -> tuple[mx.array | None, mx.array | None, dict[str, mx.array]]:
+        """Videos (B, T, H, W, 3) and texts (B', L) to embeddings (B, D) and (B', D).
+
+        What is not given comes back as None. The dictionary may hold `spatial_features`,
+        `spatiotemporal_features` (B, T * N, D) and `frame_embeddings` (B, T, D).
+        """
+        video_embeddings, text_embeddings, outputs = None, None, {}
+        finish = l2_normalize if normalize else lambda embeddings: embeddings
+
+        if inputs is not None:
+            inputs = as_array(inputs, "inputs")
+            features, outputs = self.vision_encoder(
+                inputs, return_intermediate=return_intermediate, frame_paddings=frame_paddings
+            )
+            if wants(return_intermediate, "spatiotemporal_features"):
+                outputs["spatiotemporal_features"] = features
+            if "auxiliary_encoder" in self:
+                features = self.auxiliary_encoder(features)
+            video_embeddings = finish(self.contrastive_vision_pooler(features))
+            if wants(return_intermediate, "frame_embeddings"):
+                batch, frames = inputs.shape[:2]
+                frame_tokens = features.reshape(batch * frames, -1, features.shape[-1])
+                frame_embeddings = self.contrastive_vision_pooler(frame_tokens)
+                outputs["frame_embeddings"] = finish(frame_embeddings.reshape(batch, frames, -1))
+
+        if text_token_ids is not None:
+            text_features = self.text_encoder(text_token_ids, text_paddings)
+            text_embeddings = finish(text_features[:, -1])
+
+        return video_embeddings, text_embeddings, outputs
+
+
+class FactorizedVideoClassifier(nn.Module):
+    """Video to class logits."""
+
+    def __init__(self, encoder_params: dict[str, Any], num_classes: int):
+        super().__init__()
+        self.encoder = FactorizedEncoder(**encoder_params)
+        model_dim = self.encoder.spatial_ln.weight.size
+        self.atten_pooler = AttenTokenPoolingLayer(model_dim, model_dim, self.encoder.num_heads)
+        self.projection = FeedForward(model_dim, num_classes)
+
+    def __call__(
+        self,
+        inputs: ArrayLike,
+        *,
+        return_intermediate: Intermediates = False,
+        frame_paddings: ArrayLike | None = None,
+    ) -> tuple[mx.array, dict[str, mx.array]]:
+        """Videos (B, T, H, W, 3) to logits (B, classes).
+
+        The dictionary may hold `spatial_features`, `spatiotemporal_features` (B, T * N, D) and
+        `global_embeddings` (B, D).
+        """
+        features, outputs = self.encoder(
+            inputs, return_intermediate=return_intermediate, frame_paddings=frame_paddings
+        )
+        if wants(return_intermediate, "spatiotemporal_features"):
+            outputs["spatiotemporal_features"] = features
+        embeddings = self.atten_pooler(features)
+        if wants(return_intermediate, "global_embeddings"):
+            outputs["global_embeddings"] = embeddings
+        return self.projection(embeddings), outputs

@@ -1,0 +1,282 @@
+"""The layers of VideoPrism, named and nested as in the official Flax model.
+
+Shapes: B batch, L queries, S keys, D width, H head width.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+
+import mlx.core as mx
+import mlx.nn as nn
+
+NORM_POLICIES = ("pre", "primer_hybrid", "post", "post_skip")
+EPSILON = 1e-6
+
+# A masked logit is replaced, not lowered: a row with every key masked attends to all of them alike.
+MASKED_LOGIT = -0.7 * mx.finfo(mx.float32).max
+
+Activation = Callable[[mx.array], mx.array]
+
+
+def lecun_normal(shape: tuple[int, ...], fan_in: int) -> mx.array:
+    """Flax's default kernel initialisation: normal, cut at two deviations, variance 1/fan_in."""
+    cut_normal_deviation = 0.87962566103423978
+    scale = math.sqrt(1 / fan_in) / cut_normal_deviation
+    return mx.random.truncated_normal(-2.0, 2.0, shape) * scale
+
+
+def layer_norm(dims: int) -> nn.LayerNorm:
+    """A LayerNorm over D. Its weight is 1 + the official `scale`."""
+    return nn.LayerNorm(dims, eps=EPSILON)
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` that starts as Flax's does, and stays as it is where it cannot be quantized.
+
+    With `parts` the sum over the inputs is taken in so many parts, which rounds less.
+    """
+
+    def __init__(
+        self, input_dims: int, output_dims: int, fan_in: int | None = None, parts: int = 1
+    ):
+        super().__init__(input_dims, output_dims)
+        self.parts = parts
+        self.weight = lecun_normal((output_dims, input_dims), fan_in or input_dims)
+        self.bias = mx.zeros((output_dims,))
+
+    def __call__(self, inputs: mx.array) -> mx.array:
+        """(..., input_dims) to (..., output_dims)."""
+        width = inputs.shape[-1]
+        cuts = [width * part // self.parts for part in range(self.parts + 1)]
+        outputs = self.bias
+        for start, stop in itertools.pairwise(cuts):
+            outputs = mx.addmm(outputs, inputs[..., start:stop], self.weight[:, start:stop].T)
+        return outputs
+
+    def to_quantized(self, group_size: int | None = None, *args, **kwargs) -> nn.Module:
+        # The patch projection is 972 wide: no group size divides it.
+        if self.weight.shape[-1] % (group_size or 64):
+            return self
+        return super().to_quantized(group_size, *args, **kwargs)
+
+
+class FeedForward(nn.Module):
+    """A linear layer and an activation: (..., D) to (..., output_dims)."""
+
+    def __init__(
+        self,
+        input_dims: int,
+        output_dims: int,
+        activation: Activation | None = None,
+        parts: int = 1,
+    ):
+        super().__init__()
+        self.linear = Linear(input_dims, output_dims, parts=parts)
+        self.activation = activation
+
+    def __call__(self, inputs: mx.array) -> mx.array:
+        outputs = self.linear(inputs)
+        return self.activation(outputs) if self.activation else outputs
+
+
+class ResidualBranch(nn.Module):
+    """A residual sum with the LayerNorms that the norm policy asks for."""
+
+    def __init__(self, model_dim: int, norm_policy: str):
+        super().__init__()
+        if norm_policy not in NORM_POLICIES:
+            raise ValueError(
+                f"norm_policy is {norm_policy!r}; expected one of {', '.join(NORM_POLICIES)}"
+            )
+        self.norm_policy = norm_policy
+        if norm_policy == "primer_hybrid":
+            self.pre_layer_norm = layer_norm(model_dim)
+            self.post_layer_norm = layer_norm(model_dim)
+        else:
+            self.layer_norm = layer_norm(model_dim)
+
+    def add(self, inputs: mx.array, branch: Activation) -> mx.array:
+        """`inputs` (B, L, D) plus what `branch` makes of it (B, L, D)."""
+        if self.norm_policy == "pre":
+            return inputs + branch(self.layer_norm(inputs))
+        if self.norm_policy == "primer_hybrid":
+            return inputs + self.post_layer_norm(branch(self.pre_layer_norm(inputs)))
+        if self.norm_policy == "post":
+            return inputs + self.layer_norm(branch(inputs))
+        return self.layer_norm(inputs + branch(inputs))
+
+
+class TransformerFeedForward(ResidualBranch):
+    """The feed-forward half of a transformer layer."""
+
+    def __init__(self, model_dim: int, hidden_dim: int, activation: Activation, norm_policy: str):
+        super().__init__(model_dim, norm_policy)
+        self.ffn_layer1 = FeedForward(model_dim, hidden_dim, activation)
+        self.ffn_layer2 = FeedForward(hidden_dim, model_dim)
+
+    def __call__(self, inputs: mx.array, paddings: mx.array | None = None) -> mx.array:
+        """(B, L, D) to (B, L, D). A padded position, 1 in `paddings` (B, L), passes unchanged."""
+        if paddings is None:
+            return self.add(inputs, lambda x: self.ffn_layer2(self.ffn_layer1(x)))
+        keep = (1 - paddings)[..., None].astype(inputs.dtype)
+        return self.add(inputs, lambda x: self.ffn_layer2(self.ffn_layer1(x) * keep) * keep)
+
+
+class PerDimScale(nn.Module):
+    """A learned scale for each of the H dimensions of a query."""
+
+    def __init__(self, dims: int):
+        super().__init__()
+        self.per_dim_scale = mx.zeros((dims,))
+
+    def __call__(self, inputs: mx.array) -> mx.array:
+        """(..., H) to (..., H). With the parameter at zero this is a division by sqrt(H)."""
+        inverse_softplus_of_zero = 1.442695041
+        scale = inverse_softplus_of_zero / math.sqrt(inputs.shape[-1])
+        return inputs * (scale * nn.softplus(self.per_dim_scale))
+
+
+class DotProductAttention(nn.Module):
+    """Multi-head attention, `hidden_dim` wide inside, with capped logits and a float32 softmax."""
+
+    def __init__(
+        self,
+        model_dim: int,
+        hidden_dim: int,
+        num_heads: int,
+        logit_cap: float = 0.0,
+        per_dim_scale: bool = False,
+    ):
+        super().__init__()
+        if hidden_dim % num_heads:
+            raise ValueError(f"a width of {hidden_dim} cannot be split over {num_heads} heads")
+        self.num_heads = num_heads
+        self.logit_cap = logit_cap
+        self.query = Linear(model_dim, hidden_dim, fan_in=model_dim * num_heads)
+        self.key = Linear(model_dim, hidden_dim, fan_in=model_dim * num_heads)
+        self.value = Linear(model_dim, hidden_dim, fan_in=model_dim * num_heads)
+        self.post = Linear(hidden_dim, model_dim, fan_in=model_dim * num_heads)
+        if per_dim_scale:
+            self.per_dim_scale = PerDimScale(hidden_dim // num_heads)
+
+    def __call__(
+        self, queries: mx.array, tokens: mx.array, mask: mx.array | None = None
+    ) -> mx.array:
+        """`queries` (B, L, D) attend to `tokens` (B, S, D), giving (B, L, D).
+
+        `mask` is true where a query may look, and broadcasts to (B, heads, L, S).
+        """
+        query = self._scale(self._split_heads(self.query(queries))).swapaxes(1, 2)
+        key = self._split_heads(self.key(tokens)).swapaxes(1, 2)
+        value = self._split_heads(self.value(tokens)).swapaxes(1, 2)
+
+        logits = (query @ key.swapaxes(-1, -2)).astype(mx.float32)
+        if self.logit_cap > 0:
+            logits = self.logit_cap * mx.tanh(logits / self.logit_cap)
+        if mask is not None:
+            logits = mx.where(mask, logits, MASKED_LOGIT)
+        probabilities = mx.softmax(logits, axis=-1).astype(value.dtype)
+        return self.post((probabilities @ value).swapaxes(1, 2).flatten(-2))
+
+    def _split_heads(self, x: mx.array) -> mx.array:
+        return mx.unflatten(x, -1, (self.num_heads, -1))
+
+    def _scale(self, query: mx.array) -> mx.array:
+        if "per_dim_scale" in self:
+            return self.per_dim_scale(query)
+        return query * query.shape[-1] ** -0.5
+
+
+class Transformer(ResidualBranch):
+    """One transformer layer: self-attention, then feed-forward."""
+
+    def __init__(
+        self,
+        model_dim: int,
+        hidden_dim: int,
+        num_heads: int,
+        activation: Activation,
+        norm_policy: str = "pre",
+        logit_cap: float = 0.0,
+        per_dim_scale: bool = False,
+    ):
+        super().__init__(model_dim, norm_policy)
+        self.self_attention = DotProductAttention(
+            model_dim, model_dim, num_heads, logit_cap, per_dim_scale
+        )
+        self.ff_layer = TransformerFeedForward(model_dim, hidden_dim, activation, norm_policy)
+
+    def __call__(
+        self, inputs: mx.array, paddings: mx.array | None = None, mask: mx.array | None = None
+    ) -> mx.array:
+        """(B, L, D) to (B, L, D), with `paddings` (B, L) and an attention mask."""
+        attended = self.add(inputs, lambda x: self.self_attention(x, x, mask))
+        return self.ff_layer(attended, paddings)
+
+
+def attention_mask(
+    length: int, paddings: mx.array | None = None, causal: bool = False
+) -> mx.array | None:
+    """Where a query may look: true or false, (B or 1, 1, L or 1, L); None for everywhere.
+
+    A padded key (1 in `paddings`, (B, L)) is hidden from every query. With causality a padded
+    query sees nothing either, which leaves it attending to all keys alike.
+    """
+    causal_mask = mx.tri(length, dtype=mx.bool_)[None, None] if causal else None
+    if paddings is None:
+        return causal_mask
+    keys = (paddings <= 0.5)[:, None, None, :]
+    return keys & keys.swapaxes(-1, -2) & causal_mask if causal else keys
+
+
+class StackedTransformer(nn.Module):
+    """Transformer layers one after the other."""
+
+    def __init__(
+        self,
+        num_layers: int,
+        model_dim: int,
+        hidden_dim: int,
+        num_heads: int,
+        activation: Activation,
+        norm_policy: str = "pre",
+        logit_cap: float = 0.0,
+        per_dim_scale: bool = False,
+        causal: bool = False,
+    ):
+        super().__init__()
+        self.causal = causal
+        self.x_layers = [
+            Transformer(
+                model_dim, hidden_dim, num_heads, activation, norm_policy, logit_cap, per_dim_scale
+            )
+            for _ in range(num_layers)
+        ]
+
+    def __call__(self, inputs: mx.array, paddings: mx.array | None = None) -> mx.array:
+        """(B, L, D) to (B, L, D), with `paddings` (B, L)."""
+        mask = attention_mask(inputs.shape[1], paddings, self.causal)
+        for layer in self.x_layers:
+            inputs = layer(inputs, paddings, mask)
+        return inputs
+
+
+class AttenTokenPoolingLayer(nn.Module):
+    """One learned query attends to all tokens."""
+
+    def __init__(self, model_dim: int, hidden_dim: int, num_heads: int):
+        super().__init__()
+        self.pooling_attention_query = lecun_normal((1, model_dim), fan_in=1)
+        self.pooling_attention = DotProductAttention(
+            model_dim, hidden_dim, num_heads, per_dim_scale=True
+        )
+        self.pooling_attention_layer_norm = layer_norm(model_dim)
+
+    def __call__(self, tokens: mx.array) -> mx.array:
+        """(B, S, D) to (B, D)."""
+        query = mx.broadcast_to(
+            self.pooling_attention_query, (tokens.shape[0], *self.pooling_attention_query.shape)
+        )
+        pooled = self.pooling_attention(query, tokens)
+        return self.pooling_attention_layer_norm(pooled).squeeze(1)

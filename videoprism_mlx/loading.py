@@ -1,0 +1,184 @@
+"""Models with their weights: from a directory, from the Hub, or converted on first use."""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from videoprism_mlx import convert, hub
+from videoprism_mlx.checkpoint import CONFIG_FILE, load_weights, read_config
+from videoprism_mlx.encoders import FactorizedEncoder, FactorizedVideoClassifier
+from videoprism_mlx.models import (
+    CONFIGS,
+    RELEASES,
+    build,
+    canonical_name,
+    checked_config,
+    known_names,
+    parse_dtype,
+    suggestion,
+)
+
+# Where the vision tower's parameters are in each family.
+ENCODER_PARTS = {
+    "FactorizedEncoder": "",
+    "FactorizedVideoCLIP": "vision_encoder.",
+    "FactorizedVideoClassifier": "encoder.",
+}
+
+logger = logging.getLogger(__name__)
+
+
+def load_model(
+    name_or_dir: str | Path, dtype: str | mx.Dtype | None = None, revision: str | None = None
+) -> nn.Module:
+    """A model of whatever family, by name, from a model directory, or from the Hub.
+
+    `dtype` is the type of parameters and activations, by default the one they are stored in;
+    `revision` the Hub's branch, tag or commit.
+    """
+    directory, config = find_model(name_or_dir, revision)
+    model = build(config)
+    load_weights(model, directory)
+    return finished(model, dtype)
+
+
+def load_video_encoder(
+    name_or_dir: str | Path, dtype: str | mx.Dtype | None = None, revision: str | None = None
+) -> FactorizedEncoder:
+    """The video encoder of any model: a backbone, or the vision tower of a larger one."""
+    directory, config = find_model(name_or_dir, revision)
+    encoder = build(encoder_config(config, directory))
+    load_weights(encoder, directory, ENCODER_PARTS[config["model"]])
+    return finished(encoder, dtype)
+
+
+def load_classifier(
+    name_or_dir: str | Path,
+    num_classes: int | None = None,
+    dtype: str | mx.Dtype | None = None,
+    revision: str | None = None,
+) -> FactorizedVideoClassifier:
+    """A saved classifier; or any other model's video encoder under a fresh head of `num_classes`.
+
+    The fresh parameters, drawn at random, are named in a warning.
+    """
+    directory, config = find_model(name_or_dir, revision)
+    if config["model"] == "FactorizedVideoClassifier":
+        if num_classes not in (None, config["num_classes"]):
+            raise ValueError(
+                f"{directory} is a classifier of {config['num_classes']} classes, not of "
+                f"{num_classes}; leave num_classes out to load it as it is"
+            )
+        return load_model(directory, dtype)
+
+    if num_classes is None:
+        raise ValueError(f"{directory} has no classifier's head; say num_classes for a fresh one")
+    encoder_params = encoder_config(config, directory)
+    del encoder_params["model"]
+    classifier = build(
+        checked_config(
+            {
+                "model": "FactorizedVideoClassifier",
+                "encoder_params": encoder_params,
+                "num_classes": num_classes,
+            }
+        )
+    )
+    load_weights(classifier.encoder, directory, ENCODER_PARTS[config["model"]])
+    logger.warning(
+        "%s has a fresh head: atten_pooler and projection (%d classes) are random; train them",
+        name_or_dir,
+        num_classes,
+    )
+    return finished(classifier, dtype or classifier.encoder.spatial_ln.weight.dtype)
+
+
+def finished(model: nn.Module, dtype: str | mx.Dtype | None) -> nn.Module:
+    """`model` in evaluation mode and, if one is given, in that type."""
+    if dtype is not None:
+        model.set_dtype(parse_dtype(dtype))
+    return model.eval()
+
+
+def encoder_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
+    """The configuration of a model's video encoder."""
+    if config["model"] == "FactorizedEncoder":
+        return dict(config)
+    if config["model"] == "FactorizedVideoClassifier":
+        return {"model": "FactorizedEncoder", **config["encoder_params"]}
+    if config["model"] == "FactorizedVideoCLIP":
+        shared = (
+            "patch_size",
+            "pos_emb_shape",
+            "model_dim",
+            "num_spatial_layers",
+            "num_temporal_layers",
+            "num_heads",
+            "mlp_dim",
+            "atten_logit_cap",
+        )
+        return {"model": "FactorizedEncoder"} | {
+            key: config[key] for key in shared if key in config
+        }
+    raise ValueError(f"{where} is a {config['model']}: it has no video encoder")
+
+
+def find_model(name_or_dir: str | Path, revision: str | None = None) -> tuple[Path, dict[str, Any]]:
+    """The local directory of a model, fetched and converted if need be, and its configuration."""
+    directory = model_directory(name_or_dir, revision)
+    try:
+        return directory, checked_config(read_config(directory))
+    except ValueError as error:
+        raise type(error)(f"{directory / CONFIG_FILE}: {error}") from None
+
+
+def model_directory(name_or_dir: str | Path, revision: str | None = None) -> Path:
+    """The local directory of a model, fetched and converted if need be."""
+    text = os.fspath(name_or_dir)
+    name = canonical_name(text)
+    if name in RELEASES:
+        return converted(name, revision)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return path
+    if name is not None:
+        published = [release for release in RELEASES if CONFIGS[release] is CONFIGS[name]]
+        raise ValueError(
+            f"{name} is a configuration without published weights"
+            f"{'; those of ' + published[0] + ' fit it' if published else ''}. Convert your own "
+            f"with `videoprism-mlx convert CHECKPOINT.npz -o DIRECTORY --config {name}` and load "
+            "the directory, or build it with random weights with get_model"
+        )
+    if path.is_file():
+        raise ValueError(
+            f"{path} is a file; expected a model directory: "
+            f"convert it with `videoprism-mlx convert {path} -o DIRECTORY`"
+        )
+    if text.count("/") == 1 and not text.startswith(("/", ".", "~", "google/videoprism")):
+        return hub.download_model(text, revision)
+    known = known_names()
+    raise ValueError(
+        f"no model is called {text!r}, and there is no such directory{suggestion(text, known)}. "
+        f"Known are: {', '.join(known)}"
+    )
+
+
+def converted(name: str, revision: str | None = None) -> Path:
+    """The converted model of a released checkpoint: kept, or made now."""
+    directory = hub.converted_directory(name, revision)
+    if not (directory / CONFIG_FILE).is_file():
+        checkpoint = hub.download_checkpoint(name, revision)
+        logger.info("converting %s to %s", checkpoint, directory)
+        try:
+            origin = hub.origin(name, revision)
+            convert.flax_to_mlx(checkpoint, directory, config=name, origin=origin)
+        except FileExistsError:
+            # Another process was as quick, and its copy is as good.
+            if not (directory / CONFIG_FILE).is_file():
+                raise
+    return directory

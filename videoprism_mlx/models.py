@@ -1,0 +1,245 @@
+"""The table of models, and building one: by name, or from a mapping like a config.json."""
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from videoprism_mlx.encoders import (
+    FactorizedEncoder,
+    FactorizedVideoClassifier,
+    FactorizedVideoCLIP,
+    TextEncoder,
+)
+
+C4_EN_VOCABULARY_SIZE = 32_000
+KINETICS_400_CLASSES = 400
+
+MODEL_CLASSES: dict[str, type[nn.Module]] = {
+    cls.__name__: cls
+    for cls in (FactorizedEncoder, FactorizedVideoCLIP, FactorizedVideoClassifier, TextEncoder)
+}
+
+_BACKBONES = {
+    "base": dict(
+        patch_size=18,
+        pos_emb_shape=(16, 16, 16),
+        model_dim=768,
+        num_spatial_layers=12,
+        num_temporal_layers=4,
+        num_heads=12,
+        mlp_dim=3072,
+        atten_logit_cap=50.0,
+    ),
+    "large": dict(
+        patch_size=18,
+        pos_emb_shape=(8, 16, 16),
+        model_dim=1024,
+        num_spatial_layers=24,
+        num_temporal_layers=4,
+        num_heads=16,
+        mlp_dim=4096,
+        atten_logit_cap=50.0,
+    ),
+    "giant": dict(
+        patch_size=18,
+        pos_emb_shape=(8, 16, 16),
+        model_dim=1408,
+        num_spatial_layers=40,
+        num_temporal_layers=4,
+        num_heads=16,
+        mlp_dim=6144,
+        atten_logit_cap=50.0,
+    ),
+}
+
+_TEXT_TOWERS = {
+    "base": dict(num_unimodal_layers=12, norm_policy="pre"),
+    "large": dict(num_unimodal_layers=12, norm_policy="pre"),
+    "giant": dict(num_unimodal_layers=16, norm_policy="primer_hybrid"),
+}
+
+CONFIGS: dict[str, dict[str, Any]] = {}
+for _size, _backbone in _BACKBONES.items():
+    CONFIGS[f"videoprism_v1_{_size}"] = dict(model="FactorizedEncoder", **_backbone)
+    CONFIGS[f"videoprism_lvt_v1_{_size}"] = dict(
+        model="FactorizedVideoCLIP",
+        **_backbone,
+        num_auxiliary_layers=2,
+        vocabulary_size=C4_EN_VOCABULARY_SIZE,
+        enable_causal_atten=True,
+        **_TEXT_TOWERS[_size],
+    )
+    CONFIGS[f"videoprism_vc_v1_{_size}"] = dict(
+        model="FactorizedVideoClassifier",
+        encoder_params=_backbone,
+        num_classes=KINETICS_400_CLASSES,
+    )
+
+
+class Release(NamedTuple):
+    """A published checkpoint: its Hugging Face repository and file."""
+
+    repository: str
+    filename: str
+
+
+RELEASES = {
+    "videoprism_public_v1_base": Release(
+        "google/videoprism-base-f16r288", "flax_base_f16r288_repeated.npz"
+    ),
+    "videoprism_public_v1_large": Release(
+        "google/videoprism-large-f8r288", "flax_large_f8r288_repeated.npz"
+    ),
+    "videoprism_lvt_public_v1_base": Release(
+        "google/videoprism-lvt-base-f16r288", "flax_lvt_base_f16r288_repeated.npz"
+    ),
+    "videoprism_lvt_public_v1_large": Release(
+        "google/videoprism-lvt-large-f8r288", "flax_lvt_large_f8r288_repeated.npz"
+    ),
+}
+
+# A released checkpoint goes by the name of its configuration with "public" in it.
+for _name in RELEASES:
+    CONFIGS[_name] = CONFIGS[_name.replace("public_", "")]
+
+_DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
+
+
+def has_model(name: str) -> bool:
+    """Whether `name` is a configuration or the Hugging Face id of a released checkpoint."""
+    return canonical_name(name) is not None
+
+
+def canonical_name(name: str) -> str | None:
+    """The configuration that a name or a Hugging Face id stands for; None if there is none."""
+    if name in CONFIGS:
+        return name
+    return next((key for key, release in RELEASES.items() if release.repository == name), None)
+
+
+def known_names() -> list[str]:
+    """Every name that `get_model` takes."""
+    return [*CONFIGS, *(release.repository for release in RELEASES.values())]
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """A question naming what `name` was meant to be, where something is close."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def get_config(name_or_config: str | Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of that name, or the given one, checked."""
+    if isinstance(name_or_config, Mapping):
+        return checked_config(name_or_config)
+    name = canonical_name(name_or_config)
+    if name is None:
+        known = known_names()
+        raise ValueError(
+            f"no model is called {name_or_config!r}{suggestion(name_or_config, known)}. "
+            f"Known are: {', '.join(known)}"
+        )
+    return checked_config(CONFIGS[name])
+
+
+def checked_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` with only what builds the model: "model", and keywords that its class takes.
+
+    `source`, where a model directory says where it came from, and `scan`, which is about the
+    layout of Flax checkpoints, are left out.
+    """
+    config = {key: value for key, value in config.items() if key not in ("source", "scan")}
+    class_name = config.pop("model", None)
+    if class_name not in MODEL_CLASSES:
+        raise ValueError(
+            f'the configuration\'s "model" is {class_name!r}; '
+            f"expected one of {', '.join(MODEL_CLASSES)}"
+        )
+    keywords = inspect.signature(MODEL_CLASSES[class_name]).parameters
+    check_keywords(config, keywords, class_name)
+    if class_name == "FactorizedVideoClassifier":
+        params = {key: v for key, v in config["encoder_params"].items() if key != "scan"}
+        check_keywords(params, inspect.signature(FactorizedEncoder).parameters, "encoder_params")
+        config["encoder_params"] = params
+    return dict(model=class_name, **config)
+
+
+def check_keywords(
+    config: Mapping[str, Any], keywords: Mapping[str, inspect.Parameter], owner: str
+) -> None:
+    """Every key of `config` is one of `keywords` and of its type; none without a default misses."""
+    for key, value in config.items():
+        if key not in keywords:
+            raise ValueError(
+                f"{owner} has no setting {key!r}{suggestion(key, keywords)}. "
+                f"It takes: {', '.join(keywords)}"
+            )
+        kind, expected = _KINDS[keywords[key].annotation]
+        if not kind(value):
+            raise ValueError(f"{owner}: {key} is {value!r}; expected {expected}")
+    for key, parameter in keywords.items():
+        if parameter.default is inspect.Parameter.empty and key not in config:
+            raise ValueError(f"{owner} needs the setting {key!r}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_shape(value: Any) -> bool:
+    is_list = isinstance(value, (list, tuple))
+    return is_list and len(value) == 3 and all(_is_count(size) and size > 0 for size in value)
+
+
+# How a setting is checked, by the type its class declares.
+_KINDS = {
+    int: (_is_count, "a whole number"),
+    float: (lambda v: isinstance(v, (int, float)) and not isinstance(v, bool), "a number"),
+    bool: (lambda v: isinstance(v, bool), "true or false"),
+    str: (lambda v: isinstance(v, str), "a string"),
+    tuple[int, int, int]: (_is_shape, "three whole numbers above zero"),
+    dict[str, Any]: (lambda v: isinstance(v, Mapping), "a mapping of encoder settings"),
+}
+
+
+def parse_dtype(dtype: str | mx.Dtype) -> mx.Dtype:
+    """The MLX type of that name."""
+    name = str(dtype).removeprefix("mlx.core.")
+    if name not in _DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+def build(config: Mapping[str, Any]) -> nn.Module:
+    """The model that a checked configuration describes, its weights random and not yet computed.
+
+    It keeps the configuration as `model.config`, for saving.
+    """
+    keywords = dict(config)
+    model = MODEL_CLASSES[keywords.pop("model")](**keywords)
+    # Past nn.Module's own __setattr__, which would take a dict for parameters.
+    object.__setattr__(model, "config", dict(config))
+    return model
+
+
+def get_model(
+    name: str | Mapping[str, Any],
+    dtype: str | mx.Dtype | None = None,
+    num_classes: int | None = None,
+) -> nn.Module:
+    """A model with random weights: by name, by Hugging Face id, or from a config mapping.
+
+    `dtype` is the type of parameters and activations, float32 if not given. `num_classes` is
+    for the classifiers (`videoprism_vc_v1_*`), which otherwise have the 400 of Kinetics.
+    """
+    config = get_config(name)
+    if num_classes is not None:
+        config = checked_config(config | {"num_classes": num_classes})
+    model = build(config)
+    if dtype is not None:
+        model.set_dtype(parse_dtype(dtype))
+    return model

@@ -1,0 +1,41 @@
+"""On Linux: OpenBLAS instead of the reference BLAS that MLX's wheel brings.
+
+MLX finds its matrix products by symbol name, so a library loaded globally before it comes first.
+On a Mac there is nothing to do. VIDEOPRISM_MLX_OPENBLAS=0 turns this off.
+"""
+
+import ctypes
+import logging
+import os
+import sys
+from pathlib import Path
+
+LIBRARIES = ("libopenblas.so.0", "libopenblas.so")
+
+logger = logging.getLogger(__name__)
+
+
+def preload() -> bool:
+    """Whether OpenBLAS is in place, loading it where it is installed; one hint where it is not."""
+    if not sys.platform.startswith("linux") or os.environ.get("VIDEOPRISM_MLX_OPENBLAS") == "0":
+        return False
+    if "mlx.core" in sys.modules:
+        if "/libopenblas.so" in Path("/proc/self/maps").read_text():
+            return True
+        logger.warning(
+            "mlx was imported before videoprism_mlx, which is too late to give it OpenBLAS: "
+            "matrix products will be many times slower. Import videoprism_mlx first."
+        )
+        return False
+    for library in LIBRARIES:
+        try:
+            ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+            return True
+        except OSError:
+            continue
+    logger.warning(
+        "OpenBLAS is not installed: matrix products will be many times slower. "
+        "On Debian and Ubuntu: apt-get install libopenblas0-pthread. "
+        "VIDEOPRISM_MLX_OPENBLAS=0 silences this."
+    )
+    return False

@@ -1,0 +1,161 @@
+"""Text to token ids: SentencePiece, and the canonical text the models were trained on.
+
+Shapes: B batch, L text positions.
+"""
+
+import string
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from videoprism_mlx import hub
+from videoprism_mlx.atomic import new_file
+from videoprism_mlx.checkpoint import TOKENIZER_FILE
+from videoprism_mlx.models import C4_EN_VOCABULARY_SIZE, suggestion
+
+TEXT_MAX_LENGTH = 64
+
+TOKENIZER_URLS = {
+    "c4_en": "https://storage.googleapis.com/t5-data/vocabs/cc_en.32000/sentencepiece.model",
+}
+
+_PUNCTUATION_TO_SPACE = str.maketrans(string.punctuation, " " * len(string.punctuation))
+
+
+class SentencePieceTokenizer:
+    """A SentencePiece model, from its path or its serialized bytes."""
+
+    def __init__(self, model: str | Path | bytes):
+        from sentencepiece import SentencePieceProcessor
+
+        serialized = model if isinstance(model, bytes) else Path(model).read_bytes()
+        self._model = SentencePieceProcessor()
+        try:
+            self._model.LoadFromSerializedProto(serialized)
+        except RuntimeError:
+            name = "what was given" if isinstance(model, bytes) else model
+            raise ValueError(
+                f"{name} is not a SentencePiece model ({len(serialized)} bytes); "
+                "expected the .model file that SentencePiece's trainer writes"
+            ) from None
+
+    def to_int(
+        self, text: str | Sequence[str], *, bos: bool = False, eos: bool = False
+    ) -> list[int] | list[list[int]]:
+        """The ids of a text, or of each of several, with begin and end tokens if asked for."""
+        if not isinstance(text, str):
+            return [self.to_int(one, bos=bos, eos=eos) for one in text]
+        if bos and self.bos_token < 0:
+            raise ValueError("a begin token was asked for; this tokenizer's model has none")
+        begin = [self.bos_token] if bos else []
+        end = [self.eos_token] if eos else []
+        return begin + self._model.EncodeAsIds(text) + end
+
+    @property
+    def pad_token(self) -> int:
+        """The id of padding, -1 if the model has none."""
+        return self._model.pad_id()
+
+    @property
+    def eos_token(self) -> int:
+        """The id of the end token, -1 if the model has none."""
+        return self._model.eos_id()
+
+    @property
+    def bos_token(self) -> int:
+        """The id of the begin token, -1 if the model has none."""
+        return self._model.bos_id()
+
+    @property
+    def unk_token(self) -> int:
+        """The id of unknown pieces."""
+        return self._model.unk_id()
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of pieces."""
+        return self._model.GetPieceSize()
+
+
+def load_text_tokenizer(name: str | Path) -> SentencePieceTokenizer:
+    """A tokenizer by name (`c4_en`), from a `.model` file, or from a model directory."""
+    if name in TOKENIZER_URLS:
+        return SentencePieceTokenizer(tokenizer_path(str(name)))
+    path = Path(name)
+    if path.is_dir():
+        path = path / TOKENIZER_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no tokenizer is called {str(name)!r}, and there is no such file"
+            f"{suggestion(str(name), TOKENIZER_URLS)}. "
+            f"Expected one of {', '.join(TOKENIZER_URLS)}, the path of a SentencePiece .model "
+            f"file, or a model directory with a {TOKENIZER_FILE}"
+        )
+    return SentencePieceTokenizer(path)
+
+
+def tokenizer_path(name: str) -> Path:
+    """The file of a named tokenizer: fetched once, checked and kept."""
+    path = hub.cache_directory() / "tokenizers" / f"{name}.model"
+    if not path.exists():
+        serialized = hub.download_bytes(TOKENIZER_URLS[name])
+        check_c4_en(serialized)
+        try:
+            with new_file(path) as partial:
+                partial.write_bytes(serialized)
+        except FileExistsError:  # Another process was as quick.
+            pass
+    return path
+
+
+def check_c4_en(serialized: bytes) -> None:
+    """That this is the model the official checkpoints were trained with, as far as can be told."""
+    tokenizer = SentencePieceTokenizer(serialized)
+    got = (
+        tokenizer.vocab_size,
+        tokenizer.pad_token,
+        tokenizer.eos_token,
+        tokenizer.unk_token,
+        tokenizer.bos_token,
+    )
+    expected = (C4_EN_VOCABULARY_SIZE, 0, 1, 2, -1)
+    if got != expected:
+        raise ValueError(
+            f"what was fetched is not the c4_en tokenizer: (pieces, pad, end, unknown, begin) is "
+            f"{got}, expected {expected}; nothing was kept, try again"
+        )
+
+
+def canonicalize_text(text: str) -> str:
+    """Lower case, ASCII punctuation as spaces, single spaces, a final full stop."""
+    words = text.translate(_PUNCTUATION_TO_SPACE).lower().split()
+    return " ".join(words) + "."
+
+
+def tokenize_texts(
+    tokenizer: SentencePieceTokenizer,
+    texts: Sequence[str],
+    max_length: int = TEXT_MAX_LENGTH,
+    add_bos: bool | None = None,
+    canonicalize: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Texts to ids (B, L) and paddings (B, L), 1.0 where padded, with L = `max_length`.
+
+    Longer texts are cut. `add_bos` puts a begin token first; left at None, it does where the
+    tokenizer has one.
+    """
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"texts is {texts!r}; expected a list of strings")
+    if canonicalize:
+        texts = [canonicalize_text(text) for text in texts]
+    if add_bos is None:
+        add_bos = tokenizer.bos_token >= 0
+
+    ids = np.zeros((len(texts), max_length), np.int32)
+    paddings = np.ones((len(texts), max_length), np.float32)
+    for row, tokens in enumerate(tokenizer.to_int(texts, bos=add_bos)):
+        tokens = tokens[:max_length]
+        ids[row, : len(tokens)] = tokens
+        paddings[row, : len(tokens)] = 0
+    return ids, paddings
