@@ -14,18 +14,22 @@ from videoprism_mlx.convert.npz import write_array
 from videoprism_mlx.convert.rules import Layout
 from videoprism_mlx.models import build, get_config
 
-# Queries and keys this much above unit variance give logits that reach the cap of 50.
+# Queries and keys this much above unit deviation give logits that reach the cap of 50.
 CAP_REACHING_GAIN = 3.0
 
 
 def draw_checkpoint(
-    config: str | Mapping[str, Any], output: str | Path, seed: int = 0, scan: bool = True
+    config: str | Mapping[str, Any],
+    output: str | Path,
+    seed: int = 0,
+    scan: bool = True,
+    gain: float = CAP_REACHING_GAIN,
 ) -> Path:
     """Writes a Flax checkpoint of that configuration to the new file `output`.
 
     No parameter has the value it would be initialised with, and attention reaches the logit cap,
-    so that nothing can go wrong unseen. The same seed draws the same bits everywhere, and the
-    same values whether stacks are scanned or not.
+    so that nothing can go wrong unseen; with a `gain` of 1 its logits are mild. The same seed
+    draws the same bits everywhere, and the same values whether stacks are scanned or not.
     """
     layout = Layout(build(get_config(config)))
     shapes = layout.expected(())
@@ -33,23 +37,23 @@ def draw_checkpoint(
         for key, group in layout.groups.items():
             keys = [key] if group[0].layer is None else [each.own_key for each in group]
             if group[0].layer is not None and scan:
-                write_array(archive, key, np.stack([draw(k, shapes[k], seed) for k in keys]))
+                write_array(archive, key, np.stack([draw(k, shapes[k], seed, gain) for k in keys]))
             else:
                 for each in keys:
-                    write_array(archive, each, draw(each, shapes[each], seed))
+                    write_array(archive, each, draw(each, shapes[each], seed, gain))
     return Path(output)
 
 
-def draw(key: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+def draw(key: str, shape: tuple[int, ...], seed: int, gain: float) -> np.ndarray:
     """The values of one parameter: uniform around zero, with the deviation that suits its kind."""
     count = math.prod(shape)
     seeds = np.random.SeedSequence([seed, zlib.crc32(key.encode())])
     raw = np.random.PCG64(seeds).random_raw((count + 1) // 2).view(np.uint32)[:count]
     values = (raw >> 8).astype(np.float32) * np.float32(2**-24) - np.float32(0.5)
-    return (values * np.float32(math.sqrt(12) * deviation(key, shape))).reshape(shape)
+    return (values * np.float32(math.sqrt(12) * deviation(key, shape, gain))).reshape(shape)
 
 
-def deviation(key: str, shape: tuple[int, ...]) -> float:
+def deviation(key: str, shape: tuple[int, ...], gain: float) -> float:
     """The standard deviation of a parameter's values."""
     *path, leaf = key.split("/")
     if leaf == "kernel":
@@ -57,7 +61,7 @@ def deviation(key: str, shape: tuple[int, ...]) -> float:
     if leaf == "w":
         fan_in = shape[1] * shape[2] if path[-1] == "post" else shape[0]
         capped = path[-1] in ("query", "key") and path[-2] == "self_attention"
-        return (CAP_REACHING_GAIN if capped else 1.0) * fan_in**-0.5
+        return (gain if capped else 1.0) * fan_in**-0.5
     if leaf == "cls_emb" or path[-1] == "token_emb":
         return shape[-1] ** -0.5
     return {"pooling_attention_query": 1.0, "emb_var": 0.5, "scale": 0.2, "per_dim_scale": 0.3}.get(

@@ -5,6 +5,7 @@ An activations file is an `.npz` with
   float64/PATH          what came out of a module (or output/NAME: of the model) in float64
   float32/output/NAME   the model's outputs in float32
   distance/PATH         how far the official model in float32 is from float64
+  cosine/output/NAME    the least cosine of a row of its outputs in bfloat16 to float64
 where PATH is the module's in Flax, with `#1` behind it for a module's second call.
 """
 
@@ -104,6 +105,13 @@ def recording(model: nn.Module) -> Iterator[dict[str, mx.array]]:
 def flax_path(path: str) -> str:
     """The path of a module in an unscanned Flax model."""
     return re.sub(r"\bx_layers\.(\d+)", r"x_layers_\1", path).replace(".", "/")
+
+
+def least_cosine(rows: np.ndarray, reference: np.ndarray) -> float:
+    """The cosine of the two rows (..., D) that are least alike."""
+    rows = rows.astype(np.float64).reshape(reference.shape)
+    lengths = np.linalg.norm(rows, axis=-1) * np.linalg.norm(reference, axis=-1)
+    return float(((rows * reference).sum(-1) / lengths).min())
 
 
 def distance(ours: np.ndarray, reference: np.ndarray) -> float:

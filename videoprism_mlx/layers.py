@@ -171,7 +171,8 @@ class DotProductAttention(nn.Module):
         key = self._split_heads(self.key(tokens)).swapaxes(1, 2)
         value = self._split_heads(self.value(tokens)).swapaxes(1, 2)
 
-        logits = (query @ key.swapaxes(-1, -2)).astype(mx.float32)
+        # In bfloat16 a logit of 40 would be off by up to an eighth.
+        logits = query.astype(mx.float32) @ key.astype(mx.float32).swapaxes(-1, -2)
         if self.logit_cap > 0:
             logits = self.logit_cap * mx.tanh(logits / self.logit_cap)
         if mask is not None:

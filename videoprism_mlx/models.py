@@ -106,6 +106,9 @@ RELEASES = {
 for _name in RELEASES:
     CONFIGS[_name] = CONFIGS[_name.replace("public_", "")]
 
+# A model may do without these; every other size is above zero.
+MAY_BE_ZERO = ("_layers", "_class_tokens")
+
 _DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
 
@@ -179,6 +182,8 @@ def check_keywords(
                 f"It takes: {', '.join(keywords)}"
             )
         kind, expected = _KINDS[keywords[key].annotation]
+        if key.endswith(MAY_BE_ZERO):
+            kind, expected = _is_count, "a whole number"
         if not kind(value):
             raise ValueError(f"{owner}: {key} is {value!r}; expected {expected}")
     for key, parameter in keywords.items():
@@ -190,14 +195,17 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _is_size(value: Any) -> bool:
+    return _is_count(value) and value > 0
+
+
 def _is_shape(value: Any) -> bool:
-    is_list = isinstance(value, (list, tuple))
-    return is_list and len(value) == 3 and all(_is_count(size) and size > 0 for size in value)
+    return isinstance(value, (list, tuple)) and len(value) == 3 and all(map(_is_size, value))
 
 
 # How a setting is checked, by the type its class declares.
 _KINDS = {
-    int: (_is_count, "a whole number"),
+    int: (_is_size, "a whole number above zero"),
     float: (lambda v: isinstance(v, (int, float)) and not isinstance(v, bool), "a number"),
     bool: (lambda v: isinstance(v, bool), "true or false"),
     str: (lambda v: isinstance(v, str), "a string"),

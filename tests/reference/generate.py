@@ -1,10 +1,11 @@
 """Runs the official Flax model and saves what it computes, for the parity suite.
 
-Needs the official package on PYTHONPATH, with jax, flax and einshape beside this project:
+Needs the official package on PYTHONPATH, with jax, flax, einops and einshape beside this one:
 
-    python tests/reference/generate.py                      all of tests/reference, again
+    python tests/reference/generate.py                 all small models, again
+    python tests/reference/generate.py --full-size     the full-size one, again
     python tests/reference/generate.py CHECKPOINT.npz --config NAME|FILE -o ACTIVATIONS.npz
-                                                            for `convert --verify` on your own
+                                                       for `convert --verify` on your own
 
 See convert/verify.py for what is in an activations file.
 """
@@ -14,6 +15,7 @@ import json
 import math
 import shutil
 import sys
+import tempfile
 import types
 import zlib
 from collections.abc import Mapping
@@ -24,8 +26,10 @@ import numpy as np
 
 from videoprism_mlx.convert import draw_checkpoint
 from videoprism_mlx.convert.flax import given_config, matching_config
-from videoprism_mlx.convert.npz import Archive
-from videoprism_mlx.convert.verify import OUTPUT, distance
+from videoprism_mlx.convert.npz import Archive, sha256
+from videoprism_mlx.convert.standin import CAP_REACHING_GAIN
+from videoprism_mlx.convert.verify import OUTPUT, distance, least_cosine
+from videoprism_mlx.models import get_config
 
 try:
     import tensorflow  # noqa: F401 - the official package opens files through it
@@ -42,7 +46,11 @@ from jax import numpy as jnp
 from videoprism import encoders
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.resolve().parent.parent / "examples"))
+import demo  # noqa: E402
+
 SEED = 2024
+FULL_SIZE = "videoprism_lvt_public_v1_base"
 
 ENCODER = dict(
     model="FactorizedEncoder",
@@ -91,7 +99,19 @@ MODELS = {
     ),
     "text": TEXT | dict(num_class_tokens=2, enable_per_dim_scale=True),
     "text_odd_width": TEXT | dict(model_dim=21, num_heads=3, num_class_tokens=0),
+    "encoder_mild": ENCODER,
+    "clip_mild": CLIP,
+    "classifier_mild": dict(
+        model="FactorizedVideoClassifier",
+        encoder_params={key: value for key, value in ENCODER.items() if key != "model"},
+        num_classes=7,
+    ),
+    "demo": demo.CONFIG,
 }
+SEEDS = {"demo": demo.SEED}
+# Where logits reach the cap, rounding grows: parameters rounded to bfloat16 turn some outputs by
+# more than half precision should. These are the models it is held to, and gradients as well.
+GAINS = {"encoder_mild": 1.0, "clip_mild": 1.0, "classifier_mild": 1.0}
 
 
 def video(batch: int, frames: int, size: int) -> np.ndarray:
@@ -168,10 +188,14 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "text": {"plain": dict(lone_text(PADDED_TEXT))},
     "text_odd_width": {"plain": dict(lone_text(PADDED_TEXT))},
+    "encoder_mild": {"plain": dict(inputs=video(2, 4, 18), **ALL)},
+    "clip_mild": {"plain": dict(inputs=video(2, 4, 18), **text(PADDED_TEXT), **ALL)},
+    "classifier_mild": {"plain": dict(inputs=video(2, 4, 18), **ALL)},
+    "demo": {"plain": dict(inputs=demo.draw_clip(), **demo.draw_text(), **ALL)},
 }
 
 # Of these, the gradients with regard to every parameter are saved as well.
-DIFFERENTIATED = {"encoder": "plain", "clip": "plain", "classifier": "plain", "text": "plain"}
+DIFFERENTIATED = ("encoder_mild", "clip_mild", "classifier_mild", "text")
 
 
 def flax_model(config: Mapping[str, Any], dtype: Any, scan: bool = False) -> Any:
@@ -186,7 +210,8 @@ def flax_model(config: Mapping[str, Any], dtype: Any, scan: bool = False) -> Any
         keywords["encoder_params"] = params | {"pos_emb_shape": shape, "scan": scan}
     else:
         keywords["scan"] = scan
-    return cls(**keywords, dtype=dtype, fprop_dtype=dtype)
+    # Parameters stay in float32 where activations are in less.
+    return cls(**keywords, dtype=np.promote_types(dtype, np.float32), fprop_dtype=dtype)
 
 
 def read_variables(checkpoint: Path, dtype: Any, scan: bool) -> dict[str, Any]:
@@ -194,6 +219,11 @@ def read_variables(checkpoint: Path, dtype: Any, scan: bool) -> dict[str, Any]:
     flat = {}
     with Archive(checkpoint) as archive:
         for key in archive.headers:
+            if "/x_layers_" in key:
+                raise SystemExit(
+                    f"{checkpoint} stores every layer apart; stack them first: convert it, and "
+                    "back with videoprism_mlx.convert.mlx_to_flax(DIRECTORY, FILE, scan=True)"
+                )
             array = archive.read(key).astype(dtype)
             if "/x_layers/" in key and not scan:
                 for layer, values in enumerate(array):
@@ -239,6 +269,18 @@ def run(
         return {path: np.asarray(array) for path, array in seen.items()} | named_outputs(result)
 
 
+def run_outputs(
+    config: Mapping[str, Any], checkpoint: Path, arrays: Mapping[str, np.ndarray], dtype: Any
+) -> dict[str, np.ndarray]:
+    """What the model in the published layout returns, intermediate outputs included, by name."""
+    with jax.enable_x64(dtype == np.float64):
+        model = flax_model(config, dtype, scan=True)
+        variables = read_variables(checkpoint, dtype, scan=True)
+        arrays = {key: cast(array, dtype) for key, array in arrays.items()}
+        forward = jax.jit(lambda v, a: model.apply(v, **a, return_intermediate=True))
+        return named_outputs(forward(variables, arrays))
+
+
 def cast(array: np.ndarray, dtype: Any) -> np.ndarray:
     return array.astype(dtype) if array.dtype.kind == "f" else array
 
@@ -277,17 +319,25 @@ def check_scanned(
 
 
 def save_activations(
-    config: Mapping[str, Any], checkpoint: Path, inputs: Mapping[str, Any], output: Path
+    config: Mapping[str, Any],
+    checkpoint: Path,
+    inputs: Mapping[str, Any],
+    output: Path,
+    modules: bool = True,
 ) -> None:
-    """Runs a case in both precisions and writes its activations file."""
+    """Runs a case in both precisions and writes its activations file, modules or outputs alone."""
     reference = run(config, checkpoint, inputs, np.float64)
     single = run(config, checkpoint, inputs, np.float32)
+    if not modules:
+        reference = {path: array for path, array in reference.items() if path.startswith(OUTPUT)}
+    half = run(config, checkpoint, inputs, jnp.bfloat16)
     arrays = {f"input/{key}": np.asarray(value) for key, value in inputs.items()}
     for path, array in reference.items():
         arrays[f"distance/{path}"] = np.float64(distance(single[path], array))
         if path.startswith(OUTPUT):
             arrays[f"float64/{path}"] = array
             arrays[f"float32/{path}"] = single[path]
+            arrays[f"cosine/{path}"] = np.float64(least_cosine(half[path], array))
         else:  # Rounded to 24 bits, a thirtieth of the least distance that counts, it takes half.
             arrays[f"float64/{path}"] = array.astype(np.float32)
     np.savez_compressed(output, **arrays)
@@ -334,23 +384,47 @@ def save_gradients(
     np.savez_compressed(output, **saved)
 
 
-def generate() -> None:
-    """Makes everything under tests/reference."""
-    for name, config in MODELS.items():
+def generate(names: list[str]) -> None:
+    """Makes the folders of these models again."""
+    for name in names:
+        config = MODELS[name]
         folder = HERE / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        checkpoint = draw_checkpoint(
-            config, folder / "checkpoint.npz", seed=zlib.crc32(name.encode())
-        )
+        seed = SEEDS.get(name, zlib.crc32(name.encode()))
+        gain = GAINS.get(name, CAP_REACHING_GAIN)
+        checkpoint = draw_checkpoint(config, folder / "checkpoint.npz", seed, gain=gain)
         for case, inputs in CASES[name].items():
-            save_activations(config, checkpoint, inputs, folder / f"{case}.npz")
+            save_activations(config, checkpoint, inputs, folder / f"{case}.npz", name != "demo")
         if name in DIFFERENTIATED:
-            inputs = CASES[name][DIFFERENTIATED[name]]
-            save_gradients(config, checkpoint, inputs, folder / "gradients.npz")
+            save_gradients(config, checkpoint, CASES[name]["plain"], folder / "gradients.npz")
         size = sum(file.stat().st_size for file in folder.iterdir())
         print(f"{name}: {len(CASES[name])} cases, {size / 1e6:.2f} MB", flush=True)
+
+
+def generate_full_size() -> None:
+    """Runs the video-text base model on a drawn checkpoint and saves a sample of its outputs."""
+    inputs = video(1, 16, 288), text([[0] * 8 + [1] * 56, [0] * 64], 32_000)
+    arguments = dict(inputs=inputs[0], **inputs[1])
+    config = get_config(FULL_SIZE)
+    arrays: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        checkpoint = draw_checkpoint(config, Path(directory) / "flax.npz", SEED)
+        arrays["sha256"] = np.array(sha256(checkpoint))
+        reference, single = (
+            run_outputs(config, checkpoint, arguments, dtype) for dtype in (np.float64, np.float32)
+        )
+    for path, array in reference.items():
+        arrays[f"float64/{path}"] = sample(array)
+        arrays[f"distance/{path}"] = distance(sample(single[path]), sample(array))
+        print(f"{path}: {arrays[f'distance/{path}']:.1e}")
+    np.savez_compressed(HERE / "full_size.npz", **arrays)
+
+
+def sample(features: np.ndarray) -> np.ndarray:
+    """Features (B, S, D) of one token in 127, which meets every frame; embeddings as they are."""
+    return features[:, ::127] if features.ndim == 3 and features.shape[1] > 127 else features
 
 
 def own_activations(checkpoint: Path, config: str | None, output: Path) -> None:
@@ -376,11 +450,15 @@ def own_activations(checkpoint: Path, config: str | None, output: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("checkpoint", nargs="?", type=Path, help="a Flax .npz, stacks scanned")
+    parser.add_argument("--only", choices=MODELS, help="make one of the small models again")
     parser.add_argument("--config", help="a configuration's name, or the path of a config.json")
     parser.add_argument("-o", "--output", type=Path, help="the activations file to write")
+    parser.add_argument("--full-size", action="store_true", help="make full_size.npz again")
     arguments = parser.parse_args()
-    if arguments.checkpoint is None:
-        generate()
+    if arguments.full_size:
+        generate_full_size()
+    elif arguments.checkpoint is None:
+        generate([arguments.only] if arguments.only else list(MODELS))
     elif arguments.output is None:
         parser.error("say with -o where to write the activations")
     else:

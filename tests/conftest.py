@@ -1,0 +1,102 @@
+"""What the tests share: the small reference models, converted once."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import videoprism_mlx as vp
+from videoprism_mlx import hub, models
+
+REFERENCE = Path(__file__).parent / "reference"
+MODELS = sorted(path.parent.name for path in REFERENCE.glob("*/config.json"))
+
+
+def reference_config(name: str) -> dict[str, Any]:
+    """The configuration of a reference model."""
+    return json.loads((REFERENCE / name / "config.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The converted directory of a reference model, by name."""
+    root = tmp_path_factory.mktemp("converted")
+
+    def convert(name: str) -> Path:
+        if not (root / name).exists():
+            checkpoint = REFERENCE / name / "checkpoint.npz"
+            vp.convert.flax_to_mlx(checkpoint, root / name, reference_config(name))
+        return root / name
+
+    return convert
+
+
+@pytest.fixture(scope="session")
+def spm_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small SentencePiece model with the special ids of c4_en: pad 0, end 1, unknown 2."""
+    return train_sentencepiece(tmp_path_factory.mktemp("spm"), bos_id=-1)
+
+
+@pytest.fixture(scope="session")
+def spm_model_with_bos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, with a begin token."""
+    return train_sentencepiece(tmp_path_factory.mktemp("spm_bos"), bos_id=3)
+
+
+def train_sentencepiece(directory: Path, bos_id: int) -> Path:
+    import sentencepiece
+
+    colours, things = ("red", "green", "blue", "grey"), ("cat", "dog", "ball", "car", "kite")
+    actions = ("runs", "sleeps", "jumps over the fence", "plays in the garden", "falls down")
+    sentences = [f"a {c} {t} {a}." for c in colours for t in things for a in actions]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences),
+        model_prefix=str(directory / "tiny"),
+        vocab_size=40,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=bos_id,
+        minloglevel=2,
+    )
+    return directory / "tiny.model"
+
+
+@pytest.fixture
+def released(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[str], list[dict[str, Any]]]:
+    """Makes reference models released ones, whose download a stand-in answers.
+
+    Called with a model's name it returns the list of the downloads that are asked for from then on.
+    """
+    import huggingface_hub
+
+    monkeypatch.setenv("VIDEOPRISM_MLX_CACHE", str(tmp_path / "cache"))
+    calls: list[dict[str, Any]] = []
+    release = models.Release("google/videoprism-tiny", "flax_tiny.npz")
+
+    def release_it(name: str) -> list[dict[str, Any]]:
+        monkeypatch.setitem(models.CONFIGS, "videoprism_tiny", reference_config(name))
+        monkeypatch.setitem(models.RELEASES, "videoprism_tiny", release)
+
+        def download(**call: Any) -> str:
+            calls.append(call)
+            return str(REFERENCE / name / "checkpoint.npz")
+
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+        return calls
+
+    return release_it
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No address is reached."""
+
+    def refuse(url: str, timeout: float) -> None:
+        raise OSError("the network is unreachable")
+
+    monkeypatch.setattr(hub.urllib.request, "urlopen", refuse)

@@ -1,0 +1,112 @@
+"""Flax against MLX on real weights and a real clip, in one table.
+
+Needs what generate.py needs, and the weights: downloaded, or an official .npz given.
+
+    python tests/reference/compare_real.py videoprism_lvt_public_v1_base --video clip.mp4
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import videoprism_mlx as vp  # isort: split
+
+import mlx.core as mx
+from generate import named_outputs, run_outputs
+
+from videoprism_mlx import hub
+from videoprism_mlx.convert.verify import FACTOR, FLOOR, distance, least_cosine
+from videoprism_mlx.models import RELEASES, canonical_name, get_config
+
+TEXTS = ["a video of a person playing drums.", "a video of water.", "a video of a dog running."]
+
+
+def read_clip(path: Path, frames: int, size: int) -> np.ndarray:
+    """Frames of a video file, evenly spaced, resized: (1, T, H, W, 3) in [0, 1]."""
+    capture = cv2.VideoCapture(str(path))
+    decoded = []
+    while True:
+        more, frame = capture.read()
+        if not more:
+            break
+        resized = cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)
+        decoded.append(cv2.cvtColor(resized, cv2.COLOR_BGR2RGB))
+    if not decoded:
+        raise SystemExit(f"{path}: no frame can be read")
+    chosen = np.linspace(0, len(decoded), frames, endpoint=False).astype(int)
+    return np.stack([decoded[i] for i in chosen])[None].astype(np.float32) / 255
+
+
+def tokenize(tokenizer: str) -> dict[str, np.ndarray]:
+    """Token ids and paddings of TEXTS; random ones where no tokenizer can be had."""
+    try:
+        ids, paddings = vp.tokenize_texts(vp.load_text_tokenizer(tokenizer), TEXTS)
+    except ConnectionError as error:
+        print(f"random token ids are used: {error}")
+        paddings = (np.arange(64) >= np.array([[9], [5], [64]])).astype(np.float32)
+        ids = np.random.RandomState(0).randint(3, 32_000, paddings.shape) * (paddings == 0)
+    return dict(text_token_ids=ids.astype(np.int32), text_paddings=paddings)
+
+
+def mlx_outputs(
+    config: dict, checkpoint: Path, inputs: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """What ours returns, from the same file, converted."""
+    with tempfile.TemporaryDirectory() as directory:
+        result = vp.convert.flax_to_mlx(checkpoint, Path(directory) / "model", config)
+        model = vp.load_model(result.output)
+        returned = named_outputs(model(**inputs, return_intermediate=True))
+        mx.clear_cache()
+        return returned
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("name", help="a released checkpoint's name or Hugging Face id")
+    parser.add_argument("--video", type=Path, help="a clip; random frames if left out")
+    parser.add_argument("--checkpoint", type=Path, help="the .npz, if not to be downloaded")
+    parser.add_argument("--tokenizer", default="c4_en", help="c4_en, or the path of a .model")
+    parser.add_argument(
+        "--without-float64", action="store_true", help="half the memory and time, no yardstick"
+    )
+    options = parser.parse_args()
+
+    name = canonical_name(options.name)
+    config = get_config(options.name)
+    if options.checkpoint is None and name not in RELEASES:
+        parser.error(f"{options.name} has no published weights; give a --checkpoint")
+    checkpoint = options.checkpoint or hub.download_checkpoint(name)
+    frames, rows, _ = config["pos_emb_shape"]
+    size = rows * config["patch_size"]
+    if options.video:
+        video = read_clip(options.video, frames, size)
+    else:
+        video = np.random.RandomState(0).uniform(size=(1, frames, size, size, 3))
+    inputs = dict(inputs=video.astype(np.float32))
+    if "vocabulary_size" in config:
+        inputs |= tokenize(options.tokenizer)
+
+    ours = mlx_outputs(config, checkpoint, inputs)
+    flax = run_outputs(config, checkpoint, inputs, np.float32)
+    truth = None
+    if not options.without_float64:
+        truth = run_outputs(config, checkpoint, inputs, np.float64)
+
+    print(f"{'relative distance of':36} {'MLX-Flax':>9} {'Flax-f64':>9} {'MLX-f64':>9}  cosine")
+    agrees = True
+    for key, array in ours.items():
+        columns = [f"{distance(array, flax[key]):9.1e}", 9 * " ", 9 * " "]
+        if truth is not None:
+            yardstick, own = distance(flax[key], truth[key]), distance(array, truth[key])
+            columns[1:] = [f"{yardstick:9.1e}", f"{own:9.1e}"]
+            agrees &= own <= FACTOR * max(yardstick, FLOOR)
+        print(f"{key:36} {' '.join(columns)}  {least_cosine(array, flax[key]):.7f}")
+    if not agrees:
+        raise SystemExit(f"MLX is further from float64 than {FACTOR:g} times Flax in float32")
+
+
+if __name__ == "__main__":
+    main()
