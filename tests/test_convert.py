@@ -267,7 +267,7 @@ def test_nothing_is_ever_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_checkpoint_cut_short(kept: float, tmp_path: Path) -> None:
     whole = CHECKPOINT.read_bytes()
     (tmp_path / "x.npz").write_bytes(whole[: int(kept * len(whole))])
-    with pytest.raises(CheckpointError, match="damaged, cut short, or not an .npz"):
+    with pytest.raises(CheckpointError, match=r"damaged, cut short, or not an \.npz"):
         vp.convert.flax_to_mlx(tmp_path / "x.npz", tmp_path / "m", CONFIG)
 
 

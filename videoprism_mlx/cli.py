@@ -10,7 +10,7 @@ from pathlib import Path
 from videoprism_mlx import convert, hub
 from videoprism_mlx.convert.verify import FACTOR, Comparison
 from videoprism_mlx.loading import load_model
-from videoprism_mlx.models import RELEASES, canonical_name
+from videoprism_mlx.models import canonical_name
 
 # What a user's mistake or a broken file raises; anything else is a bug and keeps its traceback.
 MISTAKES = (ValueError, TypeError, OSError)
@@ -49,9 +49,10 @@ def add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     parser.add_argument("-o", "--output", type=Path, help="the directory (or .npz) to write")
     parser.add_argument(
-        "--config", help="a configuration's name or a config.json, where shapes do not tell it"
+        "--config",
+        help="a configuration's name, a config.json or a model directory, where shapes do not tell",
     )
-    parser.add_argument("--dtype", help="float32 (default), bfloat16 or float16", default="float32")
+    parser.add_argument("--dtype", help="float32 (default), bfloat16 or float16")
     parser.add_argument(
         "--tokenizer", type=Path, help="a SentencePiece .model to put beside a video-text model"
     )
@@ -71,6 +72,8 @@ def run_convert(options: argparse.Namespace) -> int:
     is_model = source.is_dir() and name is None
     if options.output is None and not (is_model and options.verify):
         raise ValueError("say with -o what to write")
+    if is_model:
+        refuse(options, ("config", "dtype", "tokenizer", "revision"), "on the way back to Flax")
 
     model = source
     if options.output is not None:
@@ -78,14 +81,17 @@ def run_convert(options: argparse.Namespace) -> int:
         if is_model:
             result = convert.mlx_to_flax(source, options.output)
         else:
-            config, origin = options.config, None
-            if name in RELEASES:
-                source = hub.download_checkpoint(name, options.revision)
-                config, origin = config or name, hub.origin(name, options.revision)
-            result = convert.flax_to_mlx(
-                source, options.output, config, options.dtype, options.tokenizer, origin
-            )
             model = options.output
+            if name is None:
+                refuse(options, ("revision",), "for a local file")
+                checkpoint, config, origin = source, options.config, None
+            else:
+                refuse(options, ("config",), f"for {name}, which has its own")
+                checkpoint, config = hub.download_checkpoint(name, options.revision), name
+                origin = hub.origin(name, options.revision)
+            result = convert.flax_to_mlx(
+                checkpoint, model, config, options.dtype or "float32", options.tokenizer, origin
+            )
         print(
             f"{result.output}: {result.model}, {result.parameters:,} parameters, "
             f"{result.bytes / 1e6:,.1f} MB, {time.perf_counter() - started:.1f} s"
@@ -94,6 +100,13 @@ def run_convert(options: argparse.Namespace) -> int:
         return 0
     comparisons = convert.verify(load_model(model, dtype="float32"), options.verify)
     return print_comparisons(comparisons)
+
+
+def refuse(options: argparse.Namespace, names: Sequence[str], where: str) -> None:
+    """That none of these options, which would have no effect, is given."""
+    for name in names:
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name} has no meaning {where}; leave it out")
 
 
 def print_comparisons(comparisons: Sequence[Comparison]) -> int:

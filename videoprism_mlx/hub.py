@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from videoprism_mlx.checkpoint import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
-from videoprism_mlx.models import RELEASES
+from videoprism_mlx.models import RELEASES, unpublished
 
 TIMEOUT_SECONDS = 30
 
@@ -30,6 +30,8 @@ def download_checkpoint(name: str, revision: str | None = None) -> Path:
     """The official `.npz` of a released checkpoint: from Hugging Face's cache, or the Hub."""
     import huggingface_hub
 
+    if name not in RELEASES:
+        raise ValueError(unpublished(name))
     repository, filename = RELEASES[name]
     hint = (
         f"without a network, bring {filename} from https://huggingface.co/{repository} "

@@ -13,7 +13,6 @@ from videoprism_mlx import convert, hub
 from videoprism_mlx.checkpoint import CONFIG_FILE, load_weights, read_config
 from videoprism_mlx.encoders import FactorizedEncoder, FactorizedVideoClassifier
 from videoprism_mlx.models import (
-    CONFIGS,
     RELEASES,
     build,
     canonical_name,
@@ -21,6 +20,7 @@ from videoprism_mlx.models import (
     known_names,
     parse_dtype,
     suggestion,
+    unpublished,
 )
 
 # Where the vision tower's parameters are in each family.
@@ -147,13 +147,7 @@ def model_directory(name_or_dir: str | Path, revision: str | None = None) -> Pat
     if path.is_dir():
         return path
     if name is not None:
-        published = [release for release in RELEASES if CONFIGS[release] is CONFIGS[name]]
-        raise ValueError(
-            f"{name} is a configuration without published weights"
-            f"{'; those of ' + published[0] + ' fit it' if published else ''}. Convert your own "
-            f"with `videoprism-mlx convert CHECKPOINT.npz -o DIRECTORY --config {name}` and load "
-            "the directory, or build it with random weights with get_model"
-        )
+        raise ValueError(unpublished(name))
     if path.is_file():
         raise ValueError(
             f"{path} is a file; expected a model directory: "

@@ -129,6 +129,17 @@ def known_names() -> list[str]:
     return [*CONFIGS, *(release.repository for release in RELEASES.values())]
 
 
+def unpublished(name: str) -> str:
+    """What to say to someone who wants the weights of a configuration that has none."""
+    published = [release for release in RELEASES if CONFIGS[release] is CONFIGS[name]]
+    return (
+        f"{name} is a configuration without published weights"
+        f"{'; those of ' + published[0] + ' fit it' if published else ''}. Convert your own with "
+        f"`videoprism-mlx convert CHECKPOINT.npz -o DIRECTORY --config {name}` and load the "
+        "directory, or build it with random weights with get_model"
+    )
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """A question naming what `name` was meant to be, where something is close."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

@@ -8,9 +8,8 @@ import ctypes
 import logging
 import os
 import sys
-from pathlib import Path
 
-LIBRARIES = ("libopenblas.so.0", "libopenblas.so")
+LIBRARY = "libopenblas.so.0"
 
 logger = logging.getLogger(__name__)
 
@@ -19,23 +18,22 @@ def preload() -> bool:
     """Whether OpenBLAS is in place, loading it where it is installed; one hint where it is not."""
     if not sys.platform.startswith("linux") or os.environ.get("VIDEOPRISM_MLX_OPENBLAS") == "0":
         return False
-    if "mlx.core" in sys.modules:
-        if "/libopenblas.so" in Path("/proc/self/maps").read_text():
-            return True
+    too_late = "mlx.core" in sys.modules
+    try:
+        # Too late, it can still have been loaded by whoever imported MLX.
+        ctypes.CDLL(LIBRARY, mode=os.RTLD_GLOBAL | (os.RTLD_NOLOAD if too_late else 0))
+        return True
+    except OSError:
+        pass
+    if too_late:
         logger.warning(
             "mlx was imported before videoprism_mlx, which is too late to give it OpenBLAS: "
             "matrix products will be many times slower. Import videoprism_mlx first."
         )
-        return False
-    for library in LIBRARIES:
-        try:
-            ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
-            return True
-        except OSError:
-            continue
-    logger.warning(
-        "OpenBLAS is not installed: matrix products will be many times slower. "
-        "On Debian and Ubuntu: apt-get install libopenblas0-pthread. "
-        "VIDEOPRISM_MLX_OPENBLAS=0 silences this."
-    )
+    else:
+        logger.warning(
+            "OpenBLAS is not installed: matrix products will be many times slower. "
+            "On Debian and Ubuntu: apt-get install libopenblas0-pthread. "
+            "VIDEOPRISM_MLX_OPENBLAS=0 silences this."
+        )
     return False
