@@ -24,5 +24,5 @@ $(READY): pyproject.toml
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "Python has no venv module; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet --editable '.[test]'
+	PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip install --quiet --editable '.[test]'
 	@touch $(READY)

@@ -197,7 +197,7 @@ def tokenizer_for(config: Mapping[str, Any], given: str | Path | None) -> Path |
             )
         return Path(given)
     if config["vocabulary_size"] != C4_EN_VOCABULARY_SIZE:
-        logger.warning("no tokenizer is put beside this model; name its .model file to have it")
+        logger.info("no tokenizer is put beside this model; name its .model file to have it")
         return None
     try:
         return tokenizer_path("c4_en")

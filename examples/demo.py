@@ -59,7 +59,8 @@ def main() -> None:
         print(f"clip         {clip.shape}")
         print(f"features     {outputs['spatiotemporal_features'].shape}")
         print(f"embeddings   video {video_embeddings.shape}, text {text_embeddings.shape}")
-        print(f"similarity   {np.array(video_embeddings @ text_embeddings.T).round(4).tolist()}")
+        similarity = (video_embeddings @ text_embeddings.T)[0].tolist()
+        print(f"similarity   {', '.join(f'{cosine:.3f}' for cosine in similarity)}")
 
         compared = vp.convert.verify(model, ACTIVATIONS)
         worst = max((each for each in compared if each.path.startswith(OUTPUT)), key=lambda e: e[1])
