@@ -201,7 +201,7 @@ def tokenizer_for(config: Mapping[str, Any], given: str | Path | None) -> Path |
         return None
     try:
         return tokenizer_path("c4_en")
-    except ConnectionError as error:
+    except (ConnectionError, ValueError) as error:  # The weights are good without it.
         logger.warning("no tokenizer is put beside this model: %s", error)
         return None
 

@@ -11,6 +11,7 @@ where PATH is the module's in Flax, with `#1` behind it for a module's second ca
 
 import math
 import re
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,24 +44,43 @@ class Comparison(NamedTuple):
 
 def verify(model: nn.Module, activations: str | Path) -> list[Comparison]:
     """Compares every saved activation with that of `model`, in the order they are computed."""
-    with np.load(activations, allow_pickle=False) as saved:
-        inputs = {key.split("/")[1]: saved[key] for key in saved.files if key.startswith("input/")}
-        ours = replay(model, inputs)
-        paths = [key.removeprefix("float64/") for key in saved.files if key.startswith("float64/")]
-        if unmatched := [path for path in paths if path not in ours]:
-            raise ValueError(
-                f"{activations} has activations that this model does not: {', '.join(unmatched)}; "
-                "were they saved with another configuration?"
-            )
-        return [
-            Comparison(
-                path,
-                distance(ours[path], saved[f"float64/{path}"]),
-                float(saved[f"distance/{path}"]),
-            )
-            for path in ours
-            if path in paths
-        ]
+    saved = read_activations(activations)
+    inputs = {key.split("/")[1]: saved[key] for key in saved if key.startswith("input/")}
+    paths = [key.removeprefix("float64/") for key in saved if key.startswith("float64/")]
+    if not inputs or not paths:
+        raise ValueError(
+            f"{activations} holds no saved activations; expected what tests/reference/generate.py "
+            "writes"
+        )
+    ours = replay(model, inputs)
+    unmatched = [
+        path
+        for path in paths
+        if path not in ours or ours[path].size != saved[f"float64/{path}"].size
+    ]
+    if unmatched:
+        raise ValueError(
+            f"{activations} has activations that this model has not, or in another shape: "
+            f"{', '.join(unmatched)}; were they saved with another configuration?"
+        )
+    return [
+        Comparison(
+            path, distance(ours[path], saved[f"float64/{path}"]), float(saved[f"distance/{path}"])
+        )
+        for path in ours
+        if path in paths
+    ]
+
+
+def read_activations(path: str | Path) -> dict[str, np.ndarray]:
+    """Everything in an activations file."""
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            return dict(saved)
+    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is damaged or not an activations file ({error}); make it again"
+        ) from None
 
 
 def replay(model: nn.Module, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -389,8 +389,21 @@ def test_verify_names_the_first_module_that_departs(converted: Callable[[str], P
 
 def test_verify_with_the_activations_of_another_model(converted: Callable[[str], Path]) -> None:
     model = vp.load_model(converted("encoder_primer_hybrid"))
-    with pytest.raises(ValueError, match="activations that this model does not"):
+    with pytest.raises(ValueError, match="activations that this model has not"):
         vp.convert.verify(model, REFERENCE / "encoder" / "plain.npz")
+
+
+def test_verify_with_what_is_no_activations_file(
+    converted: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = vp.load_model(converted("encoder"))
+    with pytest.raises(ValueError, match="holds no saved activations"):
+        vp.convert.verify(model, REFERENCE / "encoder" / "checkpoint.npz")
+    whole = (REFERENCE / "encoder" / "plain.npz").read_bytes()
+    for spoilt in (b"", b"hello", whole[:5000]):
+        (tmp_path / "x.npz").write_bytes(spoilt)
+        with pytest.raises(ValueError, match=r"x.npz is damaged or not an activations file"):
+            vp.convert.verify(model, tmp_path / "x.npz")
 
 
 @pytest.mark.slow

@@ -95,15 +95,15 @@ def main() -> None:
     if not options.without_float64:
         truth = run_outputs(config, checkpoint, inputs, np.float64)
 
-    print(f"{'relative distance of':36} {'MLX-Flax':>9} {'Flax-f64':>9} {'MLX-f64':>9}  cosine")
+    print(f"{'relative distance of':30} MLX-Flax  Flax-f64   MLX-f64  ratio  cosine MLX-Flax")
     agrees = True
     for key, array in ours.items():
-        columns = [f"{distance(array, flax[key]):9.1e}", 9 * " ", 9 * " "]
+        columns = f"{distance(array, flax[key]):8.2e}" + 27 * " "
         if truth is not None:
             yardstick, own = distance(flax[key], truth[key]), distance(array, truth[key])
-            columns[1:] = [f"{yardstick:9.1e}", f"{own:9.1e}"]
+            columns = columns.rstrip() + f"  {yardstick:8.2e}  {own:8.2e}   {own / yardstick:4.2f}"
             agrees &= own <= FACTOR * max(yardstick, FLOOR)
-        print(f"{key:36} {' '.join(columns)}  {least_cosine(array, flax[key]):.7f}")
+        print(f"{key:30} {columns}  {least_cosine(array, flax[key]):.7f}")
     if not agrees:
         raise SystemExit(f"MLX is further from float64 than {FACTOR:g} times Flax in float32")
 
