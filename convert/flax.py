@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from videoprism_mlx.atomic import new_file, require_new
+from videoprism_mlx.atomic import new_file, require_new_directory
 from videoprism_mlx.checkpoint import (
     WEIGHTS_FILE,
     CheckpointError,
     Shapes,
     check_parameters,
+    check_weights,
     parameter_problems,
     read_config,
-    stored_shapes,
     write_directory,
 )
 from videoprism_mlx.convert.npz import BFLOAT16, Archive, sha256, write_array
@@ -64,7 +64,7 @@ def flax_to_mlx(
     to put beside a video-text model, c4_en by default. `origin` is noted in the config.json.
     """
     mlx_dtype = parse_dtype(dtype)
-    require_new(Path(output))
+    require_new_directory(Path(output))
     with Archive(Path(checkpoint)) as archive, ThreadPoolExecutor(1) as background:
         if config is None:
             config = matching_config(archive.shapes, archive.path)
@@ -106,9 +106,11 @@ def mlx_to_flax(model_dir: str | Path, output: str | Path, scan: bool | None = N
     described = read_config(Path(model_dir))
     config = checked_config(described)
     if scan is None:
-        scan = described.get("source", {}).get("layout") != "unscanned"
-    layout = Layout(build(config))
-    check_parameters(layout.shapes, stored_shapes(path), path)
+        source = described.get("source")
+        scan = not isinstance(source, Mapping) or source.get("layout") != "unscanned"
+    model = build(config)
+    check_weights(Path(model_dir), model)
+    layout = Layout(model)
 
     stored = mx.load(str(path))
     size = 0
@@ -144,7 +146,7 @@ def given_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     if path.is_file():
         try:
             return checked_config(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, AttributeError) as error:
+        except ValueError as error:
             raise CheckpointError(f"{path} is no configuration: {error}") from None
     return get_config(str(config))  # Neither: its error says what is known.
 
@@ -216,13 +218,16 @@ def read_group(
             array = archive.read(each.own_key)
         else:
             array = stack if each.layer is None else stack[index]
-        array = mx.array(np.ascontiguousarray(each.rule.to_mlx(array), np.float32)).astype(dtype)
-        if dtype == mx.float16 and mx.isinf(array).any().item():
+        if not np.isfinite(array).all():
+            raise CheckpointError(f"{archive.path}: {each.key} holds NaN or infinite values")
+        with np.errstate(over="ignore"):  # Seen below.
+            array = np.ascontiguousarray(each.rule.to_mlx(array), np.float32)
+        array = mx.array(array).astype(dtype)
+        if not mx.isfinite(array).all().item():
             raise CheckpointError(
-                f"{archive.path}: {each.key} holds values beyond float16's 65504; "
-                "convert to bfloat16 or float32"
+                f"{archive.path}: {each.key} holds values beyond the range of {dtype}; "
+                "convert to a wider type"
             )
-        mx.eval(array)  # Lets the float32 copy go before the next one is made.
         yield each.name, array
 
 

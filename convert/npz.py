@@ -41,6 +41,8 @@ class Archive:
             members = self._zip.namelist()
             root = "" if any(name.startswith(ROOT) for name in members) else ROOT
             self._members = {root + name.removesuffix(".npy"): name for name in members}
+            if len(self._members) != len(members):
+                raise CheckpointError(f"{self.path} holds several arrays of the same name")
             self.headers = {key: self._header(name) for key, name in self._members.items()}
         self.shapes = {key: header.shape for key, header in self.headers.items()}
 

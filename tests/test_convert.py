@@ -227,6 +227,14 @@ QUERY = "params/vision_encoder/temporal_encoder/transformers_stack/x_layers/self
             "query/w is of type int64; expected floating-point",
         ),
         (
+            lambda arrays: arrays.update({QUERY: arrays[QUERY] * np.nan}),
+            "query/w holds NaN or infinite values",
+        ),
+        (
+            lambda arrays: arrays.update({QUERY: arrays[QUERY].astype(np.float64) * 1e300}),
+            "query/w holds values beyond the range of mlx.core.float32",
+        ),
+        (
             lambda arrays: arrays.update({QUERY: arrays[QUERY].astype(object)}),
             "holds Python objects, which are not read",
         ),
@@ -291,9 +299,20 @@ def test_files_of_other_kinds(tmp_path: Path) -> None:
         vp.convert.flax_to_mlx(tmp_path / "x.npz", tmp_path / "m", CONFIG)
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_arrays_of_one_name(tmp_path: Path) -> None:
+    (tmp_path / "x.npz").write_bytes(CHECKPOINT.read_bytes())
+    with zipfile.ZipFile(tmp_path / "x.npz", "a") as archive:
+        archive.writestr(f"{QUERY}.npy", b"anything")
+    with pytest.raises(CheckpointError, match="several arrays of the same name"):
+        vp.convert.flax_to_mlx(tmp_path / "x.npz", tmp_path / "m", CONFIG)
+
+
 def test_values_that_float16_cannot_hold(tmp_path: Path) -> None:
     checkpoint = changed_checkpoint(tmp_path / "x.npz", lambda a: a.update({QUERY: a[QUERY] * 1e6}))
-    with pytest.raises(CheckpointError, match=r"query/w holds values beyond float16's 65504"):
+    with pytest.raises(
+        CheckpointError, match=r"query/w holds values beyond the range of mlx.core.float16"
+    ):
         vp.convert.flax_to_mlx(checkpoint, tmp_path / "m", CONFIG, dtype="float16")
     assert not (tmp_path / "m").exists()
 
@@ -304,35 +323,47 @@ def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="already exists; name another output"):
         vp.convert.flax_to_mlx(CHECKPOINT, tmp_path / "m", CONFIG)
     assert (tmp_path / "m" / "notes.txt").read_text() == "mine"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileExistsError):  # A file does not take a directory's place.
+        vp.convert.draw_checkpoint(CONFIG, tmp_path / "empty")
+    vp.convert.flax_to_mlx(CHECKPOINT, tmp_path / "empty", CONFIG)
     (tmp_path / "x.npz").write_text("mine")
     with pytest.raises(FileExistsError):
         vp.convert.draw_checkpoint(CONFIG, tmp_path / "x.npz")
     assert (tmp_path / "x.npz").read_text() == "mine"
 
 
-def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("to", ["mlx", "flax"])
+def test_a_full_disk_leaves_nothing(
+    to: str, tmp_path: Path, converted: Callable[[str], Path]
+) -> None:
     """A limit on the size of files stands in for a disk that fills."""
     script = (
         "import resource, signal, sys, videoprism_mlx as vp\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
-        "vp.convert.flax_to_mlx(*sys.argv[1:])"
+        "source, output, config, to = sys.argv[1:]\n"
+        "if to == 'mlx': vp.convert.flax_to_mlx(source, output, config)\n"
+        "else: vp.convert.mlx_to_flax(source, output)\n"
     )
     run = subprocess.run(
         [
             sys.executable,
             "-c",
             script,
-            CHECKPOINT,
-            tmp_path / "m",
+            CHECKPOINT if to == "mlx" else converted("clip"),
+            tmp_path / "new" / "m",
             REFERENCE / "clip" / "config.json",
+            to,
         ],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert "OSError" in run.stderr and "could not write the weights" in run.stderr
-    assert f"[Errno {errno.ENOSPC}]" in run.stderr
+    code = errno.ENOSPC if to == "mlx" else errno.EFBIG
+    last = run.stderr.splitlines()[-1]
+    assert last.startswith(f"OSError: [Errno {code}]") and last.endswith("new/m'")
+    assert "MB are free on the disk: make room or write elsewhere" in last
     assert list(tmp_path.iterdir()) == []
 
 
@@ -363,7 +394,7 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
         assert (first / "file").exists()
         # The second was quicker: the first finds it and says so.
         with pytest.raises(FileExistsError):
-            vp.atomic.require_new(tmp_path / "m")
+            vp.atomic.require_new_directory(tmp_path / "m")
         (tmp_path / "m" / "file").unlink()
     assert (tmp_path / "m" / "file").read_text() == "first"
 

@@ -37,6 +37,8 @@ WITH_NAN[0, 1, 3, 4, 2] = np.nan
         (WITH_NAN, ValueError, "holds NaN"),
         (WITH_NAN * np.inf, ValueError, "holds NaN"),
         ("clip.mp4", TypeError, "is a str that does not make an array"),
+        (VIDEO.astype(object), TypeError, "is a ndarray that does not make an array of numbers"),
+        ([[1.0], [1.0, 2.0]], TypeError, "is a list that does not make an array of numbers"),
     ],
 )
 def test_bad_videos(
@@ -48,7 +50,26 @@ def test_bad_videos(
         clip.vision_encoder(video)
 
 
-@pytest.mark.parametrize("convert", [np.asarray, mx.array, np.ndarray.tolist, np.float64])
+def flipped_view(video: np.ndarray) -> np.ndarray:
+    return video[..., ::-1].copy()[..., ::-1]
+
+
+def big_endian(video: np.ndarray) -> np.ndarray:
+    return video.astype(">f4")
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        np.asarray,
+        mx.array,
+        np.ndarray.tolist,
+        np.float64,
+        flipped_view,
+        big_endian,
+        np.asfortranarray,
+    ],
+)
 def test_videos_come_as_any_array(clip: vp.FactorizedVideoCLIP, convert: type) -> None:
     expected = clip(VIDEO)[0]
     assert mx.allclose(clip(convert(VIDEO))[0], expected, atol=1e-6).item()
@@ -115,4 +136,18 @@ def test_intermediates_by_name(clip: vp.FactorizedVideoCLIP) -> None:
     assert clip(VIDEO)[2] == {}
     for name in names:
         assert clip(VIDEO, return_intermediate=[name])[2].keys() == {name}
+        assert clip(VIDEO, return_intermediate=name)[2].keys() == {name}
+        assert clip(VIDEO, return_intermediate=np.array([name]))[2].keys() == {name}
     assert clip(VIDEO, return_intermediate=["global_embeddings"])[2] == {}
+    assert clip(VIDEO, return_intermediate=np.True_)[2].keys() == names
+    assert clip(VIDEO, return_intermediate=None)[2] == {}
+
+
+def test_intermediates_of_the_other_models() -> None:
+    encoder = vp.get_model(reference_config("encoder"))
+    classifier = vp.get_model(reference_config("classifier"))
+    names = {"spatial_features", "spatiotemporal_features", "global_embeddings"}
+    assert encoder(VIDEO, return_intermediate=True)[1].keys() == {"spatial_features"}
+    assert classifier(VIDEO, return_intermediate=True)[1].keys() == names
+    for name in names:
+        assert classifier(VIDEO, return_intermediate=[name])[1].keys() == {name}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as mx_nn
 import numpy as np
 import pytest
 from conftest import REFERENCE, reference_config
@@ -237,7 +238,7 @@ def respoil(directory: Path, change: Callable[[dict[str, mx.array]], object]) ->
         ),
         (
             lambda a: a.update({"spatial_ln.bias": mx.zeros((24,), mx.int32)}),
-            "spatial_ln.bias is of type .*int32; expected floats",
+            "spatial_ln.bias is of type I32; expected one of F32, BF16, F16",
         ),
     ],
 )
@@ -245,6 +246,49 @@ def test_loading_is_strict(change: Callable[[dict], object], message: str, direc
     respoil(directory, change)
     with pytest.raises(CheckpointError, match=message):
         vp.load_model(directory)
+
+
+def test_a_part_is_only_taken_from_a_whole(converted: Converted, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(converted("clip"), tmp_path / "clip"))
+    respoil(directory, lambda arrays: arrays.pop("text_encoder.cls_emb"))
+    with pytest.raises(CheckpointError, match=r"missing: text_encoder.cls_emb"):
+        vp.load_video_encoder(directory)
+
+
+def test_weights_in_float64(directory: Path) -> None:
+    from safetensors.numpy import save_file
+
+    arrays = {
+        key: np.array(a, np.float64) for key, a in mx.load(str(directory / WEIGHTS_FILE)).items()
+    }
+    save_file(arrays, directory / WEIGHTS_FILE)
+    with pytest.raises(CheckpointError, match="is of type F64; expected one of F32"):
+        vp.load_model(directory)
+
+
+@pytest.mark.parametrize("spoil", ["config", "weights"])
+def test_a_spoilt_copy_in_the_cache_says_what_to_do(
+    spoil: str, released: Released, tmp_path: Path
+) -> None:
+    released("encoder")
+    vp.load_model("videoprism_tiny")
+    kept = tmp_path / "cache/models/videoprism_tiny"
+    if spoil == "config":
+        (kept / CONFIG_FILE).write_text("{}")
+    else:
+        (kept / WEIGHTS_FILE).write_bytes(b"")
+    with pytest.raises(CheckpointError, match=rf"remove {kept}, and it will be converted again"):
+        vp.load_model("videoprism_tiny")
+
+
+def test_a_directory_has_no_revision(directory: Path) -> None:
+    with pytest.raises(ValueError, match="a directory here, which has no revision 'v1'"):
+        vp.load_model(directory, revision="v1")
+
+
+def test_a_module_of_another_kind_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="a Linear without a configuration cannot be saved"):
+        vp.save_model(mx_nn.Linear(2, 2), tmp_path / "m")
 
 
 def test_a_directory_without_weights_or_config(directory: Path) -> None:

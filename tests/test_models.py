@@ -86,11 +86,22 @@ def test_a_config_in_the_official_keywords_builds() -> None:
         ({"norm_policy": "before"}, "norm_policy is 'before'; expected one of pre"),
         ({"pos_emb_shape": [4, 3]}, "expected three whole numbers"),
         ({"atten_logit_cap": True}, "expected a number"),
+        ({"atten_logit_cap": float("inf")}, "is inf; expected a number, 0 or above"),
+        ({"atten_logit_cap": -1.0}, "is -1.0; expected a number, 0 or above"),
+        ({"mlp_dim": 2**70}, "expected a whole number"),
+        ({"model": ["FactorizedEncoder"]}, "expected one of FactorizedEncoder"),
+        ({3: 4}, "no setting '3'"),
     ],
 )
 def test_a_bad_setting_is_named(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         vp.get_model(reference_config("encoder") | change)
+
+
+@pytest.mark.parametrize("name", [None, 3, ["a"]])
+def test_a_name_must_be_a_string(name: object) -> None:
+    with pytest.raises(TypeError, match="expected a string"):
+        vp.get_model(name)
 
 
 def test_a_setting_that_must_be_there() -> None:

@@ -74,6 +74,19 @@ def test_begin_and_end_around_one_text(spm_model_with_bos: Path) -> None:
     assert tokenizer.to_int("a", bos=True, eos=True) == [3, *tokenizer.to_int("a"), 1]
 
 
+def test_texts_may_be_any_iterable(spm_model: Path) -> None:
+    tokenizer = vp.load_text_tokenizer(spm_model)
+    expected = vp.tokenize_texts(tokenizer, TEXTS)
+    got = vp.tokenize_texts(tokenizer, (text for text in TEXTS))
+    np.testing.assert_equal(got, expected)
+
+
+@pytest.mark.parametrize("length", [0, -1, "4"])
+def test_a_length_must_be_one(spm_model: Path, length: object) -> None:
+    with pytest.raises(ValueError, match="expected a whole number above zero"):
+        vp.tokenize_texts(vp.load_text_tokenizer(spm_model), TEXTS, max_length=length)
+
+
 def test_no_text_is_no_row(spm_model: Path) -> None:
     ids, paddings = vp.tokenize_texts(vp.load_text_tokenizer(spm_model), [])
     assert ids.shape == paddings.shape == (0, 64)
@@ -94,6 +107,8 @@ def test_an_unknown_name_and_a_file_of_something_else(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="did you mean 'c4_en'"):
         vp.load_text_tokenizer("c4en")
     (tmp_path / "x.model").write_bytes(b"not a model")
+    with pytest.raises(FileNotFoundError, match=r"has no sentencepiece.model"):
+        vp.load_text_tokenizer(tmp_path)
     with pytest.raises(ValueError, match=r"x.model is not a SentencePiece model"):
         vp.load_text_tokenizer(tmp_path / "x.model")
 
@@ -128,6 +143,18 @@ def test_what_is_not_c4_en_is_not_kept(served: list[str], tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"is \(40, 0, 1, 2, -1\), expected \(32000, 0, 1, 2, -1"):
         vp.load_text_tokenizer("c4_en")
     assert not list(tmp_path.rglob("*.model"))
+
+
+def test_a_spoilt_copy_of_c4_en_is_not_used(
+    served: list[str], spm_model: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "tokenizers" / "c4_en.model"
+    kept.parent.mkdir()
+    for spoilt in (b"", b"something else", spm_model.read_bytes()):
+        kept.write_bytes(spoilt)
+        with pytest.raises(ValueError, match=r"which was kept, is not .*remove it to fetch it"):
+            vp.load_text_tokenizer("c4_en")
+    assert served == [] and kept.exists()
 
 
 def test_offline(served: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# No room, no room within a quota, a limit on the size of files.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextmanager
 def new_directory(target: str | Path) -> Iterator[Path]:
@@ -16,6 +19,7 @@ def new_directory(target: str | Path) -> Iterator[Path]:
 
     A `target` that exists is left alone: FileExistsError.
     """
+    require_new_directory(Path(target))
     with _partial(target) as (partial, target):
         partial.mkdir()
         yield partial
@@ -24,7 +28,7 @@ def new_directory(target: str | Path) -> Iterator[Path]:
         try:
             os.rename(partial, target)  # This replaces an empty directory and nothing else.
         except OSError:
-            require_new(target)
+            require_new_directory(target)
             raise
 
 
@@ -34,10 +38,11 @@ def new_file(target: str | Path) -> Iterator[Path]:
 
     A `target` that exists is left alone: FileExistsError.
     """
+    require_new_file(Path(target))
     with _partial(target) as (partial, target):
         yield partial
         _flush(partial)
-        require_new(target)
+        require_new_file(target)
         os.rename(partial, target)
 
 
@@ -45,7 +50,7 @@ def new_file(target: str | Path) -> Iterator[Path]:
 def _partial(target: str | Path) -> Iterator[tuple[Path, Path]]:
     """A path beside `target` to write to. What killed runs left there is removed first."""
     target = Path(os.path.abspath(target))
-    require_new(target)
+    new_parents = [parent for parent in target.parents if not parent.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{target.name}.partial-{socket.gethostname()}-"
     for left in target.parent.iterdir():
@@ -54,18 +59,35 @@ def _partial(target: str | Path) -> Iterator[tuple[Path, Path]]:
     partial = target.parent / f"{prefix}{os.getpid()}-{uuid.uuid4().hex[:8]}"
     try:
         yield partial, target
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        left = shutil.disk_usage(target.parent).free
+        reason = error.strerror or os.strerror(error.errno)
+        raise OSError(
+            error.errno,
+            f"{reason}; {left / 1e6:,.0f} MB are free on the disk: make room or write elsewhere",
+            str(target),
+        ) from None
     finally:
         _remove(partial)
+        for parent in new_parents:
+            if not any(parent.iterdir()):
+                parent.rmdir()
 
 
-def require_new(target: Path) -> None:
-    """That nothing is at `target`, or an empty directory."""
-    if target.is_dir() and not any(target.iterdir()):
-        return
+def require_new_file(target: Path) -> None:
+    """That nothing is at `target`."""
     if os.path.lexists(target):
         raise FileExistsError(
             errno.EEXIST, "already exists; name another output or remove it first", str(target)
         )
+
+
+def require_new_directory(target: Path) -> None:
+    """That nothing is at `target`, or an empty directory."""
+    if not target.is_dir() or any(target.iterdir()):
+        require_new_file(target)
 
 
 def _is_running(suffix: str) -> bool:

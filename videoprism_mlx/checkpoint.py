@@ -18,6 +18,9 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "sentencepiece.model"
 
+# The types of a model's parameters, as a safetensors file calls them.
+STORED_TYPES = ("F32", "BF16", "F16")
+
 # How many offending parameters an error lists.
 LISTED = 8
 
@@ -46,13 +49,19 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in a safetensors file, whose header and length are checked."""
+    """Names and shapes in a safetensors file, whose header, types and length are checked."""
     if not path.is_file():
         raise CheckpointError(f"{path.parent} has no {path.name}: the weights are missing")
     try:
         with safe_open(path, framework="numpy") as file:
-            names = list(file.keys())
-            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            slices = {name: file.get_slice(name) for name in list(file.keys())}
+            for name, stored in slices.items():
+                if stored.get_dtype() not in STORED_TYPES:
+                    raise CheckpointError(
+                        f"{path}: {name} is of type {stored.get_dtype()}; "
+                        f"expected one of {', '.join(STORED_TYPES)}"
+                    )
+            return {name: tuple(stored.get_shape()) for name, stored in slices.items()}
     except SafetensorError as error:
         raise CheckpointError(
             f"{path} is damaged or not a safetensors file ({error}); convert or download it again"
@@ -79,10 +88,8 @@ def check_parameters(expected: Shapes, found: Shapes, where: object) -> None:
     if problems := parameter_problems(expected, found):
         listed = "\n  ".join(problems[:LISTED])
         more = f"\n  and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
-        raise CheckpointError(
-            f"{where} does not fit the model, {len(problems)} parameters are wrong:\n"
-            f"  {listed}{more}"
-        )
+        wrong = "1 parameter is" if len(problems) == 1 else f"{len(problems)} parameters are"
+        raise CheckpointError(f"{where} does not fit the model, {wrong} wrong:\n  {listed}{more}")
 
 
 def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -90,28 +97,27 @@ def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in tree_flatten(model.parameters())}
 
 
+def check_weights(directory: Path, model: nn.Module) -> None:
+    """That the weights in a directory are those of `model`: all of them, and no others."""
+    path = Path(directory) / WEIGHTS_FILE
+    check_parameters(parameter_shapes(model), stored_shapes(path), path)
+
+
 def load_weights(model: nn.Module, directory: Path, part: str = "") -> None:
     """Gives every parameter of `model` its stored value: those under `part`, all by default."""
-    path = Path(directory) / WEIGHTS_FILE
-    found = {
-        name.removeprefix(part): shape
-        for name, shape in stored_shapes(path).items()
-        if name.startswith(part)
-    }
-    expected = parameter_shapes(model)
-    check_parameters(expected, found, path)
-    stored = mx.load(str(path))
-    arrays = [(name, stored[part + name]) for name in expected]
-    for name, array in arrays:
-        if not mx.issubdtype(array.dtype, mx.floating):
-            raise CheckpointError(f"{path}: {name} is of type {array.dtype}; expected floats")
-    model.load_weights(arrays)
+    stored = mx.load(str(Path(directory) / WEIGHTS_FILE))
+    model.load_weights([(name, stored[part + name]) for name in parameter_shapes(model)])
 
 
 def save_model(
     model: nn.Module, directory: str | Path, tokenizer: str | Path | None = None
 ) -> None:
     """Writes a model that this package built or loaded to the new directory `directory`."""
+    if not hasattr(model, "config"):
+        raise TypeError(
+            f"a {type(model).__name__} without a configuration cannot be saved; "
+            "expected a model from get_model or one of the load functions"
+        )
     arrays = dict(tree_flatten(model.parameters()))
     write_directory(directory, model.config, arrays, tokenizer=tokenizer)
 
@@ -131,11 +137,6 @@ def write_directory(
         try:
             mx.save_safetensors(str(partial / WEIGHTS_FILE), dict(arrays), {"format": "mlx"})
         except RuntimeError as error:
-            free = shutil.disk_usage(partial).free
-            raise OSError(
-                errno.ENOSPC,
-                f"could not write the weights ({error}), with {free / 1e6:.0f} MB left on the disk",
-                str(directory),
-            ) from None
+            raise OSError(errno.ENOSPC, f"could not write the weights ({error})") from None
         if tokenizer is not None:
             shutil.copyfile(tokenizer, partial / TOKENIZER_FILE)

@@ -35,9 +35,11 @@ Intermediates = bool | Collection[str]
 
 def wants(return_intermediate: Intermediates, name: str) -> bool:
     """Whether the caller asked for the intermediate output `name`."""
-    if isinstance(return_intermediate, bool):
-        return return_intermediate
-    return name in return_intermediate
+    if isinstance(return_intermediate, str):
+        return name == return_intermediate
+    if isinstance(return_intermediate, Collection):
+        return name in return_intermediate
+    return bool(return_intermediate)
 
 
 def l2_normalize(x: mx.array) -> mx.array:

@@ -6,6 +6,7 @@ Shapes: B batch, T frames, L text positions.
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 # Frames are due in [0, 1]. Resampling overshoots and normalised frames pass; 0-255 does not.
 PIXEL_LIMIT = 10.0
@@ -19,18 +20,24 @@ def as_array(values: ArrayLike, name: str) -> mx.array:
     if isinstance(values, mx.array):
         return values
     try:
-        return mx.array(values)
-    except (TypeError, ValueError) as error:
+        array = np.asarray(values)
+        if array.dtype.name == "bfloat16":  # As JAX has it, through a package that extends NumPy.
+            array = array.astype(np.float32)
+        if array.dtype.kind not in "biuf":
+            raise TypeError
+    except (TypeError, ValueError):
         raise TypeError(
-            f"{name} is a {type(values).__name__} that does not make an array ({error}); "
+            f"{name} is a {type(values).__name__} that does not make an array of numbers; "
             "pass an MLX or NumPy array"
         ) from None
+    # MLX takes neither negative strides, such as of a flipped axis, nor foreign byte order.
+    return mx.array(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
 
 
 def value_range(values: mx.array) -> tuple[float, float] | None:
     """The smallest and the largest value, NaN where there is one; None where none can be seen."""
     try:
-        return mx.min(values).item(), mx.max(values).item()
+        return tuple(mx.stack([mx.min(values), mx.max(values)]).tolist())
     except ValueError:  # An empty array, or MLX is tracing it for compile or vmap.
         return None
 

@@ -1,7 +1,7 @@
 """Models with their weights: from a directory, from the Hub, or converted on first use."""
 
 import logging
-import os
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,13 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from videoprism_mlx import convert, hub
-from videoprism_mlx.checkpoint import CONFIG_FILE, load_weights, read_config
+from videoprism_mlx.checkpoint import (
+    CONFIG_FILE,
+    CheckpointError,
+    check_weights,
+    load_weights,
+    read_config,
+)
 from videoprism_mlx.encoders import FactorizedEncoder, FactorizedVideoClassifier
 from videoprism_mlx.models import (
     RELEASES,
@@ -85,7 +91,7 @@ def load_classifier(
             {
                 "model": "FactorizedVideoClassifier",
                 "encoder_params": encoder_params,
-                "num_classes": num_classes,
+                "num_classes": operator.index(num_classes),
             }
         )
     )
@@ -129,22 +135,39 @@ def encoder_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
 
 
 def find_model(name_or_dir: str | Path, revision: str | None = None) -> tuple[Path, dict[str, Any]]:
-    """The local directory of a model, fetched and converted if need be, and its configuration."""
+    """The local directory of a model, fetched and converted if need be, and its configuration.
+
+    The weights in it are checked to be those of that configuration: all of them, and no others.
+    """
     directory = model_directory(name_or_dir, revision)
     try:
-        return directory, checked_config(read_config(directory))
-    except ValueError as error:
-        raise type(error)(f"{directory / CONFIG_FILE}: {error}") from None
+        described = read_config(directory)
+        try:
+            config = checked_config(described)
+            model = build(config)
+        except ValueError as error:
+            raise CheckpointError(f"{directory / CONFIG_FILE}: {error}") from None
+        check_weights(directory, model)
+    except CheckpointError as error:
+        if directory.is_relative_to(hub.cache_directory()):
+            raise CheckpointError(
+                f"{error}\nThis is the copy that was kept of {name_or_dir}: remove {directory}, "
+                "and it will be converted again"
+            ) from None
+        raise
+    return directory, config
 
 
 def model_directory(name_or_dir: str | Path, revision: str | None = None) -> Path:
     """The local directory of a model, fetched and converted if need be."""
-    text = os.fspath(name_or_dir)
+    text = str(name_or_dir)
     name = canonical_name(text)
     if name in RELEASES:
         return converted(name, revision)
     path = Path(text).expanduser()
-    if path.is_dir():
+    if text and path.is_dir():
+        if revision is not None:
+            raise ValueError(f"{path} is a directory here, which has no revision {revision!r}")
         return path
     if name is not None:
         raise ValueError(unpublished(name))

@@ -2,6 +2,8 @@
 
 import difflib
 import inspect
+import math
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -119,6 +121,8 @@ def has_model(name: str) -> bool:
 
 def canonical_name(name: str) -> str | None:
     """The configuration that a name or a Hugging Face id stands for; None if there is none."""
+    if not isinstance(name, str):
+        raise TypeError(f"a model's name is {name!r}; expected a string")
     if name in CONFIGS:
         return name
     return next((key for key, release in RELEASES.items() if release.repository == name), None)
@@ -166,9 +170,11 @@ def checked_config(config: Mapping[str, Any]) -> dict[str, Any]:
     `source`, where a model directory says where it came from, and `scan`, which is about the
     layout of Flax checkpoints, are left out.
     """
-    config = {key: value for key, value in config.items() if key not in ("source", "scan")}
+    if not isinstance(config, Mapping):
+        raise ValueError(f"the configuration is {config!r}; expected a mapping of settings")
+    config = {str(key): value for key, value in config.items() if key not in ("source", "scan")}
     class_name = config.pop("model", None)
-    if class_name not in MODEL_CLASSES:
+    if not isinstance(class_name, str) or class_name not in MODEL_CLASSES:
         raise ValueError(
             f'the configuration\'s "model" is {class_name!r}; '
             f"expected one of {', '.join(MODEL_CLASSES)}"
@@ -176,7 +182,7 @@ def checked_config(config: Mapping[str, Any]) -> dict[str, Any]:
     keywords = inspect.signature(MODEL_CLASSES[class_name]).parameters
     check_keywords(config, keywords, class_name)
     if class_name == "FactorizedVideoClassifier":
-        params = {key: v for key, v in config["encoder_params"].items() if key != "scan"}
+        params = {str(key): v for key, v in config["encoder_params"].items() if key != "scan"}
         check_keywords(params, inspect.signature(FactorizedEncoder).parameters, "encoder_params")
         config["encoder_params"] = params
     return dict(model=class_name, **config)
@@ -203,7 +209,12 @@ def check_keywords(
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+def _is_cap(value: Any) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and 0 <= value < math.inf
 
 
 def _is_size(value: Any) -> bool:
@@ -217,7 +228,7 @@ def _is_shape(value: Any) -> bool:
 # How a setting is checked, by the type its class declares.
 _KINDS = {
     int: (_is_size, "a whole number above zero"),
-    float: (lambda v: isinstance(v, (int, float)) and not isinstance(v, bool), "a number"),
+    float: (_is_cap, "a number, 0 or above"),
     bool: (lambda v: isinstance(v, bool), "true or false"),
     str: (lambda v: isinstance(v, str), "a string"),
     tuple[int, int, int]: (_is_shape, "three whole numbers above zero"),
@@ -257,7 +268,7 @@ def get_model(
     """
     config = get_config(name)
     if num_classes is not None:
-        config = checked_config(config | {"num_classes": num_classes})
+        config = checked_config(config | {"num_classes": operator.index(num_classes)})
     model = build(config)
     if dtype is not None:
         model.set_dtype(parse_dtype(dtype))

@@ -4,7 +4,7 @@ Shapes: B batch, L text positions.
 """
 
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +85,10 @@ def load_text_tokenizer(name: str | Path) -> SentencePieceTokenizer:
     path = Path(name)
     if path.is_dir():
         path = path / TOKENIZER_FILE
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{name} has no {TOKENIZER_FILE}; use load_text_tokenizer of c4_en"
+            )
     if not path.is_file():
         raise FileNotFoundError(
             f"no tokenizer is called {str(name)!r}, and there is no such file"
@@ -98,9 +102,11 @@ def load_text_tokenizer(name: str | Path) -> SentencePieceTokenizer:
 def tokenizer_path(name: str) -> Path:
     """The file of a named tokenizer: fetched once, checked and kept."""
     path = hub.cache_directory() / "tokenizers" / f"{name}.model"
-    if not path.exists():
+    if path.exists():
+        check_c4_en(path.read_bytes(), f"{path}, which was kept,", "remove it to fetch it again")
+    else:
         serialized = hub.download_bytes(TOKENIZER_URLS[name])
-        check_c4_en(serialized)
+        check_c4_en(serialized, "what was fetched", "nothing was kept, try again")
         try:
             with new_file(path) as partial:
                 partial.write_bytes(serialized)
@@ -109,21 +115,20 @@ def tokenizer_path(name: str) -> Path:
     return path
 
 
-def check_c4_en(serialized: bytes) -> None:
+def check_c4_en(serialized: bytes, what: str, advice: str) -> None:
     """That this is the model the official checkpoints were trained with, as far as can be told."""
-    tokenizer = SentencePieceTokenizer(serialized)
-    got = (
-        tokenizer.vocab_size,
-        tokenizer.pad_token,
-        tokenizer.eos_token,
-        tokenizer.unk_token,
-        tokenizer.bos_token,
-    )
+    try:
+        tokenizer = SentencePieceTokenizer(serialized)
+    except ValueError:
+        got = f"{len(serialized)} bytes of something else"
+    else:
+        special = (tokenizer.pad_token, tokenizer.eos_token, tokenizer.unk_token)
+        got = (tokenizer.vocab_size, *special, tokenizer.bos_token)
     expected = (C4_EN_VOCABULARY_SIZE, 0, 1, 2, -1)
     if got != expected:
         raise ValueError(
-            f"what was fetched is not the c4_en tokenizer: (pieces, pad, end, unknown, begin) is "
-            f"{got}, expected {expected}; nothing was kept, try again"
+            f"{what} is not the c4_en tokenizer: (pieces, pad, end, unknown, begin) is "
+            f"{got}, expected {expected}; {advice}"
         )
 
 
@@ -135,7 +140,7 @@ def canonicalize_text(text: str) -> str:
 
 def tokenize_texts(
     tokenizer: SentencePieceTokenizer,
-    texts: Sequence[str],
+    texts: Iterable[str],
     max_length: int = TEXT_MAX_LENGTH,
     add_bos: bool | None = None,
     canonicalize: bool = True,
@@ -145,8 +150,13 @@ def tokenize_texts(
     Longer texts are cut. `add_bos` puts a begin token first; left at None, it does where the
     tokenizer has one.
     """
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+    if not isinstance(texts, Iterable) or isinstance(texts, str):
         raise TypeError(f"texts is {texts!r}; expected a list of strings")
+    texts = list(texts)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"texts is {texts!r}; expected a list of strings")
+    if not isinstance(max_length, int) or max_length < 1:
+        raise ValueError(f"max_length is {max_length!r}; expected a whole number above zero")
     if canonicalize:
         texts = [canonicalize_text(text) for text in texts]
     if add_bos is None:

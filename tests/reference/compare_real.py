@@ -79,8 +79,9 @@ def main() -> None:
     if options.checkpoint is None and name not in RELEASES:
         parser.error(f"{options.name} has no published weights; give a --checkpoint")
     checkpoint = options.checkpoint or hub.download_checkpoint(name)
-    frames, rows, _ = config["pos_emb_shape"]
-    size = rows * config["patch_size"]
+    vision = config.get("encoder_params", config)
+    frames, rows, _ = vision["pos_emb_shape"]
+    size = rows * vision["patch_size"]
     if options.video:
         video = read_clip(options.video, frames, size)
     else:
