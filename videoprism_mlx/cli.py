@@ -18,8 +18,8 @@ MISTAKES = (ValueError, TypeError, OSError)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 0, 1 if a model departs, 2 for bad input."""
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("videoprism_mlx").setLevel(logging.INFO)
     parser = argparse.ArgumentParser(prog="videoprism-mlx", description="VideoPrism in MLX.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_convert(commands)
