@@ -12,7 +12,7 @@ where PATH is the module's in Flax, with `#1` behind it for a module's second ca
 import math
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,7 +45,7 @@ class Comparison(NamedTuple):
 def verify(model: nn.Module, activations: str | Path) -> list[Comparison]:
     """Compares every saved activation with that of `model`, in the order they are computed."""
     saved = read_activations(activations)
-    inputs = {key.split("/")[1]: saved[key] for key in saved if key.startswith("input/")}
+    inputs = saved_inputs(saved)
     paths = [key.removeprefix("float64/") for key in saved if key.startswith("float64/")]
     if not inputs or not paths:
         raise ValueError(
@@ -72,6 +72,11 @@ def verify(model: nn.Module, activations: str | Path) -> list[Comparison]:
     ]
 
 
+def saved_inputs(saved: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the model was called with, by keyword."""
+    return {key.split("/")[1]: saved[key] for key in saved if key.startswith("input/")}
+
+
 def read_activations(path: str | Path) -> dict[str, np.ndarray]:
     """Everything in an activations file."""
     try:
@@ -88,10 +93,15 @@ def replay(model: nn.Module, inputs: dict[str, np.ndarray]) -> dict[str, np.ndar
     arguments = {key: value.item() if value.ndim == 0 else value for key, value in inputs.items()}
     with recording(model) as seen:
         result = model(**arguments)
+    seen |= named_outputs(result)
+    return {path: np.array(array.astype(mx.float32)) for path, array in seen.items()}
+
+
+def named_outputs(result: Any) -> dict[str, Any]:
+    """What a model, ours or Flax's, returned: by position, or by key in its dictionary."""
     *arrays, outputs = result if isinstance(result, tuple) else (result, {})
     named = {str(i): array for i, array in enumerate(arrays) if array is not None} | outputs
-    seen |= {f"{OUTPUT}/{name}": array for name, array in named.items()}
-    return {path: np.array(array.astype(mx.float32)) for path, array in seen.items()}
+    return {f"{OUTPUT}/{name}": array for name, array in named.items()}
 
 
 @contextmanager

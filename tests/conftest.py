@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import videoprism_mlx as vp
-from videoprism_mlx import hub, models
+from videoprism_mlx import models
 
 REFERENCE = Path(__file__).parent / "reference"
 MODELS = sorted(path.parent.name for path in REFERENCE.glob("*/config.json"))
@@ -90,13 +90,3 @@ def released(
         return calls
 
     return release_it
-
-
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No address is reached."""
-
-    def refuse(url: str, timeout: float) -> None:
-        raise OSError("the network is unreachable")
-
-    monkeypatch.setattr(hub.urllib.request, "urlopen", refuse)

@@ -149,6 +149,17 @@ def test_the_video_encoder_of_every_family(name: str, part: str, converted: Conv
     np.testing.assert_array_equal(np.array(features), np.array(expected))
 
 
+@pytest.mark.parametrize("name", ["encoder", "clip_primer_hybrid", "classifier"])
+def test_a_video_encoder_can_be_saved_by_itself(
+    name: str, converted: Converted, tmp_path: Path
+) -> None:
+    encoder = vp.load_video_encoder(converted(name))
+    vp.save_model(encoder, tmp_path / "saved")
+    again = vp.load_model(tmp_path / "saved")
+    assert type(again) is vp.FactorizedEncoder
+    np.testing.assert_array_equal(np.array(again(VIDEO)[0]), np.array(encoder(VIDEO)[0]))
+
+
 def test_a_text_encoder_has_no_video_encoder(converted: Converted) -> None:
     with pytest.raises(ValueError, match="is a TextEncoder: it has no video encoder"):
         vp.load_video_encoder(converted("text"))

@@ -13,7 +13,16 @@ from mlx.utils import tree_flatten
 import videoprism_mlx as vp
 from videoprism_mlx.convert.npz import Archive, sha256
 from videoprism_mlx.convert.rules import Layout, Leaf
-from videoprism_mlx.convert.verify import FACTOR, FLOOR, OUTPUT, distance, least_cosine, replay
+from videoprism_mlx.convert.verify import (
+    FACTOR,
+    FLOOR,
+    OUTPUT,
+    distance,
+    least_cosine,
+    named_outputs,
+    replay,
+    saved_inputs,
+)
 
 # Gradients are sums over all positions, which cancel: the order of summing tells more there.
 GRADIENT_FACTOR = 2 * FACTOR
@@ -26,10 +35,6 @@ CASES = [
     for path in sorted((REFERENCE / name).glob("*.npz"))
     if path.stem not in ("checkpoint", "gradients")
 ]
-
-
-def saved_inputs(saved: np.lib.npyio.NpzFile) -> dict[str, np.ndarray]:
-    return {key.split("/")[1]: saved[key] for key in saved.files if key.startswith("input/")}
 
 
 @pytest.mark.parametrize(("name", "case"), CASES)
@@ -165,12 +170,12 @@ def test_the_full_size_video_text_model(tmp_path: Path) -> None:
         pixels = np.random.RandomState(2024 + 1600 + 288).uniform(size=(1, 16, 288, 288, 3))
         paddings = np.array([[0] * 8 + [1] * 56, [0] * 64], np.float32)
         ids = np.random.RandomState(2024).randint(0, 32_000, paddings.shape)
-        *arrays, outputs = model(pixels.astype(np.float32), ids, paddings, return_intermediate=True)
-        named = {str(i): array for i, array in enumerate(arrays)} | outputs
+        named = named_outputs(
+            model(pixels.astype(np.float32), ids, paddings, return_intermediate=True)
+        )
         expected = {key for key in saved.files if key.startswith("float64/")}
-        assert expected == {f"float64/{OUTPUT}/{key}" for key in named}
-        for key, array in named.items():
-            path = f"{OUTPUT}/{key}"
+        assert expected == {f"float64/{path}" for path in named}
+        for path, array in named.items():
             tokens = array[:, ::127] if array.ndim == 3 and array.shape[1] > 127 else array
             ours = distance(np.array(tokens), saved[f"float64/{path}"])
             assert ours <= 1.5 * float(saved[f"distance/{path}"]), path

@@ -103,10 +103,10 @@ def check_weights(directory: Path, model: nn.Module) -> None:
     check_parameters(parameter_shapes(model), stored_shapes(path), path)
 
 
-def load_weights(model: nn.Module, directory: Path, part: str = "") -> None:
-    """Gives every parameter of `model` its stored value: those under `part`, all by default."""
-    stored = mx.load(str(Path(directory) / WEIGHTS_FILE))
-    model.load_weights([(name, stored[part + name]) for name in parameter_shapes(model)])
+def load_weights(model: nn.Module, directory: Path) -> None:
+    """Gives every parameter of `model` its stored value, once all are known to be there."""
+    check_weights(directory, model)
+    model.load_weights(str(Path(directory) / WEIGHTS_FILE))
 
 
 def save_model(

@@ -1,10 +1,9 @@
 """Models with their weights: from a directory, from the Hub, or converted on first use."""
 
+import inspect
 import logging
 import operator
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,7 +12,6 @@ from videoprism_mlx import convert, hub
 from videoprism_mlx.checkpoint import (
     CONFIG_FILE,
     CheckpointError,
-    check_weights,
     load_weights,
     read_config,
 )
@@ -27,14 +25,11 @@ from videoprism_mlx.models import (
     parse_dtype,
     suggestion,
     unpublished,
+    with_config,
 )
 
-# Where the vision tower's parameters are in each family.
-ENCODER_PARTS = {
-    "FactorizedEncoder": "",
-    "FactorizedVideoCLIP": "vision_encoder.",
-    "FactorizedVideoClassifier": "encoder.",
-}
+# Where the video encoder is in each family.
+ENCODER_PARTS = {"FactorizedVideoCLIP": "vision_encoder", "FactorizedVideoClassifier": "encoder"}
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +42,16 @@ def load_model(
     `dtype` is the type of parameters and activations, by default the one they are stored in;
     `revision` the Hub's branch, tag or commit.
     """
-    directory, config = find_model(name_or_dir, revision)
-    model = build(config)
-    load_weights(model, directory)
+    directory = model_directory(name_or_dir, revision)
+    try:
+        model = read_model(directory)
+    except CheckpointError as error:
+        if directory.is_relative_to(hub.cache_directory()):
+            raise CheckpointError(
+                f"{error}\nThis is the copy that was kept of {name_or_dir}: remove {directory}, "
+                "and it will be converted again"
+            ) from None
+        raise
     return finished(model, dtype)
 
 
@@ -57,10 +59,7 @@ def load_video_encoder(
     name_or_dir: str | Path, dtype: str | mx.Dtype | None = None, revision: str | None = None
 ) -> FactorizedEncoder:
     """The video encoder of any model: a backbone, or the vision tower of a larger one."""
-    directory, config = find_model(name_or_dir, revision)
-    encoder = build(encoder_config(config, directory))
-    load_weights(encoder, directory, ENCODER_PARTS[config["model"]])
-    return finished(encoder, dtype)
+    return video_encoder(load_model(name_or_dir, dtype, revision), name_or_dir)
 
 
 def load_classifier(
@@ -73,19 +72,19 @@ def load_classifier(
 
     The fresh parameters, drawn at random, are named in a warning.
     """
-    directory, config = find_model(name_or_dir, revision)
-    if config["model"] == "FactorizedVideoClassifier":
-        if num_classes not in (None, config["num_classes"]):
+    model = load_model(name_or_dir, dtype, revision)
+    if isinstance(model, FactorizedVideoClassifier):
+        if num_classes not in (None, model.config["num_classes"]):
             raise ValueError(
-                f"{directory} is a classifier of {config['num_classes']} classes, not of "
+                f"{name_or_dir} is a classifier of {model.config['num_classes']} classes, not of "
                 f"{num_classes}; leave num_classes out to load it as it is"
             )
-        return load_model(directory, dtype)
+        return model
 
+    encoder = video_encoder(model, name_or_dir)
     if num_classes is None:
-        raise ValueError(f"{directory} has no classifier's head; say num_classes for a fresh one")
-    encoder_params = encoder_config(config, directory)
-    del encoder_params["model"]
+        raise ValueError(f"{name_or_dir} has no classifier's head; say num_classes for a fresh one")
+    encoder_params = {key: value for key, value in encoder.config.items() if key != "model"}
     classifier = build(
         checked_config(
             {
@@ -95,13 +94,24 @@ def load_classifier(
             }
         )
     )
-    load_weights(classifier.encoder, directory, ENCODER_PARTS[config["model"]])
+    classifier.encoder = encoder
     logger.warning(
         "%s has a fresh head: atten_pooler and projection (%d classes) are random; train them",
         name_or_dir,
         num_classes,
     )
-    return finished(classifier, dtype or classifier.encoder.spatial_ln.weight.dtype)
+    return finished(classifier, encoder.spatial_ln.weight.dtype)
+
+
+def read_model(directory: Path) -> nn.Module:
+    """The model in a directory, its weights being those of its configuration, all and no others."""
+    described = read_config(directory)
+    try:
+        model = build(checked_config(described))
+    except ValueError as error:
+        raise CheckpointError(f"{directory / CONFIG_FILE}: {error}") from None
+    load_weights(model, directory)
+    return model
 
 
 def finished(model: nn.Module, dtype: str | mx.Dtype | None) -> nn.Module:
@@ -111,51 +121,19 @@ def finished(model: nn.Module, dtype: str | mx.Dtype | None) -> nn.Module:
     return model.eval()
 
 
-def encoder_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
-    """The configuration of a model's video encoder."""
-    if config["model"] == "FactorizedEncoder":
-        return dict(config)
-    if config["model"] == "FactorizedVideoClassifier":
-        return {"model": "FactorizedEncoder", **config["encoder_params"]}
-    if config["model"] == "FactorizedVideoCLIP":
-        shared = (
-            "patch_size",
-            "pos_emb_shape",
-            "model_dim",
-            "num_spatial_layers",
-            "num_temporal_layers",
-            "num_heads",
-            "mlp_dim",
-            "atten_logit_cap",
-        )
-        return {"model": "FactorizedEncoder"} | {
-            key: config[key] for key in shared if key in config
-        }
-    raise ValueError(f"{where} is a {config['model']}: it has no video encoder")
-
-
-def find_model(name_or_dir: str | Path, revision: str | None = None) -> tuple[Path, dict[str, Any]]:
-    """The local directory of a model, fetched and converted if need be, and its configuration.
-
-    The weights in it are checked to be those of that configuration: all of them, and no others.
-    """
-    directory = model_directory(name_or_dir, revision)
-    try:
-        described = read_config(directory)
-        try:
-            config = checked_config(described)
-            model = build(config)
-        except ValueError as error:
-            raise CheckpointError(f"{directory / CONFIG_FILE}: {error}") from None
-        check_weights(directory, model)
-    except CheckpointError as error:
-        if directory.is_relative_to(hub.cache_directory()):
-            raise CheckpointError(
-                f"{error}\nThis is the copy that was kept of {name_or_dir}: remove {directory}, "
-                "and it will be converted again"
-            ) from None
-        raise
-    return directory, config
+def video_encoder(model: nn.Module, where: object) -> FactorizedEncoder:
+    """The video encoder inside a model, with a configuration of its own."""
+    if isinstance(model, FactorizedEncoder):
+        return model
+    kind = model.config["model"]
+    if kind not in ENCODER_PARTS:
+        raise ValueError(f"{where} is a {kind}: it has no video encoder")
+    settings = model.config.get("encoder_params", model.config)
+    if kind == "FactorizedVideoCLIP":  # Its norm policy is the text tower's.
+        own = inspect.signature(FactorizedEncoder).parameters.keys() - {"norm_policy"}
+        settings = {key: value for key, value in settings.items() if key in own}
+    encoder = getattr(model, ENCODER_PARTS[kind])
+    return with_config(encoder, {"model": "FactorizedEncoder", **settings})
 
 
 def model_directory(name_or_dir: str | Path, revision: str | None = None) -> Path:

@@ -250,7 +250,11 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     It keeps the configuration as `model.config`, for saving.
     """
     keywords = dict(config)
-    model = MODEL_CLASSES[keywords.pop("model")](**keywords)
+    return with_config(MODEL_CLASSES[keywords.pop("model")](**keywords), config)
+
+
+def with_config(model: nn.Module, config: Mapping[str, Any]) -> nn.Module:
+    """`model` with its configuration as `model.config`."""
     # Past nn.Module's own __setattr__, which would take a dict for parameters.
     object.__setattr__(model, "config", dict(config))
     return model

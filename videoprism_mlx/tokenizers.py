@@ -87,7 +87,8 @@ def load_text_tokenizer(name: str | Path) -> SentencePieceTokenizer:
         path = path / TOKENIZER_FILE
         if not path.is_file():
             raise FileNotFoundError(
-                f"{name} has no {TOKENIZER_FILE}; use load_text_tokenizer of c4_en"
+                f"{name} has no {TOKENIZER_FILE}; for the official models use "
+                "load_text_tokenizer('c4_en')"
             )
     if not path.is_file():
         raise FileNotFoundError(

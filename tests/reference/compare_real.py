@@ -15,7 +15,7 @@ import numpy as np
 import videoprism_mlx as vp  # isort: split
 
 import mlx.core as mx
-from generate import named_outputs, run_outputs
+from generate import numpy_outputs, run_outputs
 
 from videoprism_mlx import hub
 from videoprism_mlx.convert.verify import FACTOR, FLOOR, distance, least_cosine
@@ -58,7 +58,7 @@ def mlx_outputs(
     with tempfile.TemporaryDirectory() as directory:
         result = vp.convert.flax_to_mlx(checkpoint, Path(directory) / "model", config)
         model = vp.load_model(result.output)
-        returned = named_outputs(model(**inputs, return_intermediate=True))
+        returned = numpy_outputs(model(**inputs, return_intermediate=True))
         mx.clear_cache()
         return returned
 

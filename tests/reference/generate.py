@@ -12,7 +12,6 @@ See convert/verify.py for what is in an activations file.
 
 import argparse
 import json
-import math
 import shutil
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from videoprism_mlx.convert import draw_checkpoint
 from videoprism_mlx.convert.flax import given_config, matching_config
 from videoprism_mlx.convert.npz import Archive, sha256
 from videoprism_mlx.convert.standin import CAP_REACHING_GAIN
-from videoprism_mlx.convert.verify import OUTPUT, distance, least_cosine
+from videoprism_mlx.convert.verify import OUTPUT, distance, least_cosine, named_outputs
 from videoprism_mlx.models import get_config
 
 try:
@@ -80,6 +79,11 @@ TEXT = dict(
     num_heads=4,
     atten_logit_cap=50.0,
 )
+CLASSIFIER = dict(
+    model="FactorizedVideoClassifier",
+    encoder_params={key: value for key, value in ENCODER.items() if key != "model"},
+    num_classes=7,
+)
 MODELS = {
     "encoder": ENCODER,
     "encoder_primer_hybrid": ENCODER | dict(norm_policy="primer_hybrid"),
@@ -92,20 +96,12 @@ MODELS = {
     "clip_post": CLIP | dict(norm_policy="post", num_auxiliary_layers=0),
     "clip_post_skip": CLIP | dict(norm_policy="post_skip", num_auxiliary_layers=0),
     "clip_not_causal": CLIP | dict(enable_causal_atten=False, atten_logit_cap=0.0),
-    "classifier": dict(
-        model="FactorizedVideoClassifier",
-        encoder_params={key: value for key, value in ENCODER.items() if key != "model"},
-        num_classes=7,
-    ),
+    "classifier": CLASSIFIER,
     "text": TEXT | dict(num_class_tokens=2, enable_per_dim_scale=True),
     "text_odd_width": TEXT | dict(model_dim=21, num_heads=3, num_class_tokens=0),
     "encoder_mild": ENCODER,
     "clip_mild": CLIP,
-    "classifier_mild": dict(
-        model="FactorizedVideoClassifier",
-        encoder_params={key: value for key, value in ENCODER.items() if key != "model"},
-        num_classes=7,
-    ),
+    "classifier_mild": CLASSIFIER,
     "demo": demo.CONFIG,
 }
 SEEDS = {"demo": demo.SEED}
@@ -175,8 +171,8 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         "video_alone": dict(
             inputs=video(1, 6, 12), return_intermediate=np.array(["spatiotemporal_features"])
         ),
-        "long_text_alone": dict(text([[0] * 90 + [1] * 10, [1] * 3 + [0] * 97])),
-        "short_text_alone": dict(text([[0], [1]])),
+        "long_text_alone": text([[0] * 90 + [1] * 10, [1] * 3 + [0] * 97]),
+        "short_text_alone": text([[0], [1]]),
     },
     "clip_primer_hybrid": {"plain": dict(inputs=video(1, 4, 18), **text(PADDED_TEXT))},
     "clip_post": {"plain": dict(inputs=video(1, 2, 12), **text(PADDED_TEXT), **ALL)},
@@ -186,8 +182,8 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         "plain": dict(inputs=video(2, 4, 18), **ALL),
         "padded_frames": dict(inputs=video(3, 4, 18), frame_paddings=PADDED_FRAMES),
     },
-    "text": {"plain": dict(lone_text(PADDED_TEXT))},
-    "text_odd_width": {"plain": dict(lone_text(PADDED_TEXT))},
+    "text": {"plain": lone_text(PADDED_TEXT)},
+    "text_odd_width": {"plain": lone_text(PADDED_TEXT)},
     "encoder_mild": {"plain": dict(inputs=video(2, 4, 18), **ALL)},
     "clip_mild": {"plain": dict(inputs=video(2, 4, 18), **text(PADDED_TEXT), **ALL)},
     "classifier_mild": {"plain": dict(inputs=video(2, 4, 18), **ALL)},
@@ -266,7 +262,7 @@ def run(
         result, state = forward(variables, arrays)
         check_scanned(config, checkpoint, arrays, options, dtype, result)
         seen = dict(module_outputs(state["intermediates"]))
-        return {path: np.asarray(array) for path, array in seen.items()} | named_outputs(result)
+        return {path: np.asarray(array) for path, array in seen.items()} | numpy_outputs(result)
 
 
 def run_outputs(
@@ -278,18 +274,16 @@ def run_outputs(
         variables = read_variables(checkpoint, dtype, scan=True)
         arrays = {key: cast(array, dtype) for key, array in arrays.items()}
         forward = jax.jit(lambda v, a: model.apply(v, **a, return_intermediate=True))
-        return named_outputs(forward(variables, arrays))
+        return numpy_outputs(forward(variables, arrays))
 
 
 def cast(array: np.ndarray, dtype: Any) -> np.ndarray:
     return array.astype(dtype) if array.dtype.kind == "f" else array
 
 
-def named_outputs(result: Any) -> dict[str, np.ndarray]:
-    """The model's outputs by name: their position, or their key in the dictionary."""
-    *arrays, outputs = result if isinstance(result, tuple) else (result, {})
-    named = {str(i): array for i, array in enumerate(arrays) if array is not None} | outputs
-    return {f"{OUTPUT}/{name}": np.asarray(array) for name, array in named.items()}
+def numpy_outputs(result: Any) -> dict[str, np.ndarray]:
+    """The model's outputs by name."""
+    return {name: np.asarray(array) for name, array in named_outputs(result).items()}
 
 
 def module_outputs(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Any:
@@ -312,8 +306,8 @@ def check_scanned(
     model = flax_model(config, dtype, scan=True)
     variables = read_variables(checkpoint, dtype, scan=True)
     result = jax.jit(lambda v, a: model.apply(v, **a, **options))(variables, arrays)
-    expected = named_outputs(expected)
-    for name, array in named_outputs(result).items():
+    expected = numpy_outputs(expected)
+    for name, array in numpy_outputs(result).items():
         # Its softmax is in float32 even so, and may be compiled to round otherwise.
         assert distance(array, expected[name]) < 1e-6, name
 
@@ -405,8 +399,7 @@ def generate(names: list[str]) -> None:
 
 def generate_full_size() -> None:
     """Runs the video-text base model on a drawn checkpoint and saves a sample of its outputs."""
-    inputs = video(1, 16, 288), text([[0] * 8 + [1] * 56, [0] * 64], 32_000)
-    arguments = dict(inputs=inputs[0], **inputs[1])
+    arguments = dict(inputs=video(1, 16, 288), **text([[0] * 8 + [1] * 56, [0] * 64], 32_000))
     config = get_config(FULL_SIZE)
     arrays: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as directory:
@@ -444,7 +437,7 @@ def own_activations(checkpoint: Path, config: str | None, output: Path) -> None:
     if chosen["model"] == "TextEncoder":
         inputs |= lone_text([[0] * 8 + [1] * 56, [0] * 64])
     save_activations(chosen, checkpoint, inputs, output)
-    print(f"{output}: {output.stat().st_size / math.pow(10, 6):.1f} MB")
+    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 
 def main() -> None:
