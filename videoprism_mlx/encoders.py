@@ -217,27 +217,44 @@ class FactorizedEncoder(nn.Module):
         """
         frames, height, width = image_shape
         grid = (height // self.patch_size, width // self.patch_size)
-        patches = patches.astype(self.spatial_ln.weight.dtype)
-
-        features = self.patch_projection(patches)
-        features = features + resize_positions(self.spatial_pos_emb(), self.pos_emb_shape[1:], grid)
-        features = self.spatial_ln(self.spatial_encoder(features, patches_paddings))
-        spatial_features = mx.unflatten(features, 0, (-1, frames))  # (B, T, N, D)
-
-        features = spatial_features.swapaxes(1, 2).flatten(0, 1)  # (B * N, T, D)
+        spatial_features = self.encode_space(patches, grid, patches_paddings)
+        spatial_features = mx.unflatten(spatial_features, 0, (-1, frames))  # (B, T, N, D)
         if patches_paddings is not None:
             patches_paddings = mx.unflatten(patches_paddings, 0, (-1, frames))
-            patches_paddings = patches_paddings.swapaxes(1, 2).flatten(0, 1)  # (B * N, T)
-        features = features + resize_positions(
-            self.temporal_pos_emb(), self.pos_emb_shape[:1], (frames,)
-        )
-        features = self.temporal_ln(self.temporal_encoder(features, patches_paddings))
-        features = mx.unflatten(features, 0, (-1, math.prod(grid)))  # (B, N, T, D)
+        features = self.encode_time(spatial_features, patches_paddings)
 
         outputs = {}
         if wants(return_intermediate, "spatial_features"):
             outputs["spatial_features"] = spatial_features.flatten(1, 2)
-        return features.swapaxes(1, 2).flatten(1, 2), outputs
+        return features, outputs
+
+    def encode_space(
+        self, patches: mx.array, grid: tuple[int, int], paddings: mx.array | None = None
+    ) -> mx.array:
+        """Frames' patches (B, N, P * P * 3) to features (B, N, D), each frame for itself.
+
+        `grid` is the rows and columns of patches; `paddings` are (B, N).
+        """
+        patches = patches.astype(self.spatial_ln.weight.dtype)
+        features = self.patch_projection(patches)
+        features = features + resize_positions(self.spatial_pos_emb(), self.pos_emb_shape[1:], grid)
+        return self.spatial_ln(self.spatial_encoder(features, paddings))
+
+    def encode_time(self, features: mx.array, paddings: mx.array | None = None) -> mx.array:
+        """Features of frames (B, T, N, D) to features of the video (B, T * N, D).
+
+        `paddings` are (B, T, N).
+        """
+        frames, patches = features.shape[1:3]
+        features = features.swapaxes(1, 2).flatten(0, 1)  # (B * N, T, D)
+        if paddings is not None:
+            paddings = paddings.swapaxes(1, 2).flatten(0, 1)  # (B * N, T)
+        features = features + resize_positions(
+            self.temporal_pos_emb(), self.pos_emb_shape[:1], (frames,)
+        )
+        features = self.temporal_ln(self.temporal_encoder(features, paddings))
+        features = mx.unflatten(features, 0, (-1, patches))  # (B, N, T, D)
+        return features.swapaxes(1, 2).flatten(1, 2)
 
 
 class TextEncoder(nn.Module):
@@ -369,20 +386,26 @@ class FactorizedVideoCLIP(nn.Module):
             )
             if wants(return_intermediate, "spatiotemporal_features"):
                 outputs["spatiotemporal_features"] = features
-            if "auxiliary_encoder" in self:
-                features = self.auxiliary_encoder(features)
+            features = self.contextualize(features)
             video_embeddings = finish(self.contrastive_vision_pooler(features))
             if wants(return_intermediate, "frame_embeddings"):
-                batch, frames = inputs.shape[:2]
-                frame_tokens = features.reshape(batch * frames, -1, features.shape[-1])
-                frame_embeddings = self.contrastive_vision_pooler(frame_tokens)
-                outputs["frame_embeddings"] = finish(frame_embeddings.reshape(batch, frames, -1))
+                frame_embeddings = self.pool_frames(features, inputs.shape[1])
+                outputs["frame_embeddings"] = finish(frame_embeddings)
 
         if text_token_ids is not None:
             text_features = self.text_encoder(text_token_ids, text_paddings)
             text_embeddings = finish(text_features[:, -1])
 
         return video_embeddings, text_embeddings, outputs
+
+    def contextualize(self, features: mx.array) -> mx.array:
+        """The encoder's features (B, T * N, D) after the auxiliary layers, if there are any."""
+        return self.auxiliary_encoder(features) if "auxiliary_encoder" in self else features
+
+    def pool_frames(self, features: mx.array, frames: int) -> mx.array:
+        """Contextualized features (B, T * N, D), each frame pooled for itself: (B, T, D)."""
+        frame_tokens = mx.unflatten(features, 1, (frames, -1)).flatten(0, 1)
+        return mx.unflatten(self.contrastive_vision_pooler(frame_tokens), 0, (-1, frames))
 
 
 class FactorizedVideoClassifier(nn.Module):
