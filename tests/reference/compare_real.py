@@ -9,7 +9,6 @@ import argparse
 import tempfile
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 import videoprism_mlx as vp  # isort: split
@@ -22,22 +21,6 @@ from videoprism_mlx.convert.verify import FACTOR, FLOOR, distance, least_cosine
 from videoprism_mlx.models import RELEASES, canonical_name, get_config
 
 TEXTS = ["a video of a person playing drums.", "a video of water.", "a video of a dog running."]
-
-
-def read_clip(path: Path, frames: int, size: int) -> np.ndarray:
-    """Frames of a video file, evenly spaced, resized: (1, T, H, W, 3) in [0, 1]."""
-    capture = cv2.VideoCapture(str(path))
-    decoded = []
-    while True:
-        more, frame = capture.read()
-        if not more:
-            break
-        resized = cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)
-        decoded.append(cv2.cvtColor(resized, cv2.COLOR_BGR2RGB))
-    if not decoded:
-        raise SystemExit(f"{path}: no frame can be read")
-    chosen = np.linspace(0, len(decoded), frames, endpoint=False).astype(int)
-    return np.stack([decoded[i] for i in chosen])[None].astype(np.float32) / 255
 
 
 def tokenize(tokenizer: str) -> dict[str, np.ndarray]:
@@ -83,7 +66,7 @@ def main() -> None:
     frames, rows, _ = vision["pos_emb_shape"]
     size = rows * vision["patch_size"]
     if options.video:
-        video = read_clip(options.video, frames, size)
+        video = vp.read_video(options.video, frames, size=size)[None]
     else:
         video = np.random.RandomState(0).uniform(size=(1, frames, size, size, 3))
     inputs = dict(inputs=video.astype(np.float32))

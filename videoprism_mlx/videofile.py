@@ -1,0 +1,280 @@
+"""One video file, any frame of it by number or time, through OpenCV.
+
+Frame n is the nth that the file decodes to, in the order of display. Where in the file it lies is
+read from the packets, which costs next to nothing; that every frame is then the one that was asked
+for is seen from its time. Headers are not believed.
+"""
+
+import functools
+import logging
+import os
+from array import array
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+# OpenCV and FFmpeg read these once. What they would print is said in our errors; a file may hold
+# more sound between two frames than OpenCV is willing to skip; an image's header may be absurd.
+MAX_PIXELS = 2**27  # 15,360 x 8,640 is the largest format in use.
+for _name, _value in (
+    ("OPENCV_LOG_LEVEL", "OFF"),
+    ("OPENCV_FFMPEG_LOGLEVEL", "-8"),
+    ("OPENCV_FFMPEG_READ_ATTEMPTS", "10000000"),
+    ("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS)),
+):
+    os.environ.setdefault(_name, _value)
+
+# ruff: noqa: E402
+try:
+    import cv2
+except ImportError as error:
+    hint = "on Debian and Ubuntu: apt-get install libgl1 libglib2.0-0"
+    raise ImportError(f"OpenCV lacks a system library ({error}); {hint}") from error
+
+from videoprism_mlx import containers
+
+# Going further ahead than this, a seek is cheaper than decoding: it starts at a key frame, which
+# encoders rarely set further apart.
+SEEK_BEYOND = 300
+
+# Times of a packet and of its frame are the same number, rounded.
+SAME_TIME = 5e-4
+
+# How many packets in a row may fail, on top of those that are missing, until it is the end.
+FAILURES = 64
+
+DEFAULT_FPS = 25.0
+
+
+logger = logging.getLogger(__name__)
+
+if tuple(map(int, cv2.__version__.split(".")[:2])) >= (4, 13):
+    logger.warning(
+        "OpenCV %s gives wrong frames of interlaced video, without an error; "
+        "install opencv-python<4.13",
+        cv2.__version__,
+    )
+
+
+class VideoError(ValueError):
+    """A source of frames that cannot be read as asked."""
+
+
+class Reindexed(Exception):
+    """The file holds other frames than its packets promised; `times` is now what it holds."""
+
+
+class VideoFile:
+    """A video file. `times` (n,) are the seconds at which its frames are shown, the first at 0.
+
+    `partial` takes a damaged file for what can be decoded of it.
+    """
+
+    def __init__(self, path: str | Path, partial: bool = False):
+        self.path = Path(path)
+        self.partial = partial
+        self._require_file()
+        self._capture = self._opened()
+        if not self._capture.isOpened():
+            raise VideoError(f"{self.path} {self._why_closed()}")
+        width, height = (
+            int(self._capture.get(property))
+            for property in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        )
+        if width * height > MAX_PIXELS:
+            raise VideoError(
+                f"{self.path} says its frames are {width} x {height}; "
+                f"expected at most {MAX_PIXELS:,} pixels: the file is damaged, or scale it down"
+            )
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if 0 < fps < 1000 else DEFAULT_FPS
+        self.aspect = self._pixel_aspect()
+        declared = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self._declared = int(declared) if 0 < declared < 2**31 else 0
+
+        if not self._grab_any():
+            raise VideoError(f"{self.path} {self._why_blank()}")
+        self._offset = self._clock()  # Of the first frame.
+        self._last_clock = self._offset
+        self._position = 0
+        self._measured = False
+        self._can_seek = True
+        self._index()
+
+    def close(self) -> None:
+        self._capture.release()
+
+    @property
+    def interval(self) -> float:
+        """The usual time from frame to frame, in seconds."""
+        return float(np.median(np.diff(self.times))) if len(self.times) > 1 else 1 / self.fps
+
+    @functools.cached_property
+    def damage(self) -> str | None:
+        """What is wrong with the file's structure, if it is short of what its header says."""
+        is_short = len(self.times) < self._declared
+        return containers.fault(self.path, deep=is_short)
+
+    def fetch(self, numbers: Iterable[int]) -> Iterator[np.ndarray]:
+        """The frames of ascending `numbers`, each (H, W, 3), RGB, 0-255, the right way up."""
+        for number in numbers:
+            self._go_to(number)
+            read, image = self._capture.retrieve()
+            if not read:
+                raise VideoError(f"{self.path}: frame {number} cannot be converted to colours")
+            yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    def require_whole(self) -> None:
+        """That the file is not cut short, unless part of it will do."""
+        if self.damage and not self.partial:
+            self._break(len(self.times), self.damage)
+
+    def finish(self) -> None:
+        """Reads on to the end, so that it is known that no frame is missing."""
+        self._go_to(len(self.times) - 1)
+        self._position += 1
+        if self._grab():
+            self._measure()
+        self.require_whole()
+
+    def _require_file(self) -> None:
+        """That there is a file, that it may be read, and that something is in it."""
+        with open(self.path, "rb") as file:
+            if not file.read(1):
+                raise VideoError(f"{self.path} is empty: it has 0 bytes")
+
+    def _opened(self, *settings: int) -> cv2.VideoCapture:
+        # As an absolute path, no name can be taken for a protocol or a pattern of images.
+        return cv2.VideoCapture(os.path.abspath(self.path), cv2.CAP_FFMPEG, list(settings))
+
+    def _why_closed(self) -> str:
+        if fault := containers.fault(self.path):
+            return f"cannot be opened: {fault}"
+        return (
+            "is no video that OpenCV can open; expected a file with a video stream: "
+            "is it sound alone, or something else?"
+        )
+
+    def _why_blank(self) -> str:
+        code = int(self._capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True)
+        name = code.decode("ascii", "replace").strip("\0 ")
+        return (
+            f"has no frame that can be decoded: either this OpenCV has no decoder for its codec "
+            f"({name or 'unknown'}), or it is damaged throughout; convert it, for example with "
+            "`ffmpeg -i IN -c:v libx264 OUT.mp4`"
+        )
+
+    def _pixel_aspect(self) -> float:
+        """Width to height of one pixel, as the frame is seen the right way up."""
+        across, down = (
+            self._capture.get(property) for property in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN)
+        )
+        aspect = across / down if across > 0 and down > 0 else 1.0
+        turned = round(self._capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 180 == 90
+        return 1 / aspect if turned else aspect
+
+    def _clock(self) -> float:
+        """The file's own time of the frame that was grabbed last."""
+        return self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+
+    def _index(self) -> None:
+        """Takes `times` from the packets, which are not decoded."""
+        packets = self._opened(cv2.CAP_PROP_FORMAT, -1)
+        clocks, failures = array("d"), 0
+        while failures <= FAILURES:
+            if packets.grab():
+                clocks.append(packets.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+                failures = 0
+            else:
+                failures += 1
+        packets.release()
+        times = np.sort(np.asarray(clocks))
+        self._has_times = len(times) == 1 or (len(times) > 1 and bool(np.all(np.diff(times) > 0)))
+        self.times = times - times[0] if self._has_times else np.arange(len(times)) / self.fps
+
+    def _measure(self) -> None:
+        """Takes `times` from the frames themselves, decoding all of them."""
+        if self._measured:
+            if not self._can_seek:
+                raise VideoError(f"{self.path} does not decode to the same frames each time")
+            self._can_seek = False  # Seeking leads astray in this file.
+            raise Reindexed
+        self._rewind()
+        times, has_times, broken_at = array("d", [0.0]), True, None
+        while True:
+            if not self._grab():
+                missing = max(len(self.times), self._declared) - len(times)
+                if not self._grab_any(FAILURES + max(0, missing)):
+                    break
+                broken_at = broken_at or len(times)
+            time = self._clock() - self._offset
+            if time <= times[-1]:
+                time, has_times = times[-1] + 1 / self.fps, False
+            times.append(time)
+        self.times, self._has_times, self._measured = np.asarray(times), has_times, True
+        self.__dict__.pop("damage", None)
+        self._rewind()
+        if broken_at is not None and not self.partial:
+            self._break(broken_at, self.damage or "what follows is damaged")
+        raise Reindexed
+
+    def _break(self, frames: int, why: str) -> None:
+        of = f" of {self._declared:,}" if self._declared > frames else ""
+        raise VideoError(
+            f"{self.path} breaks off after {frames:,} frames{of} "
+            f"({self.times[min(frames, len(self.times)) - 1] + self.interval:.1f} s): {why}. "
+            "Ask for the partial video (partial=True, --partial) to use what can be decoded"
+        )
+
+    def _grab(self) -> bool:
+        """Decodes the next frame; False at the end and where a packet cannot be decoded."""
+        return self._capture.grab()
+
+    def _grab_any(self, attempts: int = 4096) -> bool:
+        """Decodes the next frame that can be, past packets that cannot."""
+        return any(self._grab() for _ in range(attempts))
+
+    def _rewind(self) -> None:
+        """Back to the first frame."""
+        self._capture.release()
+        self._capture = self._opened()
+        self._grab_any()
+        self._position, self._last_clock = 0, self._clock()
+
+    def _go_to(self, number: int) -> None:
+        """Makes frame `number` the one that was grabbed last."""
+        ahead = number - self._position
+        if ahead < 0 or ahead > SEEK_BEYOND:
+            self._seek(number)
+        while self._position < number:
+            if not self._grab():
+                self._measure()
+            self._position += 1
+            self._check_time()
+
+    def _check_time(self) -> None:
+        """That the frame grabbed last is shown when it should be, where it says when."""
+        clock = self._clock()
+        expected = self.times[self._position] + self._offset
+        if self._has_times and clock > self._last_clock and abs(clock - expected) > SAME_TIME:
+            self._measure()
+        self._last_clock = clock
+
+    def _seek(self, number: int) -> None:
+        """Goes to a frame at or before `number`, near it if the file can be sought in."""
+        goal, step = number, 32
+        while self._has_times and self._can_seek and goal > SEEK_BEYOND:
+            self._capture.set(cv2.CAP_PROP_POS_MSEC, 1000 * (self.times[goal] + self._offset))
+            if self._grab_any(FAILURES):
+                clock = self._clock()
+                nearest = int(np.searchsorted(self.times + self._offset, clock - SAME_TIME))
+                found = nearest < len(self.times) and (
+                    abs(self.times[nearest] + self._offset - clock) <= SAME_TIME
+                )
+                if found and nearest <= number:
+                    self._position, self._last_clock = nearest, clock
+                    return
+            goal, step = goal - step, 2 * step
+        if number < self._position or goal != number:
+            self._rewind()
