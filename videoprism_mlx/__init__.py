@@ -1,36 +1,44 @@
 """VideoPrism in MLX."""
 
+from importlib import import_module
+from typing import Any
+
 from videoprism_mlx import openblas
 
-openblas.preload()
+openblas.preload()  # Before anything imports MLX.
 
-# ruff: noqa: E402 - MLX is imported from here on.
-from videoprism_mlx import convert
-from videoprism_mlx.checkpoint import CheckpointError, save_model
-from videoprism_mlx.encoders import (
-    FactorizedEncoder,
-    FactorizedVideoClassifier,
-    FactorizedVideoCLIP,
-    TextEncoder,
-)
-from videoprism_mlx.loading import load_classifier, load_model, load_video_encoder
-from videoprism_mlx.models import get_model, has_model
-from videoprism_mlx.tokenizers import canonicalize_text, load_text_tokenizer, tokenize_texts
+# Where the public names live. They are imported when first used, so that a script pays for what
+# it needs, and `videoprism-mlx --help` for next to nothing.
+_HOMES = {
+    "checkpoint": ["CheckpointError", "save_model"],
+    "encoding": ["encode", "encode_windows"],
+    "encoders": [
+        "FactorizedEncoder",
+        "FactorizedVideoCLIP",
+        "FactorizedVideoClassifier",
+        "TextEncoder",
+    ],
+    "loading": ["load_classifier", "load_model", "load_video_encoder"],
+    "models": ["get_model", "has_model"],
+    "processor": ["Processor", "load"],
+    "similarity": ["embed_texts", "probabilities"],
+    "tokenizers": ["canonicalize_text", "load_text_tokenizer", "tokenize_texts"],
+    "video": ["VideoError", "find_videos", "read_video"],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [
-    "CheckpointError",
-    "FactorizedEncoder",
-    "FactorizedVideoCLIP",
-    "FactorizedVideoClassifier",
-    "TextEncoder",
-    "canonicalize_text",
-    "convert",
-    "get_model",
-    "has_model",
-    "load_classifier",
-    "load_model",
-    "load_text_tokenizer",
-    "load_video_encoder",
-    "save_model",
-    "tokenize_texts",
-]
+__all__ = sorted(["convert", *_HOME_OF])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "convert" or name in _HOMES:
+        return import_module(f"{__name__}.{name}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -42,6 +42,13 @@ def load_model(
     `dtype` is the type of parameters and activations, by default the one they are stored in;
     `revision` the Hub's branch, tag or commit.
     """
+    return load_with_directory(name_or_dir, dtype, revision)[0]
+
+
+def load_with_directory(
+    name_or_dir: str | Path, dtype: str | mx.Dtype | None = None, revision: str | None = None
+) -> tuple[nn.Module, Path]:
+    """As `load_model`, with the directory that the model was read from."""
     directory = model_directory(name_or_dir, revision)
     try:
         model = read_model(directory)
@@ -52,7 +59,7 @@ def load_model(
                 "and it will be converted again"
             ) from None
         raise
-    return finished(model, dtype)
+    return finished(model, dtype), directory
 
 
 def load_video_encoder(
