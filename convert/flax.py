@@ -18,11 +18,13 @@ from videoprism_mlx.checkpoint import (
     Shapes,
     check_parameters,
     check_weights,
+    own_version,
     parameter_problems,
     read_config,
+    sha256,
     write_directory,
 )
-from videoprism_mlx.convert.npz import BFLOAT16, Archive, sha256, write_array
+from videoprism_mlx.convert.npz import BFLOAT16, Archive, write_array
 from videoprism_mlx.convert.rules import Layout, Leaf
 from videoprism_mlx.models import (
     C4_EN_VOCABULARY_SIZE,
@@ -127,13 +129,6 @@ def mlx_to_flax(model_dir: str | Path, output: str | Path, scan: bool | None = N
                 write_array(archive, entry, array)
                 size += array.size
     return Conversion(Path(output), config["model"], size, 4 * size)
-
-
-def own_version() -> str:
-    """The version of this package."""
-    from importlib.metadata import version  # Not above: it is slow to import.
-
-    return version("videoprism_mlx")
 
 
 def given_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:

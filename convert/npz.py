@@ -1,6 +1,5 @@
 """Reading and writing `.npz` archives: headers first, one array at a time, never a pickle."""
 
-import hashlib
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,12 +93,3 @@ def write_array(archive: zipfile.ZipFile, key: str, array: np.ndarray) -> None:
     """Adds one array to an `.npz` that is being written."""
     with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
         npy.write_array(member, np.asanyarray(array), allow_pickle=False)
-
-
-def sha256(path: Path) -> str:
-    """The checksum of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -18,8 +18,13 @@ import pytest
 from conftest import MODELS, REFERENCE, reference_config
 
 import videoprism_mlx as vp
-from videoprism_mlx.checkpoint import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, CheckpointError
-from videoprism_mlx.convert.npz import sha256
+from videoprism_mlx.checkpoint import (
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    CheckpointError,
+    sha256,
+)
 from videoprism_mlx.convert.rules import leaf
 
 CHECKPOINT = REFERENCE / "clip" / "checkpoint.npz"

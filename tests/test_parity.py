@@ -11,7 +11,8 @@ from mlx import nn
 from mlx.utils import tree_flatten
 
 import videoprism_mlx as vp
-from videoprism_mlx.convert.npz import Archive, sha256
+from videoprism_mlx.checkpoint import sha256
+from videoprism_mlx.convert.npz import Archive
 from videoprism_mlx.convert.rules import Layout, Leaf
 from videoprism_mlx.convert.verify import (
     FACTOR,

@@ -33,17 +33,19 @@ def new_directory(target: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_file(target: str | Path) -> Iterator[Path]:
+def new_file(target: str | Path, replace: bool = False) -> Iterator[Path]:
     """A private path whose file becomes `target` when the block ends well, and goes when not.
 
-    A `target` that exists is left alone: FileExistsError.
+    A `target` that exists is left alone, FileExistsError, unless it is to be replaced.
     """
-    require_new_file(Path(target))
+    if not replace:
+        require_new_file(Path(target))
     with _partial(target) as (partial, target):
         yield partial
         _flush(partial)
-        require_new_file(target)
-        os.rename(partial, target)
+        if not replace:
+            require_new_file(target)
+        os.replace(partial, target)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A model directory: config.json, model.safetensors and, where there is text, the tokenizer."""
 
 import errno
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -140,3 +141,19 @@ def write_directory(
             raise OSError(errno.ENOSPC, f"could not write the weights ({error})") from None
         if tokenizer is not None:
             shutil.copyfile(tokenizer, partial / TOKENIZER_FILE)
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def own_version() -> str:
+    """The version of this package."""
+    from importlib.metadata import version  # Not above: it is slow to import.
+
+    return version("videoprism_mlx")

@@ -1,40 +1,19 @@
-"""The `videoprism-mlx` command: parsing and printing."""
+"""`videoprism-mlx convert`."""
 
 import argparse
-import logging
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from videoprism_mlx import convert, hub
-from videoprism_mlx.convert.verify import FACTOR, Comparison
-from videoprism_mlx.loading import load_model
-from videoprism_mlx.models import canonical_name
+from videoprism_mlx.cli import shared
 
-# What a user's mistake or a broken file raises; anything else is a bug and keeps its traceback.
-MISTAKES = (ValueError, TypeError, OSError)
+if TYPE_CHECKING:
+    from videoprism_mlx.convert.verify import Comparison
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code: 0, 1 if a model departs, 2 for bad input."""
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("videoprism_mlx").setLevel(logging.INFO)
-    parser = argparse.ArgumentParser(prog="videoprism-mlx", description="VideoPrism in MLX.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    add_convert(commands)
-    options = parser.parse_args(arguments)
-    try:
-        return options.run(options)
-    except MISTAKES as error:
-        print(f"videoprism-mlx: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-
-
-def add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """The `convert` command."""
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
     parser = commands.add_parser(
         "convert",
         help="an official Flax checkpoint to a model directory, or back",
@@ -63,10 +42,15 @@ def add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         type=Path,
         help="replay saved Flax activations through the converted model, and compare",
     )
-    parser.set_defaults(run=run_convert)
+    shared.add_json(parser)
+    parser.set_defaults(run=run)
 
 
-def run_convert(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    from videoprism_mlx import convert, hub
+    from videoprism_mlx.loading import load_model
+    from videoprism_mlx.models import canonical_name
+
     source = Path(options.source)
     name = canonical_name(options.source)
     is_model = source.is_dir() and name is None
@@ -75,7 +59,7 @@ def run_convert(options: argparse.Namespace) -> int:
     if is_model:
         refuse(options, ("config", "dtype", "tokenizer", "revision"), "on the way back to Flax")
 
-    model = source
+    model, summary = source, {}
     if options.output is not None:
         started = time.perf_counter()
         if is_model:
@@ -92,14 +76,25 @@ def run_convert(options: argparse.Namespace) -> int:
             result = convert.flax_to_mlx(
                 checkpoint, model, config, options.dtype or "float32", options.tokenizer, origin
             )
-        print(
-            f"{result.output}: {result.model}, {result.parameters:,} parameters, "
-            f"{result.bytes / 1e6:,.1f} MB, {time.perf_counter() - started:.1f} s"
-        )
-    if options.verify is None:
-        return 0
-    comparisons = convert.verify(load_model(model, dtype="float32"), options.verify)
-    return print_comparisons(comparisons)
+        seconds = time.perf_counter() - started
+        summary = {**result._asdict(), "output": str(result.output), "seconds": seconds}
+        if not options.json:
+            print(
+                f"{result.output}: {result.model}, {result.parameters:,} parameters, "
+                f"{result.bytes / 1e6:,.1f} MB, {seconds:.1f} s"
+            )
+    code = 0
+    if options.verify is not None:
+        comparisons = convert.verify(load_model(model, dtype="float32"), options.verify)
+        code = 0 if all(each.agrees for each in comparisons) else 1
+        summary["modules"] = [
+            {**each._asdict(), "agrees": bool(each.agrees)} for each in comparisons
+        ]
+        if not options.json:
+            print_comparisons(comparisons)
+    if options.json:
+        shared.print_json(summary)
+    return code
 
 
 def refuse(options: argparse.Namespace, names: Sequence[str], where: str) -> None:
@@ -109,8 +104,10 @@ def refuse(options: argparse.Namespace, names: Sequence[str], where: str) -> Non
             raise ValueError(f"--{name} has no meaning {where}; leave it out")
 
 
-def print_comparisons(comparisons: Sequence[Comparison]) -> int:
-    """Prints a line for each module and what it comes to; 1 if one departs."""
+def print_comparisons(comparisons: "Sequence[Comparison]") -> None:
+    """Prints a line for each module and what it comes to."""
+    from videoprism_mlx.convert.verify import FACTOR
+
     width = max(len(each.path) for each in comparisons)
     print(f"{'relative distance to Flax in float64':{width}}  {'MLX':>8}  {'Flax f32':>8}")
     for each in comparisons:
@@ -119,6 +116,5 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> int:
     first = next((each for each in comparisons if not each.agrees), None)
     if first is not None:
         print(f"the first to depart is {first.path}")
-        return 1
-    print(f"all {len(comparisons)} agree to within {FACTOR:g} times Flax's own rounding")
-    return 0
+    else:
+        print(f"all {len(comparisons)} agree to within {FACTOR:g} times Flax's own rounding")

@@ -1,0 +1,7 @@
+"""`python -m videoprism_mlx` is `videoprism-mlx`."""
+
+import sys
+
+from videoprism_mlx.cli import main
+
+sys.exit(main())

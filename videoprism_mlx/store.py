@@ -1,0 +1,250 @@
+"""Features of many videos on disk, safe to interrupt and to go on with."""
+
+import fcntl
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from videoprism_mlx.atomic import new_file
+from videoprism_mlx.encoding import Window
+from videoprism_mlx.featurefiles import (
+    FORMATS,
+    FeatureFileError,
+    Record,
+    Rows,
+    lazy_features,
+    read_features,
+    read_record,
+    write_features,
+)
+
+RECORD_FILE = "record.json"
+LOCK_FILE = ".lock"
+
+# What may differ from run to run without the features being others.
+INCIDENTAL = {"version", "model.name", "videos"}
+
+
+class FeatureStore:
+    """Features by video: in a folder with a file for each, or in one file for all.
+
+    The one file is put together by `finish`. Until then its parts are in a folder beside it, where
+    a later run finds them. `record` says how features are made; what is there must be made alike.
+    """
+
+    def __init__(self, output: Path, record: Record, file_format: str | None = None):
+        self.output = output
+        self.record = dict(record)
+        suffix = output.suffix.removeprefix(".")
+        self.is_one_file = suffix in FORMATS
+        if self.is_one_file and file_format not in (None, suffix):
+            raise ValueError(f"{output} is to be of format {file_format}: call it *.{file_format}")
+        self.format = suffix if self.is_one_file else file_format or "npz"
+        if self.format not in FORMATS:
+            raise ValueError(f"the format is {file_format!r}; expected one of {', '.join(FORMATS)}")
+        if output.exists() and output.is_dir() == self.is_one_file:
+            raise ValueError(
+                f"{output} is a {'folder' if self.is_one_file else 'file'}; expected a new or "
+                f"earlier output: a folder, or a file called *.{', *.'.join(FORMATS)}"
+            )
+        self._folder = output.parent / f".{output.name}.parts" if self.is_one_file else output
+        self._part_format = "safetensors" if self.is_one_file else self.format
+        self._is_complete = False
+
+    @contextmanager
+    def opened(self) -> Iterator["FeatureStore"]:
+        """Checks what is there, and keeps other runs from writing to it."""
+        is_new = not self._folder.exists()
+        with locked(self._folder, self.output):
+            try:
+                self._check_record()
+                yield self
+            finally:
+                nothing_stored = self._folder.exists() and next(self._parts(), None) is None
+                if nothing_stored and (is_new or self.is_one_file):
+                    shutil.rmtree(self._folder)
+
+    def _check_record(self) -> None:
+        """That what is there was made alike; where nothing is, notes how it will be."""
+        if self.is_one_file and self.output.exists():
+            self._require_alike(read_record(self.output), self.output)
+        path = self._folder / RECORD_FILE
+        if path.exists():
+            try:
+                found = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError:
+                raise FeatureFileError(f"{path} is damaged; name another output") from None
+            self._require_alike(found, self.output)
+        elif any(not one.name.startswith(".") for one in self._folder.iterdir()):
+            raise ValueError(
+                f"{self._folder} holds something else than features; name a new or empty folder"
+            )
+        else:
+            with new_file(path) as partial:
+                partial.write_text(json.dumps(self.record, indent=2) + "\n", encoding="utf-8")
+
+    def _require_alike(self, found: Record, where: Path) -> None:
+        there, now = flat(found), flat(self.record)
+        differences = [
+            f"{key} is {there.get(key)} there and {now.get(key)} now"
+            for key in sorted(there.keys() | now.keys())
+            if key not in INCIDENTAL and there.get(key) != now.get(key)
+        ]
+        if differences:
+            raise ValueError(
+                f"{where} was made in another way, and is not mixed: {'; '.join(differences)}. "
+                "Name another output, or remove it"
+            )
+
+    def missing(self, videos: Mapping[str, Path]) -> list[str]:
+        """The names of those videos that are not stored yet, or have changed since."""
+        if self.is_one_file and self.output.exists():
+            stored = {video["name"]: video for video in read_record(self.output)["videos"]}
+            self._is_complete = all(
+                is_same(stored.get(name), name, path) for name, path in videos.items()
+            )
+            if self._is_complete:
+                return []
+            self._unpack()
+        return [name for name, path in videos.items() if not self._has(name, path)]
+
+    def _has(self, name: str, path: Path) -> bool:
+        part = self._part(name)
+        return part.is_file() and is_same(read_record(part)["videos"][0], name, path)
+
+    def _part(self, name: str) -> Path:
+        return self._folder / f"{name}.{self._part_format}"
+
+    def _parts(self) -> Iterator[Path]:
+        """The files of single videos."""
+        parts = self._folder.rglob(f"*.{self._part_format}")
+        return (part for part in sorted(parts) if not part.name.startswith("."))
+
+    def _unpack(self) -> None:
+        """Brings what is in the one file into its parts, but for what is there already."""
+        arrays = read_features(self.output)
+        first = 0
+        for video in read_record(self.output)["videos"]:
+            last = first + video.get("windows", 1)
+            if not self._part(video["name"]).is_file():
+                rows = {key: Rows.of(array[first:last]) for key, array in arrays.items()}
+                self._write(video, rows)
+            first = last
+
+    def add(self, name: str, path: Path, features: Mapping[str, np.ndarray]) -> None:
+        """Stores the features of a video."""
+        rows = {key: Rows.of(array[None]) for key, array in features.items()}
+        self._write(video_record(name, path), rows)
+
+    def add_windows(self, name: str, path: Path, windows: Iterable[Window]) -> None:
+        """Stores the features of a video's windows, which need not be in memory together."""
+        with ExitStack() as stack:
+            spools: dict[str, Spool] = {}
+            for window in windows:
+                for key, array in window.arrays().items():
+                    if key not in spools:
+                        spools[key] = stack.enter_context(Spool(self._folder))
+                    spools[key].append(array)
+            rows = {key: spool.rows() for key, spool in spools.items()}
+            video = {**video_record(name, path), "windows": window.count}
+            self._write(video, rows)
+
+    def _write(self, video: Record, rows: Mapping[str, Rows]) -> None:
+        record = {**self.record, "videos": [video]}
+        with new_file(self._part(video["name"]), replace=True) as partial:
+            write_features(partial, self._part_format, rows, record)
+
+    def finish(self, names: Sequence[str]) -> None:
+        """Puts the one file together: `names` in their order, then what else was there."""
+        if not self.is_one_file:
+            return
+        parts = {read_record(part)["videos"][0]["name"]: part for part in self._parts()}
+        if parts and not self._is_complete:
+            ordered = [parts[name] for name in dict.fromkeys([*names, *parts]) if name in parts]
+            videos = [read_record(part)["videos"][0] for part in ordered]
+            lazily = [lazy_features(part) for part in ordered]
+            arrays = {name: Rows.joined([part[name] for part in lazily]) for name in lazily[0]}
+            with new_file(self.output, replace=True) as partial:
+                write_features(partial, self.format, arrays, {**self.record, "videos": videos})
+        shutil.rmtree(self._folder)
+
+
+class Spool:
+    """Arrays of one shape, kept in a nameless file until they are wanted together."""
+
+    def __init__(self, folder: Path):
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it outlives this.
+        self._count = 0
+
+    def __enter__(self) -> "Spool":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def append(self, array: np.ndarray) -> None:
+        self._file.write(np.ascontiguousarray(array).tobytes())
+        self._dtype, self._shape = array.dtype, array.shape
+        self._count += 1
+
+    def rows(self) -> Rows:
+        return Rows(self._dtype, (self._count, *self._shape), self._pieces)
+
+    def _pieces(self) -> Iterator[np.ndarray]:
+        self._file.seek(0)
+        size = self._dtype.itemsize * math.prod(self._shape)
+        for _ in range(self._count):
+            yield np.frombuffer(self._file.read(size), self._dtype).reshape(1, *self._shape)
+
+
+def video_record(name: str, path: Path) -> dict[str, Any]:
+    """What tells a version of a file from another, at no cost."""
+    status = path.stat()
+    return {"name": name, "bytes": status.st_size, "modified": status.st_mtime_ns}
+
+
+def is_same(stored: Record | None, name: str, path: Path) -> bool:
+    """Whether what was stored is of the video as it is now. One that is gone has not changed."""
+    if stored is None:
+        return False
+    with suppress(OSError):
+        return stored.items() >= video_record(name, path).items()
+    return True
+
+
+def flat(record: Record, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one mapping of dotted names."""
+    result = {}
+    for key, value in record.items():
+        nested = isinstance(value, Mapping)
+        result |= flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return result
+
+
+@contextmanager
+def locked(folder: Path, output: Path) -> Iterator[None]:
+    """Makes `folder` and holds its lock, which goes with the process."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / LOCK_FILE, "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"another run is writing to {output}; wait for it, or name another output"
+                ) from None
+            # Whoever had it before may have removed it on the way out.
+            with suppress(FileNotFoundError):
+                is_there = os.path.samestat(os.fstat(lock.fileno()), os.stat(lock.name))
+                if not is_there:
+                    continue
+            yield
+            return
