@@ -1,0 +1,30 @@
+"""Says which of some labels a video shows, without any training.
+
+python examples/classify_video.py clip.mp4 "playing drums" "sitting" "a concert"
+"""
+
+import argparse
+import dataclasses
+
+import videoprism_mlx as vp
+from videoprism_mlx.processor import PROMPT
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("video")
+    parser.add_argument("labels", nargs="+")
+    parser.add_argument("--model", default="videoprism_lvt_public_v1_base")
+    options = parser.parse_args()
+
+    model, processor = vp.load(options.model)
+    processor = dataclasses.replace(processor, template=PROMPT)  # "a video of {}."
+    labels = vp.embed_texts(model, processor, options.labels)  # (Q, D)
+    [result] = vp.encode(model, processor, [options.video])
+    chances = vp.probabilities(labels @ result.features["embedding"])  # (Q,), they sum to one
+    for place in chances.argsort()[::-1]:
+        print(f"{chances[place]:6.1%}  {options.labels[place]}")
+
+
+if __name__ == "__main__":
+    main()

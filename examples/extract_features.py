@@ -1,0 +1,30 @@
+"""The features of a video, frame by frame and patch by patch, into a NumPy file.
+
+python examples/extract_features.py clip.mp4 -o features.npz
+"""
+
+import argparse
+
+import numpy as np
+
+import videoprism_mlx as vp
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("video")
+    parser.add_argument("-o", "--output", default="features.npz")
+    parser.add_argument("--model", default="videoprism_public_v1_base")
+    options = parser.parse_args()
+
+    model, processor = vp.load(options.model)
+    features, _ = model(**processor(videos=[options.video]))  # (1, T * N, D)
+
+    side = processor.size // model.patch_size
+    by_place = np.array(features[0]).reshape(processor.num_frames, side, side, -1)
+    np.savez(options.output, features=by_place)
+    print(f"{options.output}: {by_place.shape}, frames, rows, columns, channels")
+
+
+if __name__ == "__main__":
+    main()

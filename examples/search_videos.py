@@ -1,0 +1,42 @@
+"""Finds the videos in a folder that fit a description best.
+
+python examples/search_videos.py clips "a dog runs along the beach"
+"""
+
+import argparse
+
+import numpy as np
+
+import videoprism_mlx as vp
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder")
+    parser.add_argument("queries", nargs="+")
+    parser.add_argument("--model", default="videoprism_lvt_public_v1_base")
+    parser.add_argument("--top", type=int, default=5)
+    options = parser.parse_args()
+
+    model, processor = vp.load(options.model)
+    videos = vp.find_videos([options.folder])  # short name: path
+    names, embeddings = [], []
+    results = vp.encode(model, processor, videos.values(), errors="yield")
+    for name, result in zip(videos, results, strict=True):
+        if result.error is not None:
+            print(f"skipped: {result.error}")
+            continue
+        names.append(name)
+        embeddings.append(result.features["embedding"])
+    if not names:
+        raise SystemExit("there is nothing to search in")
+
+    texts = vp.embed_texts(model, processor, options.queries)  # (Q, D), of length one
+    for query, cosines in zip(options.queries, texts @ np.stack(embeddings).T, strict=True):
+        print(query)
+        for place in np.argsort(-cosines)[: options.top]:
+            print(f"  {cosines[place]:6.3f}  {names[place]}")
+
+
+if __name__ == "__main__":
+    main()
