@@ -110,9 +110,11 @@ def _chunk_fault(file: BinaryIO, at: int, end: int) -> int | None:
 
 def _matroska_fault(file: BinaryIO, size: int, deep: bool) -> str | None:
     """Of the elements of Matroska and WebM."""
-    element = _element(file, 0)
-    element = element and element[2] is not None and _element(file, element[1] + element[2])
-    if not element or element[0] != _SEGMENT:
+    header = _element(file, 0)
+    if header is None or header[2] is None or header[1] + header[2] >= size:
+        return None
+    element = _element(file, header[1] + header[2])
+    if element is None or element[0] != _SEGMENT:
         return None
     _, at, length = element
     if length is not None and at + length > size:
