@@ -26,9 +26,9 @@ def element(kind: bytes, payload: bytes, known: bool = True) -> bytes:
 
 MP4 = box(b"ftyp", b"isom" * 4) + box(b"moov", b"m" * 90) + box(b"mdat", b"d" * 900)
 FRAMES = b"".join(chunk(b"00dc", bytes([i]) * (31 + i)) for i in range(8))
-AVI = chunk(
-    b"RIFF", b"AVI " + chunk(b"LIST", b"hdrl" + b"h" * 60) + chunk(b"LIST", b"movi" + FRAMES)
-)
+MOVIE = chunk(b"LIST", b"movi" + FRAMES)
+NESTED = chunk(b"LIST", b"movi" + chunk(b"LIST", b"rec " + FRAMES))
+AVI = chunk(b"RIFF", b"AVI " + chunk(b"LIST", b"hdrl" + b"h" * 60) + MOVIE)
 BLOCKS = element(b"\xe7", b"\0") + b"".join(element(b"\xa3", b"b" * 40) for _ in range(6))
 CLUSTER = element(b"\x1f\x43\xb6\x75", BLOCKS)
 LIVE_CLUSTER = element(b"\x1f\x43\xb6\x75", BLOCKS, known=False)
@@ -46,9 +46,7 @@ WHOLE = {
     "old quicktime": box(b"wide") + box(b"mdat", b"d" * 99) + box(b"moov"),
     "avi": AVI,
     "avi, opendml": AVI + chunk(b"RIFF", b"AVIX" + MOVIE),
-    "avi, nested": chunk(
-        b"RIFF", b"AVI " + chunk(b"LIST", b"movi" + chunk(b"LIST", b"rec " + FRAMES))
-    ),
+    "avi, nested": chunk(b"RIFF", b"AVI " + NESTED),
     "avi, never closed": AVI[:4] + b"\0\0\0\0" + AVI[8:],
     "matroska": MKV,
     "matroska, live": EBML + element(b"\x18\x53\x80\x67", INFO + LIVE_CLUSTER * 3, known=False),
