@@ -190,8 +190,10 @@ class VideoFile:
                 failures += 1
         packets.release()
         times = np.sort(np.asarray(clocks))
-        self._has_times = len(times) == 1 or (len(times) > 1 and bool(np.all(np.diff(times) > 0)))
-        self.times = times - times[0] if self._has_times else np.arange(len(times)) / self.fps
+        self._has_times = len(times) > 0 and bool(np.all(np.diff(times) > 0))
+        # There is a frame at least: it was decoded.
+        numbered = np.arange(max(1, len(times))) / self.fps
+        self.times = times - times[0] if self._has_times else numbered
 
     def _measure(self) -> None:
         """Takes `times` from the frames themselves, decoding all of them."""
@@ -213,6 +215,7 @@ class VideoFile:
                 time, has_times = times[-1] + 1 / self.fps, False
             times.append(time)
         self.times, self._has_times, self._measured = np.asarray(times), has_times, True
+        self._can_seek &= broken_at is None
         self.__dict__.pop("damage", None)
         self._rewind()
         if broken_at is not None and not self.partial:
@@ -248,7 +251,8 @@ class VideoFile:
         if ahead < 0 or ahead > SEEK_BEYOND:
             self._seek(number)
         while self._position < number:
-            if not self._grab():
+            # Once measured, it is known that the frame comes, be it after some that cannot.
+            if not (self._grab_any() if self._measured else self._grab()):
                 self._measure()
             self._position += 1
             self._check_time()
