@@ -88,6 +88,11 @@ class ImageFiles(Stills):
         for number in numbers:
             path = self.paths[number]
             encoded = np.frombuffer(path.read_bytes(), np.uint8)
+            if count_images(path) > 1:
+                raise VideoError(
+                    f"{path} holds {count_images(path)} images; expected one: convert it to a "
+                    "video, for example with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
+                )
             try:
                 image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
             except cv2.error as error:
@@ -98,12 +103,28 @@ class ImageFiles(Stills):
             yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def count_images(path: Path) -> int:
+    """How many images a file holds, as moving ones do; 1 if that cannot be told."""
+    try:
+        with Image.open(path) as image:
+            return getattr(image, "n_frames", 1)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return 1
+
+
 class ArrayFrames(Stills):
     """An array (T, H, W, 3) as a video, 0-255 or floats in [0, 1]."""
 
     def __init__(self, frames: Any, fps: float):
-        self.frames = checked_frames(np.asarray(frames))
-        super().__init__(f"the array of shape {np.shape(frames)}", len(self.frames), fps)
+        try:
+            array = np.asarray(frames)
+        except ValueError:
+            raise ValueError(
+                "the frames of the list differ in shape or kind; expected paths of images, or "
+                "arrays that are all (height, width, 3)"
+            ) from None
+        self.frames = checked_frames(array)
+        super().__init__(f"the array of shape {array.shape}", len(self.frames), fps)
 
     def fetch(self, numbers: Iterable[int]) -> Iterator[np.ndarray]:
         """The frames of `numbers`, each (H, W, 3), of the array's own type."""
@@ -146,7 +167,7 @@ def open_source(source: Source, frame_rate: float | None = None, partial: bool =
         raise ValueError(f"frame_rate is {frame_rate!r}; expected frames a second, above 0")
     rate = frame_rate or DEFAULT_FPS
     if isinstance(source, (str, Path)):
-        path = Path(source).expanduser()
+        path = local_path(source)
         if path.is_dir():
             return ImageFiles(images_in(path), rate)
         if not path.exists():
@@ -162,13 +183,18 @@ def open_source(source: Source, frame_rate: float | None = None, partial: bool =
         if not source:
             raise VideoError("the list of images is empty")
         if all(isinstance(one, (str, Path)) for one in source):
-            return ImageFiles([Path(one).expanduser() for one in source], rate)
+            return ImageFiles([local_path(one) for one in source], rate)
     elif not hasattr(source, "shape"):
         raise TypeError(
             f"a video is a {type(source).__name__}; expected the path of a file or folder, "
             "a list of images' paths, or an array of frames"
         )
     return ArrayFrames(source, rate)
+
+
+def local_path(path: str | Path) -> Path:
+    """A path whose ~ is the home folder; a name that only begins with one stays as it is."""
+    return Path(os.path.expanduser(path))
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -183,7 +209,7 @@ def images_in(folder: Path) -> list[Path]:
 def natural_order(path: Path) -> list[tuple[int, str]]:
     """A key that sorts numbers in names by their value."""
     parts = re.findall(r"\d+|\D+", path.name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def find_videos(patterns: Sequence[str | Path]) -> dict[str, Path]:
@@ -194,7 +220,7 @@ def find_videos(patterns: Sequence[str | Path]) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for pattern in patterns:
-        path = Path(pattern).expanduser()
+        path = local_path(pattern)
         folder = path if path.is_dir() else None
         if folder:
             videos = [one for one in folder.rglob("*") if is_video_name(one) and one.is_file()]

@@ -46,6 +46,12 @@ FAILURES = 64
 
 DEFAULT_FPS = 25.0
 
+# Seconds. A packet without a time has one beyond this, which no date reaches; and a recording
+# whose clock jumps back is taken for one that jumps ahead by most of its clock's 26 hours.
+NO_TIME, CLOCK_JUMP = 5e9, 2**32 / 90_000
+
+# How much of a file is read to tell whether it is text, and what begins with text and is a video.
+TEXT_BYTES, TEXT_MAGIC = 4096, b"YUV4MPEG2"
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +101,7 @@ class VideoFile:
 
         if not self._grab_any():
             raise VideoError(f"{self.path} {self._why_blank()}")
-        self._offset = self._clock()  # Of the first frame.
-        self._last_clock = self._offset
+        self._last_clock = self._clock()
         self._position = 0
         self._measured = False
         self._can_seek = True
@@ -139,10 +144,19 @@ class VideoFile:
         self.require_whole()
 
     def _require_file(self) -> None:
-        """That there is a file, that it may be read, and that something is in it."""
+        """That there is a file, that it may be read, and that a video may be in it."""
+        try:
+            str(self.path).encode()
+        except UnicodeEncodeError:  # OpenCV would crash.
+            name = os.fsencode(self.path)
+            raise VideoError(f"{name!r} is no UTF-8, and OpenCV needs that: rename it") from None
         with open(self.path, "rb") as file:
-            if not file.read(1):
-                raise VideoError(f"{self.path} is empty: it has 0 bytes")
+            beginning = file.read(TEXT_BYTES)
+        if not beginning:
+            raise VideoError(f"{self.path} is empty: it has 0 bytes")
+        # FFmpeg would draw it, or follow it to other files if it is a playlist.
+        if is_text(beginning) and not beginning.startswith(TEXT_MAGIC):
+            raise VideoError(f"{self.path} is text, and no video that OpenCV can open")
 
     def _opened(self, *settings: int) -> cv2.VideoCapture:
         # As an absolute path, no name can be taken for a protocol or a pattern of images.
@@ -189,11 +203,20 @@ class VideoFile:
             else:
                 failures += 1
         packets.release()
-        times = np.sort(np.asarray(clocks))
-        self._has_times = len(times) > 0 and bool(np.all(np.diff(times) > 0))
         # There is a frame at least: it was decoded.
-        numbered = np.arange(max(1, len(times))) / self.fps
-        self.times = times - times[0] if self._has_times else numbered
+        times = np.sort(np.asarray(clocks or [self._last_clock]))
+        is_told = (np.diff(times) > 0).all()
+        self._take(times if is_told else np.full(len(times), NO_TIME))
+
+    def _take(self, clocks: np.ndarray) -> None:
+        """Takes `times` from the file's own ones, or from the frame rate where those fail."""
+        has_time = np.abs(clocks) < NO_TIME
+        steps = np.diff(clocks)
+        self._has_times = bool(has_time.all() and (steps > 0).all())
+        is_step = (steps > 0) & (steps < CLOCK_JUMP) & has_time[1:] & has_time[:-1]
+        self.times = np.append(0, np.cumsum(np.where(is_step, steps, 1 / self.fps)))
+        # Packets and frames may differ in where they begin to count.
+        self._clocks = clocks - clocks[0] + self._last_clock
 
     def _measure(self) -> None:
         """Takes `times` from the frames themselves, decoding all of them."""
@@ -203,21 +226,19 @@ class VideoFile:
             self._can_seek = False  # Seeking leads astray in this file.
             raise Reindexed
         self._rewind()
-        times, has_times, broken_at = array("d", [0.0]), True, None
+        clocks, broken_at = array("d", [self._clock()]), None
         while True:
             if not self._grab():
-                missing = max(len(self.times), self._declared) - len(times)
+                missing = max(len(self.times), self._declared) - len(clocks)
                 if not self._grab_any(FAILURES + max(0, missing)):
                     break
-                broken_at = broken_at or len(times)
-            time = self._clock() - self._offset
-            if time <= times[-1]:
-                time, has_times = times[-1] + 1 / self.fps, False
-            times.append(time)
-        self.times, self._has_times, self._measured = np.asarray(times), has_times, True
+                broken_at = broken_at or len(clocks)
+            clocks.append(self._clock())
+        self._rewind()
+        self._take(np.asarray(clocks))
+        self._measured = True
         self._can_seek &= broken_at is None
         self.__dict__.pop("damage", None)
-        self._rewind()
         if broken_at is not None and not self.partial:
             self._break(broken_at, self.damage or "what follows is damaged")
         raise Reindexed
@@ -259,8 +280,7 @@ class VideoFile:
 
     def _check_time(self) -> None:
         """That the frame grabbed last is shown when it should be, where it says when."""
-        clock = self._clock()
-        expected = self.times[self._position] + self._offset
+        clock, expected = self._clock(), self._clocks[self._position]
         if self._has_times and clock > self._last_clock and abs(clock - expected) > SAME_TIME:
             self._measure()
         self._last_clock = clock
@@ -269,16 +289,20 @@ class VideoFile:
         """Goes to a frame at or before `number`, near it if the file can be sought in."""
         goal, step = number, 32
         while self._has_times and self._can_seek and goal > SEEK_BEYOND:
-            self._capture.set(cv2.CAP_PROP_POS_MSEC, 1000 * (self.times[goal] + self._offset))
+            self._capture.set(cv2.CAP_PROP_POS_MSEC, 1000 * self._clocks[goal])
             if self._grab_any(FAILURES):
                 clock = self._clock()
-                nearest = int(np.searchsorted(self.times + self._offset, clock - SAME_TIME))
-                found = nearest < len(self.times) and (
-                    abs(self.times[nearest] + self._offset - clock) <= SAME_TIME
-                )
-                if found and nearest <= number:
+                nearest = int(np.searchsorted(self._clocks[:-1], clock - SAME_TIME))
+                is_it = abs(self._clocks[nearest] - clock) <= SAME_TIME
+                if is_it and nearest <= number:
                     self._position, self._last_clock = nearest, clock
                     return
             goal, step = goal - step, 2 * step
         if number < self._position or goal != number:
             self._rewind()
+
+
+def is_text(beginning: bytes) -> bool:
+    """Whether these bytes are text, in UTF-8 or older."""
+    controls = set(range(32)) - set(b"\t\n\f\r\x1b")
+    return controls.isdisjoint(beginning) and b"\x7f" not in beginning
