@@ -34,6 +34,15 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
 
 @pytest.fixture(scope="session")
+def searchable(tmp_path_factory: pytest.TempPathFactory, spm_model: Path) -> Path:
+    """The directory of a video-text model with its tokenizer: 4 frames of 18 x 18."""
+    output = tmp_path_factory.mktemp("searchable") / "model"
+    checkpoint = REFERENCE / "clip_mild" / "checkpoint.npz"
+    vp.convert.flax_to_mlx(checkpoint, output, reference_config("clip_mild"), tokenizer=spm_model)
+    return output
+
+
+@pytest.fixture(scope="session")
 def spm_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small SentencePiece model with the special ids of c4_en: pad 0, end 1, unknown 2."""
     return train_sentencepiece(tmp_path_factory.mktemp("spm"), bos_id=-1)

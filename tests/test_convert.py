@@ -189,7 +189,7 @@ def test_a_config_by_mapping_file_directory_or_name(
     ):
         result = vp.convert.flax_to_mlx(CHECKPOINT, tmp_path / str(number), config)
         assert result.model == "FactorizedVideoCLIP"
-    with pytest.raises(ValueError, match="no model is called 'videoprism_v1_bass'; did you mean"):
+    with pytest.raises(ValueError, match=r"no model is called 'videoprism_v1_bass' .did you mean"):
         vp.convert.flax_to_mlx(CHECKPOINT, tmp_path / "m", "videoprism_v1_bass")
 
 

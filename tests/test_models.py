@@ -78,7 +78,7 @@ def test_a_config_in_the_official_keywords_builds() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_head": 4}, "no setting 'num_head'; did you mean 'num_heads'"),
+        ({"num_head": 4}, "no setting 'num_head' .did you mean 'num_heads'"),
         ({"model": "FactorizedEncode"}, "expected one of FactorizedEncoder"),
         ({"num_heads": "4"}, "num_heads is '4'; expected a whole number"),
         ({"num_heads": 5}, "width of 24 cannot be split over 5 heads"),

@@ -58,7 +58,10 @@ class Encoded:
 
 @dataclasses.dataclass
 class Window:
-    """Window `number` of `count`: the frames shown from `start` to `end`, in seconds."""
+    """Window `number` of `count`: the frames shown from `start` to `end`, in seconds.
+
+    The last window's `count` is right. Before, it is what the file promises.
+    """
 
     start: float
     end: float

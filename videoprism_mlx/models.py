@@ -147,7 +147,7 @@ def unpublished(name: str) -> str:
 def suggestion(name: str, known: Iterable[str]) -> str:
     """A question naming what `name` was meant to be, where something is close."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def get_config(name_or_config: str | Mapping[str, Any]) -> dict[str, Any]:

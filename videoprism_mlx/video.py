@@ -267,13 +267,14 @@ def choose_frames(
     for name, value in (("start", begin), ("end", stop)):
         if not (0 <= value < math.inf):
             raise ValueError(f"{name} is {value!r}; expected seconds, 0 or above")
-    if begin >= stop:
+    if end is not None and begin >= end:
         raise ValueError(
-            f"the span from {begin:g} to {stop:g} s is empty; {source.path} is {length:.2f} s long"
+            f"the span from {begin:g} to {end:g} s is empty; {source.path} is {length:.2f} s long"
         )
     if begin > times[-1] + early or stop > length + interval + early:
+        to = "the end" if end is None else f"{end:g} s"
         raise ValueError(
-            f"the span from {begin:g} to {stop:g} s is outside {source.path}, which is "
+            f"the span from {begin:g} s to {to} is outside {source.path}, which is "
             f"{length:.2f} s long{f' ({source.damage})' if source.damage else ''}"
         )
     if num_frames is not None and (operator.index(num_frames) < 1):

@@ -88,6 +88,8 @@ def run(options: argparse.Namespace) -> int:
 
 def check_options(options: argparse.Namespace) -> None:
     """That every option that is given has an effect."""
+    if options.batch_size < 1:
+        raise ValueError(f"--batch-size is {options.batch_size}; expected 1 or more")
     if options.window is None:
         for name in ("stride", "fps"):
             if getattr(options, name) is not None:
@@ -118,7 +120,7 @@ def describe(
     if options.window is None:
         sampling = {"frames": processor.num_frames, "fps": processor.fps}
     else:
-        stride = options.stride or options.window
+        stride = shared.given(options.stride, options.window)
         sampling = {"window": options.window, "stride": stride, "fps": options.fps}
     return {
         "version": own_version(),

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.cli.shared import given
 
 if TYPE_CHECKING:
     import mlx.nn as nn
@@ -65,8 +66,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument("--template", help="the prompt, with {} for the text (default: the text)")
     shared.add_model(parser)
     parser.add_argument("--window", type=int, help="frames of a window; by default the model's")
-    parser.add_argument("--stride", type=int, help=f"frames to the next ({TIMELINE_STRIDE})")
-    parser.add_argument("--fps", type=float, help=f"frames a second ({TIMELINE_FPS:g})")
+    parser.add_argument(
+        "--stride", type=int, default=TIMELINE_STRIDE, help="frames to the next (%(default)s)"
+    )
+    parser.add_argument(
+        "--fps", type=float, default=TIMELINE_FPS, help="frames a second (%(default)g)"
+    )
     add_common(parser)
     parser.set_defaults(run=run_timeline)
 
@@ -91,8 +96,8 @@ def run_show(options: argparse.Namespace) -> int:
     from videoprism_mlx.atomic import new_file
     from videoprism_mlx.pictures import draw_features, feature_colours, write_feature_video
 
-    frames_wanted = None if is_film else options.count or PICTURE_FRAMES
-    fps = (options.fps or FILM_FPS) if is_film else None
+    frames_wanted = None if is_film else given(options.count, PICTURE_FRAMES)
+    fps = given(options.fps, FILM_FPS) if is_film else None
     model, processor, _ = shared.load(options)
     clip, frames, times = read_both(options, processor, frames_wanted, fps)
     colours = feature_colours(features_by_place(model, processor, clip))
@@ -170,9 +175,9 @@ def run_timeline(options: argparse.Namespace) -> int:
         for window in encode_windows(
             model,
             options.video,
-            options.window or processor.num_frames,
-            options.stride or TIMELINE_STRIDE,
-            options.fps or TIMELINE_FPS,
+            given(options.window, processor.num_frames),
+            options.stride,
+            options.fps,
             processor=processor,
             features=["embedding"],
             start=options.start,

@@ -54,6 +54,11 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
+def given(value: Any, default: Any) -> Any:
+    """What an option says, be it 0, or else the default."""
+    return default if value is None else value
+
+
 def load(options: argparse.Namespace) -> tuple[Any, Any, Path]:
     """The model, its processor with the options' settings, and the directory of both."""
     import dataclasses

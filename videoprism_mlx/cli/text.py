@@ -93,7 +93,8 @@ def run_classify(options: argparse.Namespace) -> int:
     if options.top_k < 1:
         raise ValueError(f"--top-k is {options.top_k}; expected 1 or more")
     videos = find_videos(options.paths)
-    labels = read_texts(options) if options.texts or options.texts_file else None
+    has_labels = options.texts is not None or options.texts_file is not None
+    labels = read_texts(options) if has_labels else None
     model, processor = load(options)
     if isinstance(model, FactorizedVideoClassifier):
         results = classified(options, model, processor, videos)
@@ -125,7 +126,7 @@ def load(options: argparse.Namespace) -> tuple[Any, "Processor"]:
     """The model and its processor, with the demo's prompt if no other is given."""
     from videoprism_mlx.processor import PROMPT, check_template
 
-    options.template = PROMPT if options.template is None else options.template
+    options.template = shared.given(options.template, PROMPT)
     check_template(options.template)
     return shared.load(options)[:2]
 
@@ -184,7 +185,7 @@ def compared(
     """Each video's cosines (Q,) with the texts and their softmax; None of a skipped one."""
     from videoprism_mlx.similarity import TEMPERATURE, embed_texts, probabilities
 
-    temperature = TEMPERATURE if options.temperature is None else options.temperature
+    temperature = shared.given(options.temperature, TEMPERATURE)
     text_embeddings = embed_texts(model, processor, texts)
     for name, embedding in usable(options, model, processor, videos, "embedding"):
         if embedding is None:
@@ -208,4 +209,4 @@ def classified(
             yield name, None
         else:
             logits = model.projection(mx.array(pooled)).astype(mx.float32)
-            yield name, probabilities(np.array(logits), options.temperature or 1.0)
+            yield name, probabilities(np.array(logits), shared.given(options.temperature, 1.0))
