@@ -21,6 +21,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from videoprism_mlx.backend import plain
+
 # Ours may be this many times as far from float64 as Flax in float32 is, and Flax counts as no
 # closer than this.
 FACTOR = 2.0
@@ -89,11 +91,11 @@ def read_activations(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def replay(model: nn.Module, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Calls `model` and returns what came out of each of its modules and of itself, by path."""
+    """What comes out of each module of `model` computed plainly, and of itself, by path."""
     arguments = {key: value.item() if value.ndim == 0 else value for key, value in inputs.items()}
-    with recording(model) as seen:
-        result = model(**arguments)
-    seen |= named_outputs(result)
+    with plain(), recording(model) as seen:  # Shortcuts pass modules by, or call them often.
+        model(**arguments)
+    seen |= named_outputs(model(**arguments))
     return {path: np.array(array.astype(mx.float32)) for path, array in seen.items()}
 
 

@@ -75,8 +75,8 @@ def test_half_precision_points_the_same_way(
             path = key.removeprefix("cosine/")
             cosine = least_cosine(ours[path], saved[f"float64/{path}"])
             # Where logits reach the cap, parameters rounded to bfloat16 turn some rows further,
-            # whatever is done with them: see the next test.
-            least = 0.99 if dtype == "bfloat16" and "mild" not in name else 0.999
+            # whatever is done with them. Flax itself is at 0.9891 there: see the next test.
+            least = 0.989 if dtype == "bfloat16" and "mild" not in name else 0.999
             assert cosine >= least, f"{path}: {cosine:.5f}"
 
 

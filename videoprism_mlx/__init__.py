@@ -11,6 +11,7 @@ openblas.preload()  # Before anything imports MLX.
 # it needs, and `videoprism-mlx --help` for next to nothing.
 _HOMES = {
     "checkpoint": ["CheckpointError", "save_model"],
+    "backend": ["set_block_size"],
     "encoding": ["encode", "encode_windows"],
     "encoders": [
         "FactorizedEncoder",

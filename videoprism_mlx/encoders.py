@@ -14,12 +14,14 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from videoprism_mlx.backend import gelu, is_plain
 from videoprism_mlx.inputs import (
     ArrayLike,
     as_array,
     check_paddings,
     check_token_ids,
     check_video,
+    shared_padding,
 )
 from videoprism_mlx.layers import (
     AttenTokenPoolingLayer,
@@ -139,7 +141,7 @@ class VisionTransformer(nn.Module):
     ):
         super().__init__()
         self.transformers_stack = StackedTransformer(
-            num_layers, model_dim, mlp_dim, num_heads, nn.gelu, norm_policy, atten_logit_cap
+            num_layers, model_dim, mlp_dim, num_heads, gelu, norm_policy, atten_logit_cap
         )
 
     def __call__(self, inputs: mx.array, paddings: mx.array | None = None) -> mx.array:
@@ -292,8 +294,14 @@ class TextEncoder(nn.Module):
         )
         self.unimodal_ln = layer_norm(model_dim)
 
-    def __call__(self, inputs: ArrayLike, paddings: ArrayLike) -> mx.array:
-        """Ids (B, L) and paddings (B, L), 1 where padded, to features (B, L + class tokens, D)."""
+    def __call__(
+        self, inputs: ArrayLike, paddings: ArrayLike, cut_padding: bool = False
+    ) -> mx.array:
+        """Ids (B, L) and paddings (B, L), 1 where padded, to features (B, L + class tokens, D).
+
+        With `cut_padding` the last positions that all rows have padded may be left out. Nothing
+        looks at them: the rest stays as it is.
+        """
         ids = check_token_ids(inputs, self.vocabulary_size)
         if paddings is None:
             raise ValueError(
@@ -301,6 +309,9 @@ class TextEncoder(nn.Module):
                 f"{ids.shape}, 1 where padded, as tokenize_texts returns them"
             )
         paddings = check_paddings(paddings, ids.shape, "text_paddings")
+        if cut_padding and not is_plain():
+            length = ids.shape[1] - shared_padding(paddings)
+            ids, paddings = ids[:, :length], paddings[:, :length]
 
         dtype = self.unimodal_ln.weight.dtype
         scale = self.unimodal_ln.weight.size**0.5
@@ -393,7 +404,7 @@ class FactorizedVideoCLIP(nn.Module):
                 outputs["frame_embeddings"] = finish(frame_embeddings)
 
         if text_token_ids is not None:
-            text_features = self.text_encoder(text_token_ids, text_paddings)
+            text_features = self.text_encoder(text_token_ids, text_paddings, cut_padding=True)
             text_embeddings = finish(text_features[:, -1])
 
         return video_embeddings, text_embeddings, outputs

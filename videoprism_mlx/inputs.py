@@ -96,6 +96,19 @@ def check_paddings(paddings: ArrayLike, shape: tuple[int, ...], name: str) -> mx
     return paddings
 
 
+def shared_padding(paddings: mx.array) -> int:
+    """How many of the last positions are padding in every row of (B, L), but for the first one.
+
+    0 where MLX is tracing, and no values can be seen.
+    """
+    try:
+        holds_text = mx.any(paddings <= 0.5, axis=0).tolist()
+    except ValueError:
+        return 0
+    holds_text[:1] = [True]
+    return holds_text[::-1].index(True)
+
+
 def check_token_ids(ids: ArrayLike, vocabulary_size: int) -> mx.array:
     """Token ids (B, L), all inside the vocabulary."""
     ids = as_array(ids, "text_token_ids")

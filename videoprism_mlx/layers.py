@@ -10,6 +10,9 @@ from collections.abc import Callable
 import mlx.core as mx
 import mlx.nn as nn
 
+from videoprism_mlx import backend
+from videoprism_mlx.backend import in_blocks
+
 NORM_POLICIES = ("pre", "primer_hybrid", "post", "post_skip")
 EPSILON = 1e-6
 
@@ -98,13 +101,20 @@ class ResidualBranch(nn.Module):
 
     def add(self, inputs: mx.array, branch: Activation) -> mx.array:
         """`inputs` (B, L, D) plus what `branch` makes of it (B, L, D)."""
+        outputs = branch(self.normalized(inputs))
         if self.norm_policy == "pre":
-            return inputs + branch(self.layer_norm(inputs))
+            return inputs + outputs
         if self.norm_policy == "primer_hybrid":
-            return inputs + self.post_layer_norm(branch(self.pre_layer_norm(inputs)))
+            return inputs + self.post_layer_norm(outputs)
         if self.norm_policy == "post":
-            return inputs + self.layer_norm(branch(inputs))
-        return self.layer_norm(inputs + branch(inputs))
+            return inputs + self.layer_norm(outputs)
+        return self.layer_norm(inputs + outputs)
+
+    def normalized(self, inputs: mx.array) -> mx.array:
+        """What the branch is given."""
+        if self.norm_policy == "pre":
+            return self.layer_norm(inputs)
+        return self.pre_layer_norm(inputs) if self.norm_policy == "primer_hybrid" else inputs
 
 
 class TransformerFeedForward(ResidualBranch):
@@ -167,18 +177,50 @@ class DotProductAttention(nn.Module):
 
         `mask` is true where a query may look, and broadcasts to (B, heads, L, S).
         """
+        return self.attend(queries, self.key(tokens), self.value(tokens), mask)
+
+    def attend(
+        self, queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | None = None
+    ) -> mx.array:
+        """As calling it, with the projections of the tokens (B, S, hidden_dim)."""
         query = self._scale(self._split_heads(self.query(queries))).swapaxes(1, 2)
-        key = self._split_heads(self.key(tokens)).swapaxes(1, 2)
-        value = self._split_heads(self.value(tokens)).swapaxes(1, 2)
+        key = self._split_heads(keys).swapaxes(1, 2)
+        value = self._split_heads(values).swapaxes(1, 2)
 
         # In bfloat16 a logit of 40 would be off by up to an eighth.
         logits = query.astype(mx.float32) @ key.astype(mx.float32).swapaxes(-1, -2)
-        if self.logit_cap > 0:
-            logits = self.logit_cap * mx.tanh(logits / self.logit_cap)
-        if mask is not None:
-            logits = mx.where(mask, logits, MASKED_LOGIT)
-        probabilities = mx.softmax(logits, axis=-1).astype(value.dtype)
-        return self.post((probabilities @ value).swapaxes(1, 2).flatten(-2))
+        # Capped, exponentials cannot overflow, so that no maximum has to be taken away first.
+        if self._is_capped(value.dtype) and mask is None and not backend.is_plain():
+            weights = backend.backend().capped_exp(self.logit_cap)(logits)
+            sums = weights.sum(axis=-1, keepdims=True)
+            attended = ((weights.astype(value.dtype) @ value) / sums).astype(value.dtype)
+        else:
+            if self.logit_cap > 0:
+                logits = self.logit_cap * mx.tanh(logits / self.logit_cap)
+            if mask is not None:
+                logits = mx.where(mask, logits, MASKED_LOGIT)
+            attended = mx.softmax(logits, axis=-1).astype(value.dtype) @ value
+        return self.post(attended.swapaxes(1, 2).flatten(-2))
+
+    def pool(self, query: mx.array, tokens: mx.array) -> mx.array:
+        """As calling it with one query (1, D) for all rows, without a cap: (B, 1, D).
+
+        The query is carried to the tokens' side, and the tokens are averaged before they are
+        projected, so that neither keys nor values are formed. A key's bias adds the same to all
+        logits, and so nothing.
+        """
+        query = self._scale(self._split_heads(self.query(query)))[0]  # (heads, H)
+        to_keys = mx.unflatten(self.key.weight, 0, (self.num_heads, -1))  # (heads, H, D)
+        to_values = mx.unflatten(self.value.weight, 0, (self.num_heads, -1))
+        carried = (query[:, None] @ to_keys).squeeze(1).astype(mx.float32)  # (heads, D)
+        logits = tokens.astype(mx.float32) @ carried.T  # (B, S, heads)
+        weights = mx.softmax(logits, axis=1).astype(tokens.dtype)
+        averages = (weights.swapaxes(1, 2) @ tokens)[:, :, None]  # (B, heads, 1, D)
+        values = (averages @ to_values.swapaxes(1, 2)).flatten(1) + self.value.bias
+        return self.post(values[:, None])
+
+    def _is_capped(self, dtype: mx.Dtype) -> bool:
+        return 0 < self.logit_cap <= backend.LARGEST_CAP and dtype != mx.float16
 
     def _split_heads(self, x: mx.array) -> mx.array:
         return mx.unflatten(x, -1, (self.num_heads, -1))
@@ -207,13 +249,29 @@ class Transformer(ResidualBranch):
             model_dim, model_dim, num_heads, logit_cap, per_dim_scale
         )
         self.ff_layer = TransformerFeedForward(model_dim, hidden_dim, activation, norm_policy)
+        self.hidden_dim = hidden_dim
 
     def __call__(
         self, inputs: mx.array, paddings: mx.array | None = None, mask: mx.array | None = None
     ) -> mx.array:
         """(B, L, D) to (B, L, D), with `paddings` (B, L) and an attention mask."""
-        attended = self.add(inputs, lambda x: self.self_attention(x, x, mask))
-        return self.ff_layer(attended, paddings)
+        attention, length = self.self_attention, inputs.shape[1]
+        if mask is not None or backend.fits(len(inputs) * length * self.row_elements(length)):
+            attended = self.add(inputs, lambda x: attention(x, x, mask))
+            return self.ff_layer(attended, paddings)
+
+        # All but the keys and values is done for each query alone.
+        def for_queries(inputs: mx.array) -> mx.array:
+            return self.ff_layer(self.add(inputs, lambda x: attention.attend(x, keys, values)))
+
+        tokens = self.normalized(inputs)
+        keys = in_blocks(attention.key, [tokens], tokens.shape[-1], axis=1)
+        values = in_blocks(attention.value, [tokens], tokens.shape[-1], axis=1)
+        return in_blocks(for_queries, [inputs], len(inputs) * self.row_elements(length), axis=1)
+
+    def row_elements(self, length: int) -> int:
+        """The most that is made of one position: its hidden layer, or its logits."""
+        return max(self.hidden_dim, self.self_attention.num_heads * length)
 
 
 def attention_mask(
@@ -257,10 +315,18 @@ class StackedTransformer(nn.Module):
 
     def __call__(self, inputs: mx.array, paddings: mx.array | None = None) -> mx.array:
         """(B, L, D) to (B, L, D), with `paddings` (B, L)."""
-        mask = attention_mask(inputs.shape[1], paddings, self.causal)
-        for layer in self.x_layers:
-            inputs = layer(inputs, paddings, mask)
-        return inputs
+        if not self.x_layers:
+            return inputs
+        length = inputs.shape[1]
+
+        def for_rows(inputs: mx.array, paddings: mx.array | None) -> mx.array:
+            mask = attention_mask(length, paddings, self.causal)
+            for layer in self.x_layers:
+                inputs = layer(inputs, paddings, mask)
+            return inputs
+
+        row_elements = length * self.x_layers[0].row_elements(length)
+        return in_blocks(for_rows, [inputs, paddings], row_elements)
 
 
 class AttenTokenPoolingLayer(nn.Module):
@@ -276,8 +342,12 @@ class AttenTokenPoolingLayer(nn.Module):
 
     def __call__(self, tokens: mx.array) -> mx.array:
         """(B, S, D) to (B, D)."""
-        query = mx.broadcast_to(
-            self.pooling_attention_query, (tokens.shape[0], *self.pooling_attention_query.shape)
-        )
-        pooled = self.pooling_attention(query, tokens)
+        attention = self.pooling_attention
+        if backend.is_plain() or type(attention.key) is not Linear:  # It may be quantized.
+            query = mx.broadcast_to(
+                self.pooling_attention_query, (len(tokens), *self.pooling_attention_query.shape)
+            )
+            pooled = attention(query, tokens)
+        else:
+            pooled = attention.pool(self.pooling_attention_query, tokens)
         return self.pooling_attention_layer_norm(pooled).squeeze(1)

@@ -21,7 +21,10 @@ def preload() -> bool:
     too_late = "mlx.core" in sys.modules
     try:
         # Too late, it can still have been loaded by whoever imported MLX.
-        ctypes.CDLL(LIBRARY, mode=os.RTLD_GLOBAL | (os.RTLD_NOLOAD if too_late else 0))
+        library = ctypes.CDLL(LIBRARY, mode=os.RTLD_GLOBAL | (os.RTLD_NOLOAD if too_late else 0))
+        # Models work on a block a core at once; threads inside the products would stand in the way.
+        if "OPENBLAS_NUM_THREADS" not in os.environ:
+            library.openblas_set_num_threads(1)
         return True
     except OSError:
         pass

@@ -30,12 +30,13 @@ def embed_texts(
     """The embeddings (Q, D) of texts, of length one, each put into the processor's template."""
     require_text(model)
     ids, paddings = processor.tokenize(texts)
-    batches = []
+    by_length = np.argsort((paddings == 0).sum(axis=1), kind="stable")  # Short ones cost less.
+    embeddings = np.empty((len(ids), model.text_encoder.unimodal_ln.weight.size), np.float32)
     for first in range(0, len(ids), batch_size):
-        rows = slice(first, first + batch_size)
-        _, embeddings, _ = model(text_token_ids=ids[rows], text_paddings=paddings[rows])
-        batches.append(np.array(embeddings.astype(mx.float32)))
-    return np.concatenate(batches)
+        rows = by_length[first : first + batch_size]
+        _, embedded, _ = model(text_token_ids=ids[rows], text_paddings=paddings[rows])
+        embeddings[rows] = np.array(embedded.astype(mx.float32))
+    return embeddings
 
 
 def probabilities(similarity: np.ndarray, temperature: float = TEMPERATURE) -> np.ndarray:
