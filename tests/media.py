@@ -25,6 +25,7 @@ RED, GREEN, BLUE = (220, 30, 30), (30, 200, 30), (30, 30, 220)
 
 X264 = ["-c:v", "libx264", "-pix_fmt", "yuv420p"]
 OPEN_GOP = [*X264, "-x264-params", "open-gop=1:bframes=3:keyint=20:b-pyramid=2"]
+HEVC_OPEN = ["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=none:pools=1"]
 INTERLACED = [*X264, "-x264-params", "interlaced=1:bframes=2", "-flags", "+ildct+ilme"]
 UNEVEN = [*X264, "-vf", "select='not(between(n,20,39))*not(mod(n,3)*gt(n,60))'", "-fps_mode", "vfr"]
 
@@ -310,6 +311,8 @@ DERIVED: dict[str, Callable[[Path], object]] = {
     "long.mkv": _remuxed("long.mp4"),
     "long.ts": _remuxed("long.mp4"),
     "long_open.ts": lambda path: write(path, arguments=OPEN_GOP, **LONG),
+    "long_hevc.ts": lambda path: write(path, arguments=HEVC_OPEN, **LONG),
+    "long_hevc.mkv": _remuxed("long_hevc.ts"),
     "long_interlaced.ts": lambda path: write(path, arguments=INTERLACED, **LONG),
     "long_edited.mp4": _remuxed("long.mp4", before="-ss 20.5"),
 }

@@ -371,6 +371,7 @@ def test_a_moving_image_is_not_taken_for_a_still(name: str, tmp_path: Path) -> N
         lambda array: array[::-1][::-1].transpose(0, 2, 1, 3).copy().transpose(0, 2, 1, 3),
         lambda array: mx.array(array),
         lambda array: mx.array(array.astype(np.float32) / 255),
+        lambda array: mx.array(array.astype(np.float32) / 255).astype(mx.bfloat16),
         lambda array: list(array),
         lambda array: tuple(array / 255),
         lambda array: [Image.fromarray(one) for one in array],

@@ -11,6 +11,11 @@ from typing import BinaryIO
 
 _ISO_FIRST = {b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot", b"styp"}
 
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+
+_OGG_PAGE = 27 + 255 + 255 * 255  # The largest.
+
 _EBML, _SEGMENT, _CLUSTER = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
 _IN_BOTH = {b"\xec", b"\xbf"}  # Void, CRC-32
 _IN_SEGMENT = _IN_BOTH | {
@@ -33,13 +38,19 @@ def fault(path: Path, deep: bool = False) -> str | None:
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        head = file.read(12)
+        head = file.read(16)
         if head[4:8] in _ISO_FIRST:
             return _iso_fault(file, size)
-        if head[:4] == b"RIFF" and head[8:] == b"AVI ":
+        if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
             return _riff_fault(file, size, deep)
         if head[:4] == _EBML:
             return _matroska_fault(file, size, deep)
+        if head == _ASF:
+            return _asf_fault(file, size)
+        if head[:4] == b"OggS":
+            return _ogg_fault(file, size)
+        if head[:3] == b"GIF":
+            return _gif_fault(file, size)
     return None
 
 
@@ -142,6 +153,34 @@ def _matroska_fault(file: BinaryIO, size: int, deep: bool) -> str | None:
         if cluster_end is not None and at >= cluster_end:
             cluster_end = None
     return None
+
+
+def _asf_fault(file: BinaryIO, size: int) -> str | None:
+    """Of ASF, which Windows Media has."""
+    file.seek(16)
+    header = file.read(min(struct.unpack("<Q", file.read(8))[0], 2**20))
+    place = header.find(_ASF_PROPERTIES)
+    if place < 0 or place + 92 > len(header):
+        return None
+    expected, flags = struct.unpack_from("<Q40xI", header, place + 40)
+    is_broadcast = flags & 1  # Whoever wrote it did not come back to say.
+    return _cut("it", expected, size) if expected > size and not is_broadcast else None
+
+
+def _ogg_fault(file: BinaryIO, size: int) -> str | None:
+    """Of the pages of Ogg, the last of which is marked."""
+    file.seek(max(0, size - _OGG_PAGE))
+    end = file.read()
+    last = end.rfind(b"OggS")
+    is_marked = last >= 0 and last + 6 <= len(end) and end[last + 5] & 4
+    return None if is_marked else "it is cut short: its last page is missing"
+
+
+def _gif_fault(file: BinaryIO, size: int) -> str | None:
+    """Of GIF, which ends in a semicolon, or zeros after it."""
+    file.seek(max(0, size - 64))
+    is_ended = file.read().rstrip(b"\0").endswith(b";")
+    return None if is_ended else "it is cut short: its end mark is missing"
 
 
 def _element(file: BinaryIO, at: int) -> tuple[bytes, int, int | None] | None:

@@ -28,7 +28,16 @@ from videoprism_mlx.inputs import check_video
 from videoprism_mlx.loading import video_encoder
 from videoprism_mlx.models import suggestion
 from videoprism_mlx.processor import Processor, processor_for
-from videoprism_mlx.video import Frames, Source, as_floats, choose_frames, open_source, resized
+from videoprism_mlx.video import (
+    MAX_SAMPLES,
+    Frames,
+    Source,
+    as_floats,
+    check_fps,
+    choose_frames,
+    open_source,
+    resized,
+)
 from videoprism_mlx.videofile import Reindexed
 
 FEATURES = {
@@ -39,7 +48,7 @@ FEATURES = {
 }
 
 # What one bad video raises. Anything else stops the run.
-BAD_VIDEO = (ValueError, TypeError, OSError)
+BAD_VIDEO = (ValueError, TypeError, OSError, MemoryError)
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")
@@ -154,9 +163,7 @@ def encode_windows(
     """
     features = check_features(model, features or ["tokens", *check_features(model, None)])
     stride = window if stride is None else stride
-    for name, value in (("window", window), ("stride", stride)):
-        if operator.index(value) < 1:
-            raise ValueError(f"{name} is {value}; expected 1 frame or more")
+    check_windowing(window, stride, fps)
     processor = processor or processor_for(model)
     encoder = video_encoder(model, "the model")
     done = 0
@@ -167,15 +174,24 @@ def encode_windows(
                     opened.require_whole()
                 plan = Plan.of(opened, window, stride, start, end, fps)
                 lazily = encoded_windows(model, encoder, processor, opened, plan, features, done)
-                for [(encoded, arrays)] in evaluated(lazily):
-                    encoded.features = arrays
-                    yield encoded
-                    done += 1
+                with closing(lazily):  # Its reader, before what it reads.
+                    for [(encoded, arrays)] in evaluated(lazily):
+                        encoded.features = arrays
+                        yield encoded
+                        done += 1
                 if end is None:
                     opened.finish()
                 return
             except Reindexed:
                 continue
+
+
+def check_windowing(window: int, stride: int, fps: float | None) -> None:
+    """That these are a window, a step and a rate."""
+    for name, value in (("window", window), ("stride", stride)):
+        if not 1 <= operator.index(value) <= MAX_SAMPLES:
+            raise ValueError(f"{name} is {value}; expected 1 frame or more")
+    check_fps(fps)
 
 
 class Plan(NamedTuple):
@@ -281,7 +297,7 @@ def check_features(model: nn.Module, names: Collection[str] | None) -> list[str]
             f"a {type(model).__name__} has no embedding; ask for pooled, or use a video-text model "
             "(videoprism_lvt_*)"
         )
-    return names
+    return [name for name in FEATURES if name in names]
 
 
 def video_features(

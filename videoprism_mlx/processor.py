@@ -5,6 +5,7 @@ Shapes: B batch, T frames, S size of a frame, L text positions.
 
 import dataclasses
 import json
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from videoprism_mlx.tokenizers import (
     load_text_tokenizer,
     tokenize_texts,
 )
-from videoprism_mlx.video import Source, check_size, read_video
+from videoprism_mlx.video import Source, check_fps, check_size, read_video
 
 PROCESSOR_FILE = "processor.json"
 
@@ -53,6 +54,9 @@ class Processor:
 
     def __post_init__(self) -> None:
         check_size(self.size, self.resize, self.resample)
+        check_fps(self.fps)
+        if operator.index(self.num_frames) < 1:
+            raise ValueError(f"num_frames is {self.num_frames}; expected 1 or more")
         check_template(self.template)
 
     def __call__(

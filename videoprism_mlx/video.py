@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
+import mlx.core as mx
 import numpy as np
 from PIL import Image
 
@@ -41,9 +42,15 @@ IMAGE_SUFFIXES = {
 }
 # fmt: on
 
+# Images that move, in Pillow's words.
+MOVING = {"GIF", "PNG", "WEBP", "AVIF"}
+
 RESIZES = ("stretch", "crop")
 RESAMPLINGS = ("area", "lanczos")
 MAX_SIZE = 4096
+
+# So many frames are a mistake in a number.
+MAX_SAMPLES = 10**7
 
 # Decoded frames that may wait to be resized.
 BACKLOG = 8
@@ -95,8 +102,8 @@ class ImageFiles(Stills):
                 )
             try:
                 image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
-            except cv2.error as error:
-                raise VideoError(f"{path} cannot be read: {error.err}") from None
+            except (cv2.error, MemoryError) as error:
+                raise VideoError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
             if image is None:
                 what = "no image that OpenCV can read, or damaged" if encoded.size else "empty"
                 raise VideoError(f"{path} is {what}")
@@ -104,18 +111,28 @@ class ImageFiles(Stills):
 
 
 def count_images(path: Path) -> int:
-    """How many images a file holds, as moving ones do; 1 if that cannot be told."""
+    """How many images a file holds to be shown one after the other; 1 if that cannot be told."""
     try:
         with Image.open(path) as image:
-            return getattr(image, "n_frames", 1)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            if image.format == "TIFF":  # A page may be a smaller version of another.
+                pages = range(image.n_frames)
+                return sum(not (image.seek(page) or is_reduced(image)) for page in pages)
+            return getattr(image, "n_frames", 1) if image.format in MOVING else 1
+    except Exception:  # Damaged files make Pillow raise almost anything. OpenCV decides.
         return 1
+
+
+def is_reduced(image: Image.Image) -> bool:
+    """Whether the current page of a TIFF file is a thumbnail."""
+    return bool(image.tag_v2.get(254, 0) & 1)
 
 
 class ArrayFrames(Stills):
     """An array (T, H, W, 3) as a video, 0-255 or floats in [0, 1]."""
 
     def __init__(self, frames: Any, fps: float):
+        if isinstance(frames, mx.array) and frames.dtype == mx.bfloat16:  # NumPy has no such type.
+            frames = frames.astype(mx.float32)
         try:
             array = np.asarray(frames)
         except ValueError:
@@ -221,12 +238,12 @@ def find_videos(patterns: Sequence[str | Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for pattern in patterns:
         path = local_path(pattern)
-        folder = path if path.is_dir() else None
+        folder = path if os.path.isdir(path) else None
         if folder:
-            videos = [one for one in folder.rglob("*") if is_video_name(one) and one.is_file()]
+            videos = [one for one in files_below(folder) if is_video_name(one)]
             if not videos:
                 raise VideoError(f"the folder {folder} holds no videos, nor do those below it")
-        elif not path.exists() and glob.has_magic(str(path)):
+        elif not os.path.exists(path) and glob.has_magic(str(path)):
             videos = [Path(one) for one in glob.glob(str(path), recursive=True)]
             videos = [one for one in videos if one.is_file()]
             if not videos:
@@ -241,6 +258,20 @@ def find_videos(patterns: Sequence[str | Path]) -> dict[str, Path]:
                     "give the folder above them instead, or other outputs"
                 )
     return found
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files in a folder and all below it. One that may not be read is an error."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    seen = set()
+    for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        seen.add(os.path.realpath(root))
+        # A link may lead back up.
+        folders[:] = [one for one in folders if os.path.realpath(f"{root}/{one}") not in seen]
+        yield from (path for name in files if (path := Path(root, name)).is_file())
 
 
 def is_video_name(path: Path) -> bool:
@@ -279,12 +310,16 @@ def choose_frames(
         )
     if num_frames is not None and (operator.index(num_frames) < 1):
         raise ValueError(f"num_frames is {num_frames}; expected 1 or more, or None for all")
+    check_fps(fps)
+    count = num_frames or 0
+    if fps is not None:
+        there = max(1, math.ceil((min(stop, length) - begin - early) * fps))
+        count = min(there, num_frames or there)
+    if count > MAX_SAMPLES:
+        raise ValueError(f"that would be {count:,} frames; expected at most {MAX_SAMPLES:,}")
 
     if fps is not None:
-        if not (0 < fps < math.inf):
-            raise ValueError(f"fps is {fps!r}; expected frames a second, above 0")
-        count = max(1, math.ceil((min(stop, length) - begin - early) * fps))
-        instants = begin + np.arange(min(count, num_frames or count)) / fps
+        instants = begin + np.arange(count) / fps
         return np.maximum(np.searchsorted(times, instants + early, side="right") - 1, 0)
 
     first, last = np.searchsorted(times, [begin - early, stop - early])
@@ -367,6 +402,12 @@ def sample(
                 return [frames[place].result() for place in places], opened.times[numbers]
             except Reindexed:
                 continue
+
+
+def check_fps(fps: float | None) -> None:
+    """That this is a frame rate, or none."""
+    if fps is not None and not (0 < fps < math.inf):
+        raise ValueError(f"fps is {fps!r}; expected frames a second, above 0")
 
 
 def check_size(size: int | None, resize: str, resample: str) -> None:

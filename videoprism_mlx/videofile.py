@@ -38,6 +38,9 @@ from videoprism_mlx import containers
 # encoders rarely set further apart.
 SEEK_BEYOND = 300
 
+# A seek may end some frames late, as many as are reordered.
+SEEK_SHORT = 8
+
 # Times of a packet and of its frame are the same number, rounded.
 SAME_TIME = 5e-4
 
@@ -103,6 +106,7 @@ class VideoFile:
             raise VideoError(f"{self.path} {self._why_blank()}")
         self._last_clock = self._clock()
         self._position = 0
+        self._sought: int | None = None  # The key frame it was last sought for.
         self._measured = False
         self._can_seek = True
         self._index()
@@ -125,7 +129,10 @@ class VideoFile:
         """The frames of ascending `numbers`, each (H, W, 3), RGB, 0-255, the right way up."""
         for number in numbers:
             self._go_to(number)
-            read, image = self._capture.retrieve()
+            try:
+                read, image = self._capture.retrieve()
+            except cv2.error:  # Such as of a damaged size.
+                read = False
             if not read:
                 raise VideoError(f"{self.path}: frame {number} cannot be converted to colours")
             yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -195,10 +202,12 @@ class VideoFile:
     def _index(self) -> None:
         """Takes `times` from the packets, which are not decoded."""
         packets = self._opened(cv2.CAP_PROP_FORMAT, -1)
-        clocks, failures = array("d"), 0
+        clocks, keys, failures = array("d"), array("d"), 0
         while failures <= FAILURES:
             if packets.grab():
                 clocks.append(packets.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+                if packets.get(cv2.CAP_PROP_LRF_HAS_KEY_FRAME):
+                    keys.append(clocks[-1])
                 failures = 0
             else:
                 failures += 1
@@ -206,6 +215,7 @@ class VideoFile:
         # There is a frame at least: it was decoded.
         times = np.sort(np.asarray(clocks or [self._last_clock]))
         is_told = (np.diff(times) > 0).all()
+        self._keys = np.sort(np.asarray(keys)) - times[0] + self._last_clock
         self._take(times if is_told else np.full(len(times), NO_TIME))
 
     def _take(self, clocks: np.ndarray) -> None:
@@ -229,8 +239,7 @@ class VideoFile:
         clocks, broken_at = array("d", [self._clock()]), None
         while True:
             if not self._grab():
-                missing = max(len(self.times), self._declared) - len(clocks)
-                if not self._grab_any(FAILURES + max(0, missing)):
+                if not self._grab_any(FAILURES + max(0, len(self.times) - len(clocks))):
                     break
                 broken_at = broken_at or len(clocks)
             clocks.append(self._clock())
@@ -264,7 +273,7 @@ class VideoFile:
         self._capture.release()
         self._capture = self._opened()
         self._grab_any()
-        self._position, self._last_clock = 0, self._clock()
+        self._position, self._last_clock, self._sought = 0, self._clock(), None
 
     def _go_to(self, number: int) -> None:
         """Makes frame `number` the one that was grabbed last."""
@@ -273,33 +282,52 @@ class VideoFile:
             self._seek(number)
         while self._position < number:
             # Once measured, it is known that the frame comes, be it after some that cannot.
-            if not (self._grab_any() if self._measured else self._grab()):
-                self._measure()
+            came = self._grab_any() if self._measured else self._grab()
             self._position += 1
-            self._check_time()
+            if came and self._is_on_time():
+                continue
+            if self._sought is None:
+                self._measure()
+            self._seek(number, before=self._sought)
 
-    def _check_time(self) -> None:
-        """That the frame grabbed last is shown when it should be, where it says when."""
+    def _is_on_time(self) -> bool:
+        """Whether the frame grabbed last is shown when it should be, where it says when."""
         clock, expected = self._clock(), self._clocks[self._position]
-        if self._has_times and clock > self._last_clock and abs(clock - expected) > SAME_TIME:
-            self._measure()
+        is_told = self._has_times and clock > self._last_clock
         self._last_clock = clock
+        return not is_told or abs(clock - expected) <= SAME_TIME
 
-    def _seek(self, number: int) -> None:
-        """Goes to a frame at or before `number`, near it if the file can be sought in."""
-        goal, step = number, 32
-        while self._has_times and self._can_seek and goal > SEEK_BEYOND:
-            self._capture.set(cv2.CAP_PROP_POS_MSEC, 1000 * self._clocks[goal])
-            if self._grab_any(FAILURES):
-                clock = self._clock()
-                nearest = int(np.searchsorted(self._clocks[:-1], clock - SAME_TIME))
-                is_it = abs(self._clocks[nearest] - clock) <= SAME_TIME
-                if is_it and nearest <= number:
-                    self._position, self._last_clock = nearest, clock
+    def _seek(self, number: int, before: int | None = None) -> None:
+        """Goes to a frame at or before `number`, near it if the file can be sought in.
+
+        That is a key frame, one before that numbered `before` if it is given: a seek may land
+        between two of them, where pictures are guesses.
+        """
+        last = self._clocks[number] + SAME_TIME
+        key, step = int(np.searchsorted(self._keys, last)) - 1, 1
+        can_seek = self._has_times and self._can_seek and key >= 0
+        if before is not None:
+            key = before - 1
+        elif can_seek and self._keys[key] <= self._clocks[self._position] < last:
+            return  # It is sooner reached from here.
+        while can_seek and key > 0:
+            start = self._keys[key] - SEEK_SHORT * self.interval
+            self._capture.set(cv2.CAP_PROP_POS_MSEC, 1000 * start)
+            while self._grab_any(FAILURES) and (clock := self._clock()) <= last:
+                position = nearest(self._clocks, clock)
+                if position is not None and nearest(self._keys, clock) is not None:
+                    self._position, self._last_clock, self._sought = position, clock, key
                     return
-            goal, step = goal - step, 2 * step
-        if number < self._position or goal != number:
+            key, step = key - step, 2 * step
+        if number < self._position or can_seek:
             self._rewind()
+
+
+def nearest(clocks: np.ndarray, clock: float) -> int | None:
+    """Which of ascending clocks is this one."""
+    place = int(np.searchsorted(clocks, clock - SAME_TIME))
+    is_it = place < len(clocks) and abs(clocks[place] - clock) <= SAME_TIME
+    return place if is_it else None
 
 
 def is_text(beginning: bytes) -> bool:
