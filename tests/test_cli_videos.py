@@ -87,7 +87,8 @@ def test_a_folder_to_one_file(
     assert record["model"]["class"] == "FactorizedVideoCLIP"
     assert record["model"]["name"] == str(searchable) and record["model"]["dtype"] == "float32"
     assert record["preprocessing"] == {
-        "frames": 4, "fps": None, "size": 18, "resize": "stretch", "resample": "area"
+        "frames": 4, "fps": None, "size": 18, "resize": "stretch", "resample": "area",
+        "partial": False,
     }  # fmt: skip
     embeddings = read_features(output)["embedding"]
     for name, embedding in zip(STORED, embeddings, strict=True):
@@ -288,7 +289,12 @@ def test_an_output_made_in_another_way(
         (["--features", "tokens", "-o", "out.jsonl"], "hold one vector a video, not tokens"),
         (["-o", "-", "--json"], "-o - prints JSON lines, and nothing else"),
         (["--features", "embeding"], "did you mean 'embedding'"),
-        (["--size", "19"], "multiple of the patch size"),
+        (["--size", "19"], "--size is 19; expected a multiple of 6"),
+        (["--window", "0"], "window is 0; expected 1 frame or more"),
+        (["--window", "4", "--stride", "0"], "stride is 0"),
+        (["--window", "4", "--fps", "-1"], "fps is -1.0"),
+        (["--window", "100000000000000"], "window is 100000000000000"),
+        (["--frames", "100000000000000"], "that would be 100,000,000,000,000 frames"),
         (["--frames", "0"], "num_frames is 0"),
         (["--dtype", "int4"], "dtype is 'int4'; expected one of"),
         (["--batch-size", "0"], "--batch-size is 0; expected 1 or more"),
@@ -327,6 +333,93 @@ def test_no_videos(searchable: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run("embed", missing, "-o", tmp_path / "out.npz", "--model", searchable) == 1
     assert "skipped: [Errno 2] no such file or folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
+@pytest.mark.parametrize("name", [".hidden.mp4", "x" * 240 + ".mp4", "影" * 70 + ".mp4"])
+@pytest.mark.parametrize("output", ["out.npz", "out"])
+def test_names_at_the_limits(
+    name: str, output: str, folder: Path, searchable: Path, tmp_path: Path
+) -> None:
+    shutil.copy(folder / "b.mp4", tmp_path / name)
+    given = (tmp_path / name, folder / "mpeg4.avi")
+    for _ in range(2):
+        assert run("embed", *given, "-o", tmp_path / output, "--model", searchable) == 0
+    if output == "out.npz":
+        names = [video["name"] for video in read_record(tmp_path / output)["videos"]]
+        assert names == [name, "mpeg4.avi"]
+    else:
+        assert len(list((tmp_path / output).rglob("*.npz"))) == 2
+
+
+@pytest.mark.parametrize("windowing", [(), ("--window", "4")])
+def test_a_video_that_changes_meanwhile(
+    windowing: tuple[str, ...],
+    folder: Path,
+    searchable: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        shutil.copy(folder / "b.mp4", tmp_path / name)
+    real = vp.encoding.rows_of
+
+    def replaced(arrays: Any) -> Any:
+        shutil.copy(folder / "mpeg4.avi", tmp_path / "a.mp4")
+        (tmp_path / "b.mp4").unlink(missing_ok=True)
+        return real(arrays)
+
+    arguments = ("embed", *(tmp_path / n for n in ("a.mp4", "b.mp4")), "-o", tmp_path / "o.npz")
+    options = ("--model", searchable, *windowing)
+    with monkeypatch.context() as patched:
+        patched.setattr("videoprism_mlx.encoding.rows_of", replaced)
+        assert run(*arguments, *options) == (1 if windowing else 0)
+    before = read_features(tmp_path / "o.npz")["embedding"]
+    shutil.copy(folder / "b.mp4", tmp_path / "b.mp4")
+    assert run(*arguments, *options) == 0
+    after = read_features(tmp_path / "o.npz")["embedding"]
+    assert not np.allclose(before[0], after[0], atol=1e-4)
+    run("embed", tmp_path / "a.mp4", "-o", tmp_path / "fresh.npz", *options)
+    fresh = read_features(tmp_path / "fresh.npz")["embedding"]
+    np.testing.assert_array_equal(after[: len(fresh)], fresh)
+
+
+def test_adding_to_json_lines_in_half_precision(
+    folder: Path, searchable: Path, tmp_path: Path
+) -> None:
+    arguments = ("-o", tmp_path / "o.jsonl", "--model", searchable, "--dtype", "float16")
+    for name in ("b.mp4", "mpeg4.avi"):
+        assert run("embed", folder / name, *arguments) == 0
+    embeddings = read_features(tmp_path / "o.jsonl")["embedding"]
+    assert embeddings.shape == (2, 24) and embeddings.dtype == np.float16
+
+
+def test_another_video_of_the_same_name(
+    folder: Path, searchable: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("-o", tmp_path / "o.npz", "--model", searchable)
+    for number, name in enumerate(("b.mp4", "mpeg4.avi")):
+        (tmp_path / str(number)).mkdir()
+        shutil.copy(folder / name, tmp_path / str(number) / "clip.mp4")
+    assert run("embed", tmp_path / "0", *arguments) == 0
+    before = (tmp_path / "o.npz").read_bytes()
+    assert run("embed", tmp_path / "1", *arguments) == 2
+    assert "which" in (said := capsys.readouterr().err) and "would go by as well" in said
+    assert (tmp_path / "o.npz").read_bytes() == before
+    (tmp_path / "0").rename(tmp_path / "moved")  # A folder that moved is the same.
+    assert run("embed", tmp_path / "moved", *arguments) == 0
+    assert (tmp_path / "o.npz").read_bytes() == before
+
+
+def test_a_folder_that_may_not_be_read(
+    folder: Path, searchable: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret").chmod(0)
+    shutil.copy(folder / "b.mp4", tmp_path)
+    if os.geteuid() == 0:
+        pytest.skip("nothing is forbidden to root")
+    assert run("embed", tmp_path, "-o", tmp_path / "o.npz", "--model", searchable) == 2
+    assert "secret" in capsys.readouterr().err
 
 
 # Comparing.
@@ -423,6 +516,7 @@ def test_a_classifier(
         (["similarity", "--text-file", "nothing.txt"], "nothing.txt"),
         (["classify", "--labels", LINE, "--top-k", "0"], "--top-k is 0; expected 1 or more"),
         (["classify"], "say with --labels or --labels-file"),
+        (["classify", "--labels-file", media.clip("b.mp4")], "is not text in UTF-8"),
     ],
 )
 def test_bad_comparisons(
@@ -561,6 +655,17 @@ def test_bad_pictures(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_picture_does_not_replace_the_video(
+    folder: Path, searchable: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "clip.mp4"
+    shutil.copy(folder / "b.mp4", path)
+    before = path.read_bytes()
+    assert run("show", path, "-o", tmp_path / "." / "clip.mp4", "--model", searchable) == 2
+    assert "is the video itself; name another output" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
 def test_a_broken_video_is_not_drawn(
     folder: Path, searchable: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -611,6 +716,12 @@ def test_whoever_reads_the_results_may_have_enough(folder: Path, searchable: Pat
     os.close(write)
     assert done.returncode == 141
     assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
+
+
+def test_a_closed_stdout(searchable: Path) -> None:
+    arguments = ["sh", "-c", 'exec "$@" >&-', "sh", *command("info", searchable)]
+    done = subprocess.run(arguments, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_bug_keeps_its_traceback(

@@ -344,6 +344,14 @@ def test_windows_before_the_damage_come_first(clip: Any) -> None:
         np.testing.assert_array_equal(one.features["tokens"], other.features["tokens"])
 
 
+def test_stopping_in_the_middle(clip: Any) -> None:
+    for _ in range(5):
+        for window in encode_windows(clip[0], media.clip("long.mp4"), 4, 4, processor=clip[1]):
+            assert window.number == 0
+            break
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reader")]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -1,7 +1,9 @@
 """Features on disk: complete, of one making, and safe to interrupt."""
 
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -22,7 +24,7 @@ from videoprism_mlx.featurefiles import (
     read_record,
     write_features,
 )
-from videoprism_mlx.store import FeatureStore
+from videoprism_mlx.store import FeatureStore, video_record
 
 RECORD = {
     "version": "1.0",
@@ -63,7 +65,7 @@ def store_all(
     with store.opened():
         missing = store.missing({name: videos[name] for name in names})
         for name in missing:
-            store.add(name, videos[name], {"embedding": embedding(name)})
+            store.add(video_record(name, videos[name]), {"embedding": embedding(name)})
         store.finish(list(names))
     return missing
 
@@ -124,7 +126,7 @@ def test_windows(file_format: str, tmp_path: Path, videos: dict[str, Path]) -> N
     counts = dict(zip(NAMES, (3, 1, 5), strict=True))
     with store.opened():
         for name in NAMES:
-            store.add_windows(name, videos[name], windows(name, counts[name]))
+            store.add_windows(video_record(name, videos[name]), windows(name, counts[name]))
         store.finish(NAMES)
     features = read_features(output)
     expected = [w for name in NAMES for w in windows(name, counts[name])]
@@ -151,7 +153,7 @@ def test_a_run_goes_on_where_one_stopped(
     with pytest.raises(KeyboardInterrupt):
         store = FeatureStore(output, RECORD)
         with store.opened():
-            store.add(NAMES[1], videos[NAMES[1]], {"embedding": embedding(NAMES[1])})
+            store.add(video_record(NAMES[1], videos[NAMES[1]]), {"embedding": embedding(NAMES[1])})
             raise KeyboardInterrupt
     assert store_all(output, videos) == [NAMES[0], NAMES[2]]
     files = [output] if output.is_file() else sorted(output.rglob("*.npz"))
@@ -220,7 +222,7 @@ def test_an_unfinished_output_of_another_making(tmp_path: Path, videos: dict[str
     output = tmp_path / "out.npz"
     store = FeatureStore(output, RECORD)
     with store.opened():
-        store.add(NAMES[0], videos[NAMES[0]], {"embedding": embedding(NAMES[0])})
+        store.add(video_record(NAMES[0], videos[NAMES[0]]), {"embedding": embedding(NAMES[0])})
     other = FeatureStore(output, {**RECORD, "features": ["pooled"]})
     with pytest.raises(ValueError, match="made in another way"), other.opened():
         raise AssertionError("it was opened")
@@ -243,6 +245,26 @@ def test_two_runs_on_one_output(tmp_path: Path, videos: dict[str, Path]) -> None
         other.communicate(b"\n")
     assert other.returncode == 0
     assert store_all(output, videos) == NAMES
+
+
+def test_a_lock_whose_folder_is_removed_is_taken_anew(
+    tmp_path: Path, videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a run that ends between this one's opening the file and locking it."""
+    real, folder = fcntl.flock, tmp_path / ".out.npz.parts"
+    removed = []
+
+    def flock(*arguments: Any) -> None:
+        real(*arguments)
+        if not removed:
+            removed.append(shutil.rmtree(folder))
+
+    monkeypatch.setattr("videoprism_mlx.store.fcntl.flock", flock)
+    with FeatureStore(tmp_path / "out.npz", RECORD).opened() as store:
+        assert removed and (folder / ".lock").exists()
+        assert store.missing(videos) == NAMES
+        with pytest.raises(ValueError, match="another run is writing"):
+            store_all(tmp_path / "out.npz", videos)
 
 
 def test_nothing_is_left_of_a_run_that_stored_nothing(
@@ -324,7 +346,7 @@ def test_windows_are_not_kept_in_memory(tmp_path: Path, videos: dict[str, Path])
                 yield window
             tracemalloc.stop()
 
-        store.add_windows(NAMES[0], videos[NAMES[0]], watched())
+        store.add_windows(video_record(NAMES[0], videos[NAMES[0]]), watched())
         store.finish(NAMES[:1])
     assert max(sizes) < 300 * 64 * 64 * 4 / 10
     np.testing.assert_array_equal(

@@ -357,6 +357,34 @@ def test_a_moving_image_is_not_taken_for_a_still(name: str, tmp_path: Path) -> N
         read_video(tmp_path / name)
 
 
+def test_photographs_with_smaller_versions(tmp_path: Path) -> None:
+    def image(*size: int) -> Image.Image:
+        return Image.fromarray(media.frame(5, *size))
+
+    image().save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[image(32, 24)])
+    large, small, reduced = image(), image(32, 24), {254: 1}
+    large.save(tmp_path / "b.tif", save_all=True, append_images=[small], tiffinfo=reduced)
+    assert numbers(tmp_path) == [5, 5]
+    large.save(tmp_path / "stack.tif", save_all=True, append_images=[large])
+    with pytest.raises(VideoError, match="holds 2 images"):
+        read_video(tmp_path / "stack.tif")
+
+
+def test_links_that_lead_in_a_circle(library: Path) -> None:
+    (library / "b" / "up").symlink_to(library)
+    (library / "elsewhere").mkdir()
+    (library / "elsewhere" / "linked.mp4").touch()
+    (library / "b" / "over").symlink_to(library / "elsewhere")
+    found = find_videos([library / "b"])
+    assert {"clip_2.MKV", "scan.MOV", "c/deep.webm", "over/linked.mp4"} <= set(found)
+
+
+def test_so_many_frames_are_a_mistake() -> None:
+    for options in (dict(fps=1e14), dict(num_frames=10**13)):
+        with pytest.raises(ValueError, match=r"that would be [\d,]+ frames; expected at most"):
+            read_video(media.clip("b.mp4"), **{"num_frames": None, **options})
+
+
 @pytest.mark.parametrize(
     "convert",
     [

@@ -142,6 +142,18 @@ def test_a_header_that_lies(name: str, count: int, tmp_path: Path) -> None:
     assert len(times_of(path)) == media.FRAMES
 
 
+def test_a_damaged_file_that_claims_millions_of_frames(tmp_path: Path) -> None:
+    claiming = media.declare(media.clip("mpeg4.avi"), tmp_path / "claiming.avi", 10**8)
+    path = media.damage(claiming, tmp_path / "damaged.avi")
+    attempts = []
+    real = VideoFile._grab
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(VideoFile, "_grab", lambda file: attempts.append(1) or real(file))
+        with pytest.raises(VideoError, match=r"breaks off after \d\d frames"):
+            shown(path, None)
+    assert len(attempts) < 1000
+
+
 def test_an_estimate_that_is_wrong() -> None:
     path = media.clip("offset.mkv")
     assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) != media.FRAMES

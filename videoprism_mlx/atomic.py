@@ -1,6 +1,7 @@
 """Files and directories that appear whole or not at all."""
 
 import errno
+import hashlib
 import os
 import shutil
 import socket
@@ -11,6 +12,10 @@ from pathlib import Path
 
 # No room, no room within a quota, a limit on the size of files.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+# Bytes of a name that leave room for what is put around it: file systems allow 255.
+LONGEST_NAME = 140
 
 
 @contextmanager
@@ -54,13 +59,26 @@ def _partial(target: str | Path) -> Iterator[tuple[Path, Path]]:
     target = Path(os.path.abspath(target))
     new_parents = [parent for parent in target.parents if not parent.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{target.name}.partial-{socket.gethostname()}-"
+    prefix = f".{short_name(target.name, LONGEST_NAME)}.partial-{socket.gethostname()}-"
     for left in target.parent.iterdir():
         if left.name.startswith(prefix) and not _is_running(left.name.removeprefix(prefix)):
             _remove(left)
     partial = target.parent / f"{prefix}{os.getpid()}-{uuid.uuid4().hex[:8]}"
     try:
-        yield partial, target
+        with explained_if_full(target):
+            yield partial, target
+    finally:
+        _remove(partial)
+        for parent in new_parents:
+            if not any(parent.iterdir()):
+                parent.rmdir()
+
+
+@contextmanager
+def explained_if_full(target: Path) -> Iterator[None]:
+    """Says of an error that comes of a full disk what can be done."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
@@ -71,11 +89,15 @@ def _partial(target: str | Path) -> Iterator[tuple[Path, Path]]:
             f"{reason}; {left / 1e6:,.0f} MB are free on the disk: make room or write elsewhere",
             str(target),
         ) from None
-    finally:
-        _remove(partial)
-        for parent in new_parents:
-            if not any(parent.iterdir()):
-                parent.rmdir()
+
+
+def short_name(name: str, most: int) -> str:
+    """A file's name, cut and with a checksum in it if it has more than so many bytes."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= most:
+        return name
+    checksum = hashlib.sha256(encoded).hexdigest()[:16]
+    return f"{encoded[: most - 17].decode(errors='ignore')}-{checksum}"
 
 
 def require_new_file(target: Path) -> None:

@@ -21,6 +21,9 @@ Record = Mapping[str, Any]
 # What stands beside the features in a NumPy archive.
 RECORD, VIDEOS, VIDEO_OF_WINDOW = "record", "videos", "video_of_window"
 
+# In a JSON line, the names of what is float16. The rest is float32, times are float64.
+HALVES = "float16"
+
 _SAFETENSORS_TYPES = {"float16": "F16", "float32": "F32", "float64": "F64"}
 
 
@@ -116,9 +119,10 @@ def json_line(video: Record, values: Mapping[str, np.ndarray], record: Record) -
         name: [float(str(x)) for x in value] if value.ndim else float(value)
         for name, value in values.items()
     }
-    return (
-        json.dumps({"video": video["name"], **short, RECORD: {**record, "videos": [video]}}) + "\n"
-    )
+    line: dict[str, Any] = {"video": video["name"], **short}
+    if halves := [name for name, value in values.items() if value.dtype == np.float16]:
+        line[HALVES] = halves
+    return json.dumps({**line, RECORD: {**record, "videos": [video]}}) + "\n"
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -158,8 +162,9 @@ def read_features(path: Path) -> dict[str, np.ndarray]:
         with safe_open(path, "numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     lines = list(_lines(path))
-    names = [name for name in lines[0] if name not in ("video", RECORD)]
-    kinds = {name: np.float64 if name in ("start", "end") else np.float32 for name in names}
+    names = [name for name in lines[0] if name not in ("video", HALVES, RECORD)]
+    kinds = dict.fromkeys(names, np.float32) | dict.fromkeys(lines[0].get(HALVES, []), np.float16)
+    kinds |= {"start": np.float64, "end": np.float64}
     return {name: np.array([line[name] for line in lines], kinds[name]) for name in names}
 
 

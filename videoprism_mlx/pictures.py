@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # A sheet of more pairs would be too small to read.
 MOST_PAIRS = 16
 
+# No player shows more frames a second.
+FASTEST_FILM = 1000
+
 PAPER, INK, FAINT = "#fcfcfa", "#222222", "#6b6b6b"
 
 # Blue and vermilion are told apart by all eyes.
@@ -152,8 +155,8 @@ def write_feature_video(
 
     if Path(path).suffix.lower() != ".mp4":
         raise ValueError(f"{path} does not end in .mp4")
-    if not 0 < fps < math.inf:
-        raise ValueError(f"fps is {fps}; expected a number above zero")
+    if not 0 < fps <= FASTEST_FILM:
+        raise ValueError(f"fps is {fps}; expected a number above zero, {FASTEST_FILM} at most")
     several = [frames, colours] if times is None else [frames, colours, times]
     writer, count = None, 0
     try:

@@ -9,11 +9,11 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from videoprism_mlx.atomic import new_file
+from videoprism_mlx.atomic import LONGEST_NAME, explained_if_full, new_file, short_name
 from videoprism_mlx.encoding import Window
 from videoprism_mlx.featurefiles import (
     FORMATS,
@@ -121,12 +121,12 @@ class FeatureStore:
         return part.is_file() and is_same(read_record(part)["videos"][0], name, path)
 
     def _part(self, name: str) -> Path:
-        return self._folder / f"{name}.{self._part_format}"
+        folder, last = os.path.split(name)
+        return self._folder / folder / f"{short_name(last, LONGEST_NAME)}.{self._part_format}"
 
     def _parts(self) -> Iterator[Path]:
         """The files of single videos."""
-        parts = self._folder.rglob(f"*.{self._part_format}")
-        return (part for part in sorted(parts) if not part.name.startswith("."))
+        return iter(sorted(self._folder.rglob(f"*.{self._part_format}")))
 
     def _unpack(self) -> None:
         """Brings what is in the one file into its parts, but for what is there already."""
@@ -139,12 +139,12 @@ class FeatureStore:
                 self._write(video, rows)
             first = last
 
-    def add(self, name: str, path: Path, features: Mapping[str, np.ndarray]) -> None:
-        """Stores the features of a video."""
+    def add(self, video: Record, features: Mapping[str, np.ndarray]) -> None:
+        """Stores the features of a video, with its record of before it was read."""
         rows = {key: Rows.of(array[None]) for key, array in features.items()}
-        self._write(video_record(name, path), rows)
+        self._write(video, rows)
 
-    def add_windows(self, name: str, path: Path, windows: Iterable[Window]) -> None:
+    def add_windows(self, video: Record, windows: Iterable[Window]) -> None:
         """Stores the features of a video's windows, which need not be in memory together."""
         with ExitStack() as stack:
             spools: dict[str, Spool] = {}
@@ -154,8 +154,7 @@ class FeatureStore:
                         spools[key] = stack.enter_context(Spool(self._folder))
                     spools[key].append(array)
             rows = {key: spool.rows() for key, spool in spools.items()}
-            video = {**video_record(name, path), "windows": window.count}
-            self._write(video, rows)
+            self._write({**video, "windows": window.count}, rows)
 
     def _write(self, video: Record, rows: Mapping[str, Rows]) -> None:
         record = {**self.record, "videos": [video]}
@@ -181,6 +180,7 @@ class Spool:
     """Arrays of one shape, kept in a nameless file until they are wanted together."""
 
     def __init__(self, folder: Path):
+        self._folder = folder
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it outlives this.
         self._count = 0
 
@@ -191,7 +191,9 @@ class Spool:
         self._file.close()
 
     def append(self, array: np.ndarray) -> None:
-        self._file.write(np.ascontiguousarray(array).tobytes())
+        with explained_if_full(self._folder / "windows"):
+            self._file.write(np.ascontiguousarray(array).tobytes())
+            self._file.flush()
         self._dtype, self._shape = array.dtype, array.shape
         self._count += 1
 
@@ -208,16 +210,30 @@ class Spool:
 def video_record(name: str, path: Path) -> dict[str, Any]:
     """What tells a version of a file from another, at no cost."""
     status = path.stat()
-    return {"name": name, "bytes": status.st_size, "modified": status.st_mtime_ns}
+    return {
+        "name": name,
+        "path": os.path.abspath(path),
+        "bytes": status.st_size,
+        "modified": status.st_mtime_ns,
+    }
 
 
 def is_same(stored: Record | None, name: str, path: Path) -> bool:
     """Whether what was stored is of the video as it is now. One that is gone has not changed."""
     if stored is None:
         return False
-    with suppress(OSError):
-        return stored.items() >= video_record(name, path).items()
-    return True
+    try:
+        now = video_record(name, path)
+    except OSError:
+        return True
+    if all(stored.get(key) == now[key] for key in ("name", "bytes", "modified")):
+        return True
+    if stored["path"] != now["path"] and os.path.exists(stored["path"]):
+        raise ValueError(
+            f"the output has {stored['path']} by the name {name}, which {path} would go by as "
+            "well; give the folder above both, or name another output"
+        )
+    return False
 
 
 def flat(record: Record, prefix: str = "") -> dict[str, Any]:
@@ -232,19 +248,26 @@ def flat(record: Record, prefix: str = "") -> dict[str, Any]:
 @contextmanager
 def locked(folder: Path, output: Path) -> Iterator[None]:
     """Makes `folder` and holds its lock, which goes with the process."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / LOCK_FILE, "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(
-                    f"another run is writing to {output}; wait for it, or name another output"
-                ) from None
-            # Whoever had it before may have removed it on the way out.
-            with suppress(FileNotFoundError):
-                is_there = os.path.samestat(os.fstat(lock.fileno()), os.stat(lock.name))
-                if not is_there:
-                    continue
-            yield
-            return
+    lock = None
+    while lock is None:
+        lock = acquired(folder, output)
+    with lock:
+        yield
+
+
+def acquired(folder: Path, output: Path) -> IO[str] | None:
+    """The locked file; None if whoever had it removed it meanwhile, on the way out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack, suppress(FileNotFoundError):
+        lock = stack.enter_context(open(folder / LOCK_FILE, "w"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another run is writing to {output}; wait for it, or name another output"
+            ) from None
+        # Another run may have made the folder anew.
+        if os.path.samestat(os.fstat(lock.fileno()), os.stat(lock.name)):
+            stack.pop_all()
+            return lock
+    return None

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from videoprism_mlx.cli import convert, embed, info, pictures, text
 
 # What a user's mistake or a broken file raises; anything else is a bug and keeps its traceback.
-MISTAKES = (ValueError, TypeError, OSError)
+MISTAKES = (ValueError, TypeError, OSError, MemoryError)
 
 BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         code = options.run(options)
-        sys.stdout.flush()
+        if sys.stdout:  # It may have been closed.
+            sys.stdout.flush()
         return code
     except BrokenPipeError:  # Whoever read the results has enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

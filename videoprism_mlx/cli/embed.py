@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,9 +88,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def check_options(options: argparse.Namespace) -> None:
-    """That every option that is given has an effect."""
+    """That every option that is given has an effect, and can have it."""
+    from videoprism_mlx.encoding import check_windowing
+
     if options.batch_size < 1:
         raise ValueError(f"--batch-size is {options.batch_size}; expected 1 or more")
+    if options.window is not None:
+        stride = shared.given(options.stride, options.window)
+        check_windowing(options.window, stride, options.fps)
     if options.window is None:
         for name in ("stride", "fps"):
             if getattr(options, name) is not None:
@@ -130,7 +136,7 @@ def describe(
             "weights": sha256(directory / WEIGHTS_FILE),
             "dtype": dtype,
         },
-        "preprocessing": {**sampling, **processor.sizing()},
+        "preprocessing": {**sampling, **processor.sizing(), "partial": options.partial},
         "features": list(features),
     }
 
@@ -167,6 +173,7 @@ def embed(
     from tqdm import tqdm
 
     from videoprism_mlx.encoding import BAD_VIDEO, encode, encode_windows
+    from videoprism_mlx.store import video_record
 
     def windows(path: Path) -> Iterator["Window"]:
         settings = dict(window=options.window, stride=options.stride, fps=options.fps)
@@ -195,10 +202,19 @@ def embed(
             shared.complain(videos[name], error)
 
         if options.window is None:
+            records: dict[str, dict[str, Any]] = {}
+
+            def recorded() -> Iterator[Path]:
+                """Each path, after what it is at has been noted: it may change from then on."""
+                for name, path in videos.items():
+                    with suppress(OSError):  # Reading it will say so.
+                        records[name] = video_record(name, path)
+                    yield path
+
             results = encode(
                 model,
                 processor,
-                list(videos.values()),
+                recorded(),
                 options.batch_size,
                 features,
                 errors="yield",
@@ -208,13 +224,13 @@ def embed(
                 if encoded.error is not None:
                     skip(name, encoded.error)
                 else:
-                    sink.add(name, videos[name], encoded.features)
+                    sink.add(records.pop(name), encoded.features)
                 bar.update()
         else:
             for name, path in videos.items():
                 try:
-                    sink.add_windows(name, path, windows(path))
-                except Unusable as error:
+                    sink.add_windows(video_record(name, path), windows(path))
+                except (Unusable, FileNotFoundError, PermissionError) as error:
                     skip(name, error)
                 bar.update()
     return skipped
@@ -226,15 +242,14 @@ class Printer:
     def __init__(self, record: Mapping[str, Any]):
         self.record = record
 
-    def add(self, name: str, path: Path, features: Mapping[str, "np.ndarray"]) -> None:
+    def add(self, video: Mapping[str, Any], features: Mapping[str, "np.ndarray"]) -> None:
         from videoprism_mlx.featurefiles import json_line
-        from videoprism_mlx.store import video_record
 
-        print(json_line(video_record(name, path), features, self.record), end="", flush=True)
+        print(json_line(video, features, self.record), end="", flush=True)
 
-    def add_windows(self, name: str, path: Path, windows: Iterable["Window"]) -> None:
+    def add_windows(self, video: Mapping[str, Any], windows: Iterable["Window"]) -> None:
         for window in windows:
-            self.add(name, path, window.arrays())
+            self.add(video, window.arrays())
 
 
 def report(options: argparse.Namespace, videos: int, skipped: Mapping[str, str]) -> int:

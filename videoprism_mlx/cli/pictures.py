@@ -3,6 +3,7 @@
 import argparse
 import math
 import shutil
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -91,6 +92,8 @@ def run_show(options: argparse.Namespace) -> int:
     if options.count is not None and is_film:
         raise ValueError("--frames is about a .png; leave it out, or say --fps")
 
+    require_another_file(options)
+
     from PIL import Image
 
     from videoprism_mlx.atomic import new_file
@@ -159,6 +162,8 @@ def features_by_place(
 
 def run_timeline(options: argparse.Namespace) -> int:
     require_ending(options.output, ".png")
+    require_another_file(options)
+    shared.require_words(options.text)
 
     import numpy as np
     from tqdm import tqdm
@@ -224,6 +229,13 @@ def frame_at(options: argparse.Namespace, seconds: float) -> "np.ndarray":
     prepare = partial(thumbnail, height=FRAME_HEIGHT)
     [frame], _ = sample(options.video, prepare, 1, start=seconds, fps=1, partial=options.partial)
     return frame
+
+
+def require_another_file(options: argparse.Namespace) -> None:
+    """That the picture does not take the video's place."""
+    with suppress(FileNotFoundError):
+        if options.output.samefile(options.video):
+            raise ValueError(f"{options.output} is the video itself; name another output")
 
 
 def require_ending(output: Path, *endings: str) -> str:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def load(options: argparse.Namespace) -> tuple[Any, Any, Path]:
     """The model, its processor with the options' settings, and the directory of both."""
     import dataclasses
 
-    from videoprism_mlx.loading import load_with_directory
+    from videoprism_mlx.loading import load_with_directory, video_encoder
     from videoprism_mlx.processor import processor_for
 
     model, directory = load_with_directory(options.model, options.dtype)
@@ -72,7 +73,18 @@ def load(options: argparse.Namespace) -> tuple[Any, Any, Path]:
         for name in ("num_frames", "size", "resize", "resample", "template")
         if getattr(options, name, None) is not None
     }
-    return model, dataclasses.replace(processor_for(model, directory), **settings), directory
+    processor = dataclasses.replace(processor_for(model, directory), **settings)
+    patch = video_encoder(model, "the model").patch_size
+    if processor.size % patch:
+        raise ValueError(f"--size is {processor.size}; expected a multiple of {patch}")
+    return model, processor, directory
+
+
+def require_words(texts: Sequence[str]) -> None:
+    """That no text is empty."""
+    for text in texts:
+        if not text.strip():
+            raise ValueError("one of the texts is empty")
 
 
 def print_json(result: Any) -> None:

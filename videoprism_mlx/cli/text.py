@@ -135,11 +135,12 @@ def read_texts(options: argparse.Namespace) -> list[str]:
     """The texts of the command line or the file."""
     texts = options.texts
     if options.texts_file is not None:
-        lines = options.texts_file.read_text(encoding="utf-8").splitlines()
+        try:
+            lines = options.texts_file.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{options.texts_file} is not text in UTF-8 ({error})") from None
         texts = [line.strip() for line in lines if line.strip()]
-    for text in texts:
-        if not text.strip():
-            raise ValueError("one of the texts is empty")
+    shared.require_words(texts)
     if not texts:
         raise ValueError(f"{options.texts_file} holds no text; expected one a line")
     return texts
