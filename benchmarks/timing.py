@@ -3,12 +3,19 @@
 import json
 import os
 import platform
+import re
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import mlx.core as mx
+
+from videoprism_mlx import openblas
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -33,17 +40,42 @@ def ratios(seconds: Mapping[str, list[float]], name: str, to: str) -> dict[str, 
 
 def machine() -> dict[str, Any]:
     """What the figures depend on, beside the code."""
-    chip = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        chip = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), chip)
     packages = ("videoprism_mlx", "mlx", "numpy", "opencv-python")
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "chip": chip,
+        **(mac() if sys.platform == "darwin" else linux()),
         "cores": os.cpu_count(),
+        "device": str(mx.default_device()),
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
+    }
+
+
+def mac() -> dict[str, Any]:
+    """The chip's name, its memory and, where the system tells, its GPU's cores."""
+
+    def said(*command: str) -> str:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    found = {
+        "chip": said("sysctl", "-n", "machdep.cpu.brand_string"),
+        "memory_gb": round(int(said("sysctl", "-n", "hw.memsize") or 0) / 1e9, 1),
+    }
+    cores = re.search(
+        r"Total Number of Cores: (\d+)", said("system_profiler", "SPDisplaysDataType")
+    )
+    return found | ({"gpu_cores": int(cores[1])} if cores else {})
+
+
+def linux() -> dict[str, Any]:
+    """The processor's name and the memory."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "chip": next(names, platform.machine()),
+        "memory_gb": round(memory / 1e9, 1),
+        "openblas": openblas.preload(),
     }
 
 

@@ -21,6 +21,9 @@ import mlx.nn as nn
 # on a GPU, enough to keep it busy.
 CPU_BLOCK, GPU_BLOCK = 8.0, 128.0
 
+# Bytes that MLX may keep on the CPU, where its own limit is 32 MB.
+CPU_CACHE = 256 * 2**20
+
 # Rows with less to do than this many bytes together are not worth cutting up.
 LEAST_WORK = 2**20
 
@@ -144,9 +147,17 @@ def _gpu_capped_exp(cap: float) -> Function:
 
 @functools.cache
 def _cpu() -> Backend:
+    keep_buffers()
     new_stream = getattr(mx, "new_thread_local_stream", mx.new_stream)
     streams = [new_stream(mx.cpu) for _ in range(os.cpu_count() or 1)]
     return Backend(_cpu_gelu, _cpu_capped_exp, CPU_BLOCK, streams)
+
+
+def keep_buffers() -> None:
+    """Lets MLX keep memory for the next block. What it gives back, the system clears each time."""
+    limit = mx.set_cache_limit(CPU_CACHE)
+    if limit > CPU_CACHE:
+        mx.set_cache_limit(limit)
 
 
 # Coefficients of P and Q in x * P(x * x) / Q(x * x), fitted for the least greatest error, and

@@ -177,15 +177,18 @@ class DotProductAttention(nn.Module):
 
         `mask` is true where a query may look, and broadcasts to (B, heads, L, S).
         """
-        return self.attend(queries, self.key(tokens), self.value(tokens), mask)
+        key, value = self.by_head(self.key(tokens)), self.by_head(self.value(tokens))
+        return self.attend(queries, key, value, mask)
+
+    def by_head(self, projected: mx.array) -> mx.array:
+        """(B, L, heads * H) to (B, heads, L, H)."""
+        return self._split_heads(projected).swapaxes(1, 2)
 
     def attend(
-        self, queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | None = None
+        self, queries: mx.array, key: mx.array, value: mx.array, mask: mx.array | None = None
     ) -> mx.array:
-        """As calling it, with the projections of the tokens (B, S, hidden_dim)."""
+        """As calling it, with the keys and values of the tokens by head."""
         query = self._scale(self._split_heads(self.query(queries))).swapaxes(1, 2)
-        key = self._split_heads(keys).swapaxes(1, 2)
-        value = self._split_heads(values).swapaxes(1, 2)
 
         # In bfloat16 a logit of 40 would be off by up to an eighth.
         logits = query.astype(mx.float32) @ key.astype(mx.float32).swapaxes(-1, -2)
@@ -260,14 +263,20 @@ class Transformer(ResidualBranch):
             attended = self.add(inputs, lambda x: attention(x, x, mask))
             return self.ff_layer(attended, paddings)
 
-        # All but the keys and values is done for each query alone.
-        def for_queries(inputs: mx.array) -> mx.array:
-            return self.ff_layer(self.add(inputs, lambda x: attention.attend(x, keys, values)))
-
-        tokens = self.normalized(inputs)
-        keys = in_blocks(attention.key, [tokens], tokens.shape[-1], axis=1)
-        values = in_blocks(attention.value, [tokens], tokens.shape[-1], axis=1)
-        return in_blocks(for_queries, [inputs], len(inputs) * self.row_elements(length), axis=1)
+        # Keys and values are laid out once, for all blocks of queries.
+        tokens, batch = self.normalized(inputs), len(inputs)
+        keys, values = (
+            mx.contiguous(attention.by_head(in_blocks(part, [tokens], tokens.shape[-1], axis=1)))
+            for part in (attention.key, attention.value)
+        )
+        keys = keys.astype(mx.float32)
+        attended = in_blocks(
+            lambda inputs: self.add(inputs, lambda x: attention.attend(x, keys, values)),
+            [inputs],
+            batch * attention.num_heads * length,
+            axis=1,
+        )
+        return in_blocks(self.ff_layer, [attended], batch * self.hidden_dim, axis=1)
 
     def row_elements(self, length: int) -> int:
         """The most that is made of one position: its hidden layer, or its logits."""

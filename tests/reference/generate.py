@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
+from videoprism_mlx.checkpoint import sha256
 from videoprism_mlx.convert import draw_checkpoint
 from videoprism_mlx.convert.flax import given_config, matching_config
-from videoprism_mlx.convert.npz import Archive, sha256
+from videoprism_mlx.convert.npz import Archive
 from videoprism_mlx.convert.standin import CAP_REACHING_GAIN
 from videoprism_mlx.convert.verify import OUTPUT, distance, least_cosine, named_outputs
 from videoprism_mlx.models import get_config

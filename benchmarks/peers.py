@@ -1,0 +1,360 @@
+"""The same work by this package and by others, in turns, with what comes out compared first.
+
+    PYTHONPATH=/path/to/videoprism python -m benchmarks.peers [--models base "video-text base"]
+        [--peers mlx flax transformers mine.module:make] [--rounds 5] [--save]
+
+Each peer has a process of its own, which waits while another works. All have the same weights,
+drawn from a seed, and the same inputs: a clip, and three texts padded to 64. Flax is the official
+code, compiled; a peer that is not installed is left out. `mine.module:make` is any callable: given
+a configuration and the path of a Flax checkpoint it returns a function of the inputs, by keyword,
+that returns the outputs as NumPy arrays, by the names that `mlx` has.
+"""
+
+import argparse
+import importlib
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.timing import ratios, save
+from benchmarks.work import MODELS, inputs_of
+from videoprism_mlx.convert import draw_checkpoint, flax_to_mlx
+from videoprism_mlx.convert.verify import distance
+from videoprism_mlx.models import get_config
+
+Arrays = dict[str, np.ndarray]
+Forward = Callable[[Arrays], Arrays]
+
+OURS = "mlx"
+BUILT_IN = (OURS, "mlx-plain", "flax", "transformers")
+
+# Outputs further apart than this are not the same work: attention that reaches its cap makes
+# single precision itself this inexact.
+FURTHEST = 1e-3
+
+
+def make_mlx(config: Mapping[str, Any], checkpoint: Path) -> Forward:
+    """This package."""
+    import mlx.core as mx
+
+    import videoprism_mlx as vp
+    from videoprism_mlx.convert.verify import named_outputs
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = vp.load_model(flax_to_mlx(checkpoint, f"{folder}/model", config).output)
+        mx.eval(model.parameters())
+
+    def forward(inputs: Arrays) -> Arrays:
+        outputs = named_outputs(model(**inputs))
+        mx.eval(outputs)
+        return {name.split("/")[-1]: np.array(array) for name, array in outputs.items()}
+
+    return forward
+
+
+def make_mlx_plain(config: Mapping[str, Any], checkpoint: Path) -> Forward:
+    """This package without its shortcuts."""
+    from videoprism_mlx import backend
+
+    forward = make_mlx(config, checkpoint)
+
+    def plainly(inputs: Arrays) -> Arrays:
+        with backend.plain():
+            return forward(inputs)
+
+    return plainly
+
+
+def make_flax(config: Mapping[str, Any], checkpoint: Path) -> Forward:
+    """The official model, as released: scanned layers, compiled."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "reference"))
+    import jax
+    from generate import flax_model, numpy_outputs, read_variables
+
+    model = flax_model(config, np.float32, scan=True)
+    variables = read_variables(checkpoint, np.float32, scan=True)
+    forward = jax.jit(lambda variables, inputs: model.apply(variables, **inputs))
+
+    def run(inputs: Arrays) -> Arrays:
+        outputs = numpy_outputs(forward(variables, inputs))
+        return {name.split("/")[-1]: array for name, array in outputs.items()}
+
+    return run
+
+
+def make_transformers(config: Mapping[str, Any], checkpoint: Path) -> Forward:
+    """Hugging Face Transformers, in PyTorch, with the names of its parameters."""
+    import torch
+    import transformers
+
+    with tempfile.TemporaryDirectory() as folder:
+        weights = parameters_of(flax_to_mlx(checkpoint, f"{folder}/model", config).output)
+    has_text = "vocabulary_size" in config
+    frames, rows, _ = config["pos_emb_shape"]
+    common = dict(
+        hidden_size=config["model_dim"],
+        intermediate_size=config["mlp_dim"],
+        num_attention_heads=config["num_heads"],
+    )
+    vision = common | dict(
+        image_size=rows * config["patch_size"],
+        num_frames=frames,
+        num_spatial_layers=config["num_spatial_layers"],
+        num_temporal_layers=config["num_temporal_layers"],
+        num_auxiliary_layers=config.get("num_auxiliary_layers", 0),
+        tubelet_size=[1, config["patch_size"], config["patch_size"]],
+    )
+    if has_text:
+        text = common | dict(
+            vocab_size=config["vocabulary_size"], num_hidden_layers=config["num_unimodal_layers"]
+        )
+        settings = transformers.VideoPrismConfig(vision_config=vision, text_config=text)
+        model = transformers.VideoPrismClipModel(settings)
+    else:
+        settings = transformers.VideoPrismVisionConfig(**vision)
+        model = transformers.VideoPrismVisionModel(settings)
+    state = {
+        name: torch.from_numpy(array)
+        for key, array in weights.items()
+        for name, array in [in_transformers(key, array, config["patch_size"], has_text)]
+    }
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    missing = [name for name in missing if "text_model.embeddings.position" not in name]
+    if missing or unexpected:
+        raise SystemExit(f"Transformers has other parameters: {missing}, {unexpected}")
+    model.eval()
+
+    def run(inputs: Arrays) -> Arrays:
+        videos = torch.from_numpy(np.moveaxis(inputs["inputs"], -1, 2).copy())
+        with torch.inference_mode():
+            if not has_text:
+                return {"0": model(pixel_values_videos=videos).last_hidden_state.numpy()}
+            outputs = model(
+                pixel_values_videos=videos,
+                input_ids=torch.from_numpy(inputs["text_token_ids"]).long(),
+                attention_mask=torch.from_numpy(1 - inputs["text_paddings"]),
+            )
+        return {"0": outputs.video_embeds.numpy(), "1": outputs.text_embeds.numpy()}
+
+    return run
+
+
+def parameters_of(directory: Path) -> Arrays:
+    """The parameters of a model directory."""
+    from safetensors.numpy import load_file
+
+    return load_file(directory / "model.safetensors")
+
+
+# What the parts of a path are called in Transformers.
+RENAMED = {
+    "vision_encoder.": "video_model.vision_model.",
+    "spatial_encoder.transformers_stack.x_layers": "spatial_layers",
+    "temporal_encoder.transformers_stack.x_layers": "temporal_layers",
+    "auxiliary_encoder.transformers_stack.x_layers": "video_model.auxiliary_layers",
+    "text_encoder.unimodal_transformer.x_layers": "text_model.layers",
+    "text_encoder.unimodal_ln": "text_model.layernorm",
+    "text_encoder.token_emb": "text_model.embeddings.token_embedding",
+    "text_encoder.cls_emb": "text_model.embeddings.cls_emb",
+    "contrastive_vision_pooler.pooling_attention_layer_norm": "video_model.head_layernorm",
+    "contrastive_vision_pooler.pooling_attention_query": "video_model.head.pooling_attention_query",
+    "contrastive_vision_pooler.pooling_attention.": "video_model.head.",
+    "per_dim_scale.per_dim_scale": "per_dim_scale",
+    "self_attention": "attention",
+    "query.": "q_proj.",
+    "key.": "k_proj.",
+    "value.": "v_proj.",
+    "post.": "o_proj.",
+    "ff_layer.layer_norm": "layernorm_after",
+    ".layer_norm.": ".layernorm_before.",
+    "ff_layer.ffn_layer1.linear": "mlp.fc1",
+    "ff_layer.ffn_layer2.linear": "mlp.fc2",
+    "spatial_ln": "layernorm1",
+    "temporal_ln": "layernorm2",
+    "spatial_pos_emb.weight": "spatial_embeddings.position_embeddings",
+    "temporal_pos_emb.weight": "temporal_embeddings.position_embeddings",
+    "patch_projection.linear": "spatial_embeddings.patch_embeddings.projection",
+}
+
+
+def in_transformers(
+    key: str, array: np.ndarray, patch: int, has_text: bool
+) -> tuple[str, np.ndarray]:
+    """A parameter's name and layout there."""
+    name = key
+    for ours, theirs in RENAMED.items():
+        name = name.replace(ours, theirs)
+    if key.endswith("patch_projection.linear.weight"):
+        array = array.reshape(-1, patch, patch, 3).transpose(0, 3, 1, 2)[:, :, None]
+    if name.endswith("position_embeddings"):
+        array = array[None]
+    if name.endswith("pooling_attention_query"):
+        array = array.reshape(1, 1, -1)
+    if "layernorm" in name and name.endswith("weight"):
+        array = array - 1  # There, it is stored as Flax does.
+    return name, np.ascontiguousarray(array)
+
+
+MAKERS = {
+    OURS: make_mlx,
+    "mlx-plain": make_mlx_plain,
+    "flax": make_flax,
+    "transformers": make_transformers,
+}
+
+
+def maker(peer: str) -> Callable[[Mapping[str, Any], Path], Forward]:
+    """What makes the peer."""
+    if peer in MAKERS:
+        return MAKERS[peer]
+    module, _, name = peer.partition(":")
+    if not name:
+        raise SystemExit(
+            f"no peer is called {peer!r}; expected {', '.join(MAKERS)}, or module:name"
+        )
+    return getattr(importlib.import_module(module), name)
+
+
+def work(peer: str, config: str, checkpoint: str, folder: str) -> None:
+    """The process of one peer: works for every line that it reads."""
+    inputs = dict(np.load(f"{folder}/inputs.npz"))
+    answers = sys.stdout
+    sys.stdout = sys.stderr
+    try:
+        forward = maker(peer)(json.loads(config), Path(checkpoint))
+    except ImportError as error:
+        print(json.dumps({"missing": str(error)}), file=answers, flush=True)
+        return
+    np.savez(f"{folder}/{safe(peer)}.npz", **forward(inputs))
+    print(json.dumps({}), file=answers, flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        forward(inputs)
+        seconds = time.perf_counter() - started
+        unit = 1 if sys.platform == "darwin" else 1024
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        answer = {"seconds": seconds, "resident_gb": resident / 1e9}
+        if peer.startswith(OURS):
+            import mlx.core as mx
+
+            answer["mlx_peak_gb"] = mx.get_peak_memory() / 1e9
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def safe(peer: str) -> str:
+    """A peer's name as that of a file."""
+    return "".join(c if c.isalnum() else "_" for c in peer)
+
+
+class Worker:
+    """A peer at work in its own process."""
+
+    def __init__(self, peer: str, config: Mapping[str, Any], checkpoint: Path, folder: Path):
+        self.peer = peer
+        arguments = ["--worker", peer, json.dumps(config), str(checkpoint), str(folder)]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.peers", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.missing = self._answer().get("missing")
+
+    def run(self) -> dict[str, float]:
+        """Does the work once."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+    def _answer(self) -> dict[str, Any]:
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.peer} ended, exit code {self.process.wait()}")
+        return json.loads(line)
+
+
+def compare(name: str, peers: list[str], rounds: int) -> dict[str, Any]:
+    """Times the peers on one model."""
+    config = get_config(MODELS.get(name, name))
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as given:
+        folder = Path(given)
+        checkpoint = draw_checkpoint(config, folder / "flax.npz", gain=1.0)
+        np.savez(folder / "inputs.npz", **inputs_of(name))
+        workers = []
+        for peer in peers:
+            worker = Worker(peer, config, checkpoint, folder)
+            if worker.missing:
+                print(f"{peer} is left out: {worker.missing}", file=sys.stderr)
+                continue
+            workers.append(worker)
+        ours = dict(np.load(folder / f"{safe(OURS)}.npz"))
+        for worker in workers:
+            theirs = dict(np.load(folder / f"{safe(worker.peer)}.npz"))
+            apart = {key: distance(theirs[key], ours[key]) for key in ours if key in theirs}
+            figures[worker.peer] = {"distance": max(apart.values())}
+            if not max(apart.values()) <= FURTHEST:
+                print(f"{worker.peer} computes something else: {apart}", file=sys.stderr)
+        seconds: dict[str, list[float]] = {worker.peer: [] for worker in workers}
+        for _ in range(rounds):
+            for worker in workers:
+                answer = worker.run()
+                seconds[worker.peer].append(answer.pop("seconds"))
+                figures[worker.peer] |= answer
+        for worker in workers:
+            worker.close()
+    for peer, each in seconds.items():
+        figures[peer] |= {
+            "seconds": statistics.median(each),
+            "to_ours": ratios(seconds, OURS, peer),
+        }
+    return figures
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["--worker"]:
+        work(*sys.argv[2:])
+        return 0
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--models", nargs="+", default=["base", "video-text base"], metavar="NAME")
+    parser.add_argument("--peers", nargs="+", default=list(BUILT_IN), metavar="PEER")
+    parser.add_argument("--rounds", type=int, default=5, help="measured turns")
+    parser.add_argument("--save", action="store_true", help="keep the figures")
+    options = parser.parse_args()
+
+    peers = [OURS, *(peer for peer in options.peers if peer != OURS)]
+    figures: dict[str, Any] = {}
+    print("| model | by | seconds | ours to it (extremes) | resident GB | outputs apart |")
+    print("|---|---|---:|---:|---:|---:|")
+    for name in options.models:
+        figures[name] = compare(name, peers, options.rounds)
+        for peer, row in figures[name].items():
+            to = row["to_ours"]
+            memory = f"{row['resident_gb']:.2f}"
+            if "mlx_peak_gb" in row:
+                memory += f" (MLX {row['mlx_peak_gb']:.2f})"
+            print(
+                f"| {name} | {peer} | {row['seconds']:.2f} | {to['median']:.2f} "
+                f"({to['least']:.2f} to {to['most']:.2f}) | {memory} | {row['distance']:.0e} |",
+                flush=True,
+            )
+    if options.save:
+        save("peers", "python -m benchmarks.peers", figures)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
