@@ -110,7 +110,7 @@ def main() -> int:
     for dtype, rate in rates.items():
         print(f"{'products':16}{rate / 1e9:,.0f} GFLOP/s in {dtype}")
     print(
-        "\n| model | type | batch | seconds (extremes) | a clip | of the limit | peak GB | kept GB |"
+        "\n| model | type | batch | seconds (extremes) | a clip | of limit | peak GB | kept GB |"
         "\n|---|---|---:|---:|---:|---:|---:|---:|"
     )
     rows = []
