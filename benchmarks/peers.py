@@ -234,7 +234,7 @@ def work(peer: str, config: str, checkpoint: str, folder: str) -> None:
     except ImportError as error:
         print(json.dumps({"missing": str(error)}), file=answers, flush=True)
         return
-    np.savez(f"{folder}/{safe(peer)}.npz", **forward(inputs))
+    np.savez(f"{folder}/outputs_{safe(peer)}.npz", **forward(inputs))
     print(json.dumps({}), file=answers, flush=True)
     for _ in sys.stdin:
         started = time.perf_counter()
@@ -292,7 +292,7 @@ def compare(name: str, peers: list[str], rounds: int) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as given:
         folder = Path(given)
-        checkpoint = draw_checkpoint(config, folder / "flax.npz", gain=1.0)
+        checkpoint = draw_checkpoint(config, folder / "checkpoint.npz", gain=1.0)
         np.savez(folder / "inputs.npz", **inputs_of(name))
         workers = []
         for peer in peers:
@@ -301,9 +301,9 @@ def compare(name: str, peers: list[str], rounds: int) -> dict[str, Any]:
                 print(f"{peer} is left out: {worker.missing}", file=sys.stderr)
                 continue
             workers.append(worker)
-        ours = dict(np.load(folder / f"{safe(OURS)}.npz"))
+        ours = dict(np.load(folder / f"outputs_{safe(OURS)}.npz"))
         for worker in workers:
-            theirs = dict(np.load(folder / f"{safe(worker.peer)}.npz"))
+            theirs = dict(np.load(folder / f"outputs_{safe(worker.peer)}.npz"))
             apart = {key: distance(theirs[key], ours[key]) for key in ours if key in theirs}
             figures[worker.peer] = {"distance": max(apart.values())}
             if not max(apart.values()) <= FURTHEST:
