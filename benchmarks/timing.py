@@ -1,5 +1,6 @@
 """Timing pieces of work against each other, in turns, on one machine."""
 
+import ctypes
 import json
 import os
 import platform
@@ -75,8 +76,17 @@ def linux() -> dict[str, Any]:
     return {
         "chip": next(names, platform.machine()),
         "memory_gb": round(memory / 1e9, 1),
-        "openblas": openblas.preload(),
+        "openblas": openblas_kernels(),
     }
+
+
+def openblas_kernels() -> str | None:
+    """The processor that OpenBLAS takes this one for; None without it."""
+    if not openblas.preload():
+        return None
+    library = ctypes.CDLL(openblas.LIBRARY)
+    library.openblas_get_corename.restype = ctypes.c_char_p
+    return library.openblas_get_corename().decode()
 
 
 def save(name: str, command: str, figures: Mapping[str, Any]) -> None:

@@ -17,15 +17,15 @@ from typing import NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
-# Megabytes of the largest array inside a block, by default. On the CPU, what stays in its caches;
-# on a GPU, enough to keep it busy.
-CPU_BLOCK, GPU_BLOCK = 8.0, 128.0
+# Megabytes of the largest array inside a block, by default. On the CPU, what stays in its caches:
+# two frames of the base model. On a GPU, enough to keep it busy.
+CPU_BLOCK, GPU_BLOCK = 6.4, 128.0
 
 # Bytes that MLX may keep on the CPU, where its own limit is 32 MB.
 CPU_CACHE = 256 * 2**20
 
-# Rows with less to do than this many bytes together are not worth cutting up.
-LEAST_WORK = 2**20
+# Rows that make fewer elements than this together are not worth cutting up.
+LEAST_WORK = 2**18
 
 FLOAT32_BYTES = 4
 
@@ -63,7 +63,7 @@ def is_plain() -> bool:
 def set_block_size(megabytes: float | None) -> None:
     """Bounds the largest array inside a model's layers: less memory, at some point less speed.
 
-    None is the default, 8 MB on the CPU (for each core) and 128 MB on a GPU.
+    None is the default, 6.4 MB on the CPU (for each core) and 128 MB on a GPU.
     """
     global _block_megabytes
     if megabytes is not None and not 0 < megabytes < math.inf:
@@ -81,15 +81,18 @@ def gelu(inputs: mx.array) -> mx.array:
     return nn.gelu(inputs) if is_plain() else backend().gelu(inputs)
 
 
-def fits(elements: int) -> bool:
-    """Whether an array of so many elements may be made at once."""
-    return is_plain() or FLOAT32_BYTES * elements <= block_bytes()
+def fits(elements: int, dtype: mx.Dtype) -> bool:
+    """Whether so many elements may be made at once in a model of that type."""
+    return is_plain() or elements <= block_elements(dtype)
 
 
-def block_bytes() -> float:
-    """How large an array may be made at once."""
+def block_elements(dtype: mx.Dtype) -> float:
+    """How many elements may be made at once in a model of that type.
+
+    In half precision fewer, for they may be logits, which are float32: half a model, half a block.
+    """
     megabytes = _block_megabytes or backend().block_megabytes
-    return megabytes * 1e6
+    return megabytes * 1e6 / FLOAT32_BYTES * (dtype.size / FLOAT32_BYTES)
 
 
 def in_blocks(
@@ -103,9 +106,9 @@ def in_blocks(
     if is_plain():
         return function(*arrays)
     rows = arrays[0].shape[axis]
-    row_bytes, streams = FLOAT32_BYTES * row_elements, backend().streams
-    count = math.ceil(rows * row_bytes / block_bytes())
-    if rows * row_bytes >= LEAST_WORK:
+    streams = backend().streams
+    count = math.ceil(rows * row_elements / block_elements(arrays[0].dtype))
+    if rows * row_elements >= LEAST_WORK:
         count = math.ceil(max(count, 1) / len(streams)) * len(streams)  # So that none is idle.
     count = min(count, rows)
     if count <= 1:

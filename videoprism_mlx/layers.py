@@ -259,7 +259,7 @@ class Transformer(ResidualBranch):
     ) -> mx.array:
         """(B, L, D) to (B, L, D), with `paddings` (B, L) and an attention mask."""
         attention, length = self.self_attention, inputs.shape[1]
-        if mask is not None or backend.fits(len(inputs) * length * self.row_elements(length)):
+        if mask is not None or self._fits(inputs):
             attended = self.add(inputs, lambda x: attention(x, x, mask))
             return self.ff_layer(attended, paddings)
 
@@ -277,6 +277,10 @@ class Transformer(ResidualBranch):
             axis=1,
         )
         return in_blocks(self.ff_layer, [attended], batch * self.hidden_dim, axis=1)
+
+    def _fits(self, inputs: mx.array) -> bool:
+        batch, length, _ = inputs.shape
+        return backend.fits(batch * length * self.row_elements(length), inputs.dtype)
 
     def row_elements(self, length: int) -> int:
         """The most that is made of one position: its hidden layer, or its logits."""
