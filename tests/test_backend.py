@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -294,3 +295,38 @@ def test_gradients_in_blocks(converted: Callable[[str], Path]) -> None:
         np.testing.assert_allclose(
             np.array(gradients[1][name]), np.array(expected), atol=1e-4 * scale, err_msg=name
         )
+
+
+def test_a_batch_clip_by_clip(device: str) -> None:
+    seen = []
+
+    def function(x: mx.array, nothing: None) -> tuple[mx.array, dict[str, mx.array]]:
+        assert nothing is None
+        seen.append(len(x))
+        return x * 2, {"sum": x.sum(axis=1)}
+
+    x = mx.array(RANDOM.randn(5, 3).astype(np.float32))
+    doubled, rest = backend.by_clip(function, [x, None])
+    assert seen == ([1] * 5 if device == "cpu" else [5])
+    np.testing.assert_array_equal(np.array(doubled), np.array(x * 2))
+    np.testing.assert_allclose(np.array(rest["sum"]), np.array(x.sum(axis=1)), rtol=1e-6)
+    seen.clear()
+    with backend.plain():
+        backend.by_clip(function, [x, None])
+    assert seen == [5]
+
+
+def test_from_another_thread(converted: Callable[[str], Path]) -> None:
+    model = vp.load_model(converted("clip_mild"))
+    mx.eval(model.parameters())  # What a thread has not computed yet, no other can.
+    video = RANDOM.uniform(size=(2, 4, 18, 18, 3)).astype(np.float32)
+    found = []
+
+    def work() -> None:
+        with small_blocks():
+            found.append(np.array(model(video)[0]))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    np.testing.assert_allclose(found[0], np.array(model(video)[0]), atol=2e-6)

@@ -12,10 +12,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_map
 
 # Megabytes of the largest array inside a block, by default. On the CPU, what stays in its caches:
 # two frames of the base model. On a GPU, enough to keep it busy.
@@ -43,6 +44,7 @@ class Backend(NamedTuple):
     capped_exp: Callable[[float], Function]  # By the cap.
     block_megabytes: float
     streams: Sequence[mx.Stream | None]  # To take turns with; None is the current one.
+    clip_by_clip: bool  # Whether a batch is better taken apart.
 
 
 @contextmanager
@@ -125,6 +127,24 @@ def in_blocks(
     return mx.concatenate(results, axis)
 
 
+def by_clip(function: Callable[..., Any], arrays: Sequence[Rows]) -> Any:
+    """`function` of arrays (B, ...), one clip after the other where that is better.
+
+    What it returns, arrays (B, ...) in whatever order, is put together again.
+    """
+    count = len(arrays[0])
+    if count == 1 or is_plain() or not backend().clip_by_clip:
+        return function(*arrays)
+    results: list[Any] = []
+    for clip in range(count):
+        parts = [part(array, clip, clip + 1, axis=0) for array in arrays]
+        if results:
+            done = [array for _, array in tree_flatten(results[-1])]
+            parts[0] = mx.depends([parts[0]], done)[0]
+        results.append(function(*parts))
+    return tree_map(lambda *clips: mx.concatenate(clips), *results)
+
+
 def part(array: Rows, start: int, stop: int, axis: int) -> Rows:
     """Rows of an array; of one that has a single row, for all, that one."""
     if array is None or array.shape[axis] == 1:
@@ -137,7 +157,7 @@ def part(array: Rows, start: int, stop: int, axis: int) -> Rows:
 
 @functools.cache
 def _gpu() -> Backend:
-    return Backend(nn.gelu, _gpu_capped_exp, GPU_BLOCK, [None])
+    return Backend(nn.gelu, _gpu_capped_exp, GPU_BLOCK, [None], False)
 
 
 @functools.cache
@@ -153,7 +173,7 @@ def _cpu() -> Backend:
     keep_buffers()
     new_stream = getattr(mx, "new_thread_local_stream", mx.new_stream)
     streams = [new_stream(mx.cpu) for _ in range(os.cpu_count() or 1)]
-    return Backend(_cpu_gelu, _cpu_capped_exp, CPU_BLOCK, streams)
+    return Backend(_cpu_gelu, _cpu_capped_exp, CPU_BLOCK, streams, True)
 
 
 def keep_buffers() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from videoprism_mlx.backend import gelu, is_plain
+from videoprism_mlx.backend import by_clip, gelu, is_plain
 from videoprism_mlx.inputs import (
     ArrayLike,
     as_array,
@@ -193,17 +193,24 @@ class FactorizedEncoder(nn.Module):
         `spatial_features` (B, T * N, D), the features before the temporal transformer.
         """
         video = check_video(inputs, self.patch_size)
-        batch, frames, height, width, _ = video.shape
-        patches = image_to_patch(video.flatten(0, 1), self.patch_size)
+        frames, height, width = video.shape[1:4]
         if frame_paddings is not None:
-            frame_paddings = check_paddings(frame_paddings, (batch, frames), "frame_paddings")
-            frame_paddings = mx.broadcast_to(frame_paddings.reshape(-1, 1), patches.shape[:2])
-        return self.encode_with_patches(
-            patches,
-            (frames, height, width),
-            return_intermediate=return_intermediate,
-            patches_paddings=frame_paddings,
-        )
+            frame_paddings = check_paddings(frame_paddings, video.shape[:2], "frame_paddings")
+
+        def encode(
+            video: mx.array, frame_paddings: mx.array | None
+        ) -> tuple[mx.array, dict[str, mx.array]]:
+            patches = image_to_patch(video.flatten(0, 1), self.patch_size)
+            if frame_paddings is not None:
+                frame_paddings = mx.broadcast_to(frame_paddings.reshape(-1, 1), patches.shape[:2])
+            return self.encode_with_patches(
+                patches,
+                (frames, height, width),
+                return_intermediate=return_intermediate,
+                patches_paddings=frame_paddings,
+            )
+
+        return by_clip(encode, [video, frame_paddings])
 
     def encode_with_patches(
         self,
@@ -397,11 +404,17 @@ class FactorizedVideoCLIP(nn.Module):
             )
             if wants(return_intermediate, "spatiotemporal_features"):
                 outputs["spatiotemporal_features"] = features
-            features = self.contextualize(features)
-            video_embeddings = finish(self.contrastive_vision_pooler(features))
-            if wants(return_intermediate, "frame_embeddings"):
-                frame_embeddings = self.pool_frames(features, inputs.shape[1])
-                outputs["frame_embeddings"] = finish(frame_embeddings)
+
+            def embed(features: mx.array) -> tuple[mx.array, dict[str, mx.array]]:
+                features = self.contextualize(features)
+                video_embeddings = finish(self.contrastive_vision_pooler(features))
+                if not wants(return_intermediate, "frame_embeddings"):
+                    return video_embeddings, {}
+                frame_embeddings = finish(self.pool_frames(features, inputs.shape[1]))
+                return video_embeddings, {"frame_embeddings": frame_embeddings}
+
+            video_embeddings, more = by_clip(embed, [features])
+            outputs |= more
 
         if text_token_ids is not None:
             text_features = self.text_encoder(text_token_ids, text_paddings, cut_padding=True)
