@@ -41,6 +41,7 @@ def product_rate(dtype: str, rounds: int = 7) -> float:
 
 def measure(name: str, dtype: str, batch: int, rounds: int, rate: float) -> dict[str, Any]:
     """What a forward pass takes."""
+    mx.clear_cache()  # Of the model before.
     model, inputs = model_of(name, dtype), inputs_of(name, batch)
     weights = sum(array.nbytes for _, array in tree_flatten(model.parameters()))
     arrays = {key: mx.array(array) for key, array in inputs.items()}
