@@ -297,7 +297,24 @@ def test_gradients_in_blocks(converted: Callable[[str], Path]) -> None:
         )
 
 
-def test_a_batch_clip_by_clip(device: str) -> None:
+def test_what_is_constant_in_a_gradient_keeps_its_shape(device: str) -> None:
+    x = {shape: mx.array(RANDOM.randn(*shape).astype(np.float32)) for shape in [(16, 9), (36, 4)]}
+    functions = [backend.gelu, backend.backend().capped_exp(50.0)]
+
+    def traced(scale: mx.array) -> mx.array:
+        return sum(function(scale * each).sum() for function in functions for each in x.values())
+
+    def apart(scale: mx.array) -> mx.array:
+        for function in functions:
+            for shape, each in x.items():
+                assert function(each).shape == shape
+        return scale * scale
+
+    mx.eval(mx.grad(traced)(mx.array(1.0)))
+    assert mx.grad(apart)(mx.array(1.0)).item() == 2
+
+
+def test_a_batch_clip_by_clip(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     def function(x: mx.array, nothing: None) -> tuple[mx.array, dict[str, mx.array]]:
@@ -306,6 +323,10 @@ def test_a_batch_clip_by_clip(device: str) -> None:
         return x * 2, {"sum": x.sum(axis=1)}
 
     x = mx.array(RANDOM.randn(5, 3).astype(np.float32))
+    backend.by_clip(function, [x, None])
+    assert seen == [5]  # Small clips stay together.
+    seen.clear()
+    monkeypatch.setattr(backend, "LEAST_WORK", 0)
     doubled, rest = backend.by_clip(function, [x, None])
     assert seen == ([1] * 5 if device == "cpu" else [5])
     np.testing.assert_array_equal(np.array(doubled), np.array(x * 2))

@@ -25,7 +25,7 @@ CPU_BLOCK, GPU_BLOCK = 6.4, 128.0
 # Bytes that MLX may keep on the CPU, where its own limit is 32 MB.
 CPU_CACHE = 256 * 2**20
 
-# Rows that make fewer elements than this together are not worth cutting up.
+# Rows that make fewer elements than this are not worth cutting up, nor a batch of clips that small.
 LEAST_WORK = 2**18
 
 FLOAT32_BYTES = 4
@@ -133,7 +133,8 @@ def by_clip(function: Callable[..., Any], arrays: Sequence[Rows]) -> Any:
     What it returns, arrays (B, ...) in whatever order, is put together again.
     """
     count = len(arrays[0])
-    if count == 1 or is_plain() or not backend().clip_by_clip:
+    is_small = arrays[0].size < count * LEAST_WORK
+    if count == 1 or is_small or is_plain() or not backend().clip_by_clip:
         return function(*arrays)
     results: list[Any] = []
     for clip in range(count):
@@ -162,7 +163,7 @@ def _gpu() -> Backend:
 
 @functools.cache
 def _gpu_capped_exp(cap: float) -> Function:
-    return mx.compile(lambda x: mx.exp(cap * mx.tanh(x / cap)), shapeless=True)
+    return mx.compile(lambda x: mx.exp(cap * mx.tanh(x / cap)))
 
 
 # The CPU.
@@ -207,6 +208,9 @@ TANH = (
 # 2**x is the sum of (x ln 2)**n / n!, for |x| of a half at most.
 POWERS_OF_TWO = tuple(math.log(2) ** n / math.factorial(n) for n in range(7))
 
+# e**x is the sum of x**n / n!, for x of -1.2 to 0.
+POWERS_OF_E = tuple(1 / math.factorial(n) for n in range(10))
+
 # Added and taken away again, it leaves the nearest integer of a float32.
 ROUNDING = 1.5 * 2**23
 
@@ -232,7 +236,7 @@ def odd_rational(
     return x * polynomial(above, square) / polynomial(below, square)
 
 
-@functools.partial(mx.compile, shapeless=True)
+@mx.compile
 def _fused_gelu(inputs: mx.array) -> mx.array:
     x = inputs.astype(mx.float32)
     share = 0.5 + 0.5 * odd_rational(ERF, x * 2**-0.5)
@@ -246,14 +250,25 @@ def _cpu_gelu(inputs: mx.array) -> mx.array:
 
 @_cpu_gelu.vjp
 def _cpu_gelu_vjp(inputs: mx.array, cotangent: mx.array, _: mx.array) -> mx.array:
-    return mx.vjp(nn.gelu, [inputs], [cotangent])[1][0]
+    return _fused_gelu_slope(inputs, cotangent)
+
+
+@mx.compile
+def _fused_gelu_slope(inputs: mx.array, cotangent: mx.array) -> mx.array:
+    x = mx.clip(inputs.astype(mx.float32), -6.0, 6.0)  # Beyond, the slope is 0 or 1 to rounding.
+    share = 0.5 + 0.5 * odd_rational(ERF, x * 2**-0.5)
+    bell = polynomial(POWERS_OF_E, x * x * (-0.5 / 16))
+    for _ in range(4):  # To the power of 16.
+        bell = bell * bell
+    slope = share + x * bell * (2 * math.pi) ** -0.5
+    return cotangent * slope.astype(cotangent.dtype)
 
 
 @functools.cache
 def _cpu_capped_exp(cap: float) -> Function:
     """exp(cap * tanh(x / cap)) of float32."""
 
-    @functools.partial(mx.compile, shapeless=True)
+    @mx.compile
     def parts(x: mx.array) -> tuple[mx.array, mx.array]:
         power = odd_rational(TANH, x / cap) * (cap / math.log(2))
         whole = (power + ROUNDING) - ROUNDING
@@ -267,6 +282,10 @@ def _cpu_capped_exp(cap: float) -> Function:
 
     @capped_exp.vjp
     def vjp(x: mx.array, cotangent: mx.array, output: mx.array) -> mx.array:
-        return cotangent * output * (1 - mx.square(mx.tanh(x / cap)))
+        return slope(x, cotangent, output)
+
+    @mx.compile
+    def slope(x: mx.array, cotangent: mx.array, output: mx.array) -> mx.array:
+        return cotangent * output * (1 - mx.square(odd_rational(TANH, x / cap)))
 
     return capped_exp

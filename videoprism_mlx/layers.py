@@ -50,12 +50,14 @@ class Linear(nn.Linear):
 
     def __call__(self, inputs: mx.array) -> mx.array:
         """(..., input_dims) to (..., output_dims)."""
-        width = inputs.shape[-1]
+        if self.parts == 1:
+            return super().__call__(inputs)
+        *shape, width = inputs.shape
         cuts = [width * part // self.parts for part in range(self.parts + 1)]
-        outputs = self.bias
+        rows, outputs = inputs.flatten(0, -2), self.bias  # Columns of a matrix need no copy.
         for start, stop in itertools.pairwise(cuts):
-            outputs = mx.addmm(outputs, inputs[..., start:stop], self.weight[:, start:stop].T)
-        return outputs
+            outputs = mx.addmm(outputs, rows[:, start:stop], self.weight[:, start:stop].T)
+        return mx.unflatten(outputs, 0, shape)
 
     def to_quantized(self, group_size: int | None = None, *args, **kwargs) -> nn.Module:
         # The patch projection is 972 wide: no group size divides it.
@@ -303,7 +305,10 @@ def attention_mask(
 
 
 class StackedTransformer(nn.Module):
-    """Transformer layers one after the other."""
+    """Transformer layers one after the other.
+
+    With `recomputes` the layers' insides are not kept for a gradient, but computed again.
+    """
 
     def __init__(
         self,
@@ -319,6 +324,7 @@ class StackedTransformer(nn.Module):
     ):
         super().__init__()
         self.causal = causal
+        self.recomputes = False
         self.x_layers = [
             Transformer(
                 model_dim, hidden_dim, num_heads, activation, norm_policy, logit_cap, per_dim_scale
@@ -335,7 +341,8 @@ class StackedTransformer(nn.Module):
         def for_rows(inputs: mx.array, paddings: mx.array | None) -> mx.array:
             mask = attention_mask(length, paddings, self.causal)
             for layer in self.x_layers:
-                inputs = layer(inputs, paddings, mask)
+                through = nn.utils.checkpoint(layer) if self.recomputes else layer
+                inputs = through(inputs, paddings, mask)
             return inputs
 
         row_elements = length * self.x_layers[0].row_elements(length)
