@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import videoprism_mlx as vp
-from videoprism_mlx.processor import PROCESSOR_FILE, Processor, processor_for
+from videoprism_mlx.checkpoint import PROCESSOR_FILE
+from videoprism_mlx.processor import Processor, processor_for
 
 TEXTS = ["a red cat runs", "a blue ball falls down"]
 

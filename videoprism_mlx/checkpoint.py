@@ -3,21 +3,31 @@
 import errno
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_flatten
 from safetensors import SafetensorError, safe_open
 
-from videoprism_mlx.atomic import new_directory
+from videoprism_mlx.atomic import new_directory, new_file
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "sentencepiece.model"
+PROCESSOR_FILE = "processor.json"
+LABELS_FILE = "labels.json"
+
+# What a training says of itself beside the model.
+RESULT_FILE = "metrics.json"
+
+# Where a model waits until all of it is written.
+STAGED_FOLDER = ".publishing"
 
 # The types of a model's parameters, as a safetensors file calls them.
 STORED_TYPES = ("F32", "BF16", "F16")
@@ -129,18 +139,63 @@ def write_directory(
     arrays: Mapping[str, mx.array],
     source: Mapping[str, Any] | None = None,
     tokenizer: str | Path | None = None,
+    copied: Iterable[Path] = (),
 ) -> None:
-    """Writes a model directory: whole, or not at all."""
+    """Writes a model directory, `copied` files with it: whole, or not at all."""
     with new_directory(directory) as partial:
         described = dict(config) | ({"source": dict(source)} if source else {})
         text = json.dumps(described, indent=2) + "\n"
         (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
-        try:
-            mx.save_safetensors(str(partial / WEIGHTS_FILE), dict(arrays), {"format": "mlx"})
-        except RuntimeError as error:
-            raise OSError(errno.ENOSPC, f"could not write the weights ({error})") from None
+        write_arrays(partial / WEIGHTS_FILE, arrays, {"format": "mlx"})
         if tokenizer is not None:
             shutil.copyfile(tokenizer, partial / TOKENIZER_FILE)
+        for file in copied:
+            shutil.copyfile(file, partial / file.name)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, mx.array], metadata: Mapping[str, str]) -> None:
+    """Writes a file that is called *.safetensors, the same bytes whatever the order of arrays."""
+    try:
+        mx.save_safetensors(str(path), dict(sorted(arrays.items())), dict(metadata))
+    except RuntimeError as error:
+        raise OSError(errno.ENOSPC, f"could not write the weights ({error})") from None
+
+
+def publish(
+    model: nn.Module,
+    directory: str | Path,
+    files: Mapping[str, str],
+    source: Mapping[str, Any] | None = None,
+    tokenizer: str | Path | None = None,
+) -> None:
+    """Makes `directory`, whatever else it holds, the model directory of `model`.
+
+    `files` are texts by name, to put beside the weights. An earlier model is replaced. Nothing is
+    touched before all is written; then config.json goes first and comes last, for a directory
+    without it is no model.
+    """
+    directory = Path(directory)
+    staged = directory / STAGED_FOLDER
+    shutil.rmtree(staged, ignore_errors=True)  # A killed run may have left it.
+    arrays = dict(tree_flatten(model.parameters()))
+    write_directory(staged, model.config, arrays, source, tokenizer)
+    for name, text in files.items():
+        with new_file(staged / name) as partial:
+            partial.write_text(text, encoding="utf-8")
+    (directory / CONFIG_FILE).unlink(missing_ok=True)
+    for path in sorted(staged.iterdir(), key=lambda path: path.name == CONFIG_FILE):
+        os.replace(path, directory / path.name)
+    staged.rmdir()
+
+
+def checksum(parameters: Any) -> str:
+    """The checksum of a tree of parameters, their names and their types."""
+    digest = hashlib.sha256()
+    for name, array in sorted(tree_flatten(parameters)):
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        bits = array.view(mx.uint16) if array.dtype == mx.bfloat16 else array  # NumPy has none.
+        digest.update(np.ascontiguousarray(bits))
+    return digest.hexdigest()
 
 
 def sha256(path: Path) -> str:

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from videoprism_mlx.checkpoint import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
+from videoprism_mlx.checkpoint import (
+    CONFIG_FILE,
+    LABELS_FILE,
+    PROCESSOR_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+)
 from videoprism_mlx.models import RELEASES, unpublished
 
 TIMEOUT_SECONDS = 30
@@ -59,7 +65,13 @@ def download_model(repository: str, revision: str | None = None) -> Path:
             huggingface_hub.snapshot_download(
                 repo_id=repository,
                 revision=revision,
-                allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE],
+                allow_patterns=[
+                    CONFIG_FILE,
+                    WEIGHTS_FILE,
+                    TOKENIZER_FILE,
+                    PROCESSOR_FILE,
+                    LABELS_FILE,
+                ],
             )
         )
 

@@ -18,6 +18,7 @@ from videoprism_mlx.checkpoint import (
 from videoprism_mlx.encoders import FactorizedEncoder, FactorizedVideoClassifier
 from videoprism_mlx.models import (
     RELEASES,
+    SHIPPED,
     build,
     canonical_name,
     checked_config,
@@ -48,7 +49,7 @@ def load_model(
 def load_with_directory(
     name_or_dir: str | Path, dtype: str | mx.Dtype | None = None, revision: str | None = None
 ) -> tuple[nn.Module, Path]:
-    """As `load_model`, with the directory that the model was read from."""
+    """As `load_model`, with the directory that the model was read from, `model.directory`."""
     directory = model_directory(name_or_dir, revision)
     try:
         model = read_model(directory)
@@ -59,6 +60,8 @@ def load_with_directory(
                 "and it will be converted again"
             ) from None
         raise
+    # Past nn.Module's own __setattr__, as the configuration is kept.
+    object.__setattr__(model, "directory", directory)
     return finished(model, dtype), directory
 
 
@@ -149,6 +152,10 @@ def model_directory(name_or_dir: str | Path, revision: str | None = None) -> Pat
     name = canonical_name(text)
     if name in RELEASES:
         return converted(name, revision)
+    if name in SHIPPED:
+        if revision is not None:
+            raise ValueError(f"{name} comes with the package, and has no revision {revision!r}")
+        return SHIPPED[name]
     path = Path(text).expanduser()
     if text and path.is_dir():
         if revision is not None:

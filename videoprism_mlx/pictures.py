@@ -36,6 +36,9 @@ COLOUR_AXES = np.array([[0.28, 0.34, 0.30], [0.28, 0.10, -0.45], [0.34, -0.22, 0
 # Features are taken so many at a time in double precision, which for a long video saves memory.
 BLOCK = 4096
 
+# Frames (T, H, W, 3) of what was found, a caption, and whether it is right, None if nobody knows.
+Found = tuple[np.ndarray, str, bool | None]
+
 _SMALLEST_VARIANCE = 1e-12  # Of the mean square. Less than that is rounding.
 
 
@@ -184,6 +187,55 @@ def write_feature_video(
     written = int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT)) if size else 0
     if written != count:
         raise OSError(f"{path} came out with {written} of {count} frames: is the disk full?")
+
+
+def draw_search(
+    rows: Sequence[tuple[str, Sequence[Found]]], frames: int = 3, title: str | None = None
+) -> np.ndarray:
+    """An image of queries, each over what was found for it, as strips of so many frames.
+
+    A strip has a caption, after a tick or a cross where it is known to be right or wrong.
+    """
+    width, margin, gap, seam = 1600, 40, 32, 4
+    heading, caption, space = 52, 38, 26
+    if not rows or not all(found for _, found in rows):
+        raise ValueError("there is nothing to draw; expected queries, and something found for each")
+    across = max(len(found) for _, found in rows)
+    strip = (width - 2 * margin - (across - 1) * gap) // across
+    side = (strip - (frames - 1) * seam) // frames
+    top = margin + (64 if title else 0)
+    row = heading + side + caption + space
+    sheet = Image.new("RGB", (width, top + len(rows) * row - space + margin // 2), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    if title:
+        font = ImageFont.load_default(36)
+        pen.text((margin, margin), _fitted(title, font.getlength, width - 2 * margin), INK, font)
+    large, small = ImageFont.load_default(30), ImageFont.load_default(20)
+    for number, (query, found) in enumerate(rows):
+        y = top + number * row
+        pen.text((margin, y), _fitted(query, large.getlength, width - 2 * margin), CURVE, large)
+        for place, (clip, said, is_right) in enumerate(found):
+            x = margin + place * (strip + gap)
+            clip = _images(clip, "frames")
+            for i, which in enumerate(np.linspace(0, len(clip) - 1, frames).round().astype(int)):
+                where = x + i * (side + seam), y + heading
+                sheet.paste(_resized(clip[which], (side, side)), where)
+            middle = y + heading + side + caption // 2
+            indent = 0
+            if is_right is not None:
+                _draw_mark(pen, x, middle, is_right)
+                indent = 30
+            said = _fitted(said, small.getlength, strip - indent)
+            pen.text((x + indent, middle), said, INK, small, anchor="lm")
+    return np.array(sheet)
+
+
+def _draw_mark(pen: ImageDraw.ImageDraw, x: int, y: int, is_right: bool) -> None:
+    """A tick or a cross, 18 pixels wide, from x on and about y."""
+    lines = [[(0, 0), (6, 7), (18, -8)]] if is_right else [[(1, -7), (15, 7)], [(15, -7), (1, 7)]]
+    for line in lines:
+        moved = [(x + dx, y + dy) for dx, dy in line]
+        pen.line(moved, CURVE if is_right else PEAK, 4, joint="curve")
 
 
 def find_peaks(

@@ -15,7 +15,7 @@ import mlx.nn as nn
 import numpy as np
 
 from videoprism_mlx.atomic import new_file
-from videoprism_mlx.checkpoint import TOKENIZER_FILE, CheckpointError
+from videoprism_mlx.checkpoint import PROCESSOR_FILE, TOKENIZER_FILE, CheckpointError
 from videoprism_mlx.encoders import FactorizedVideoCLIP
 from videoprism_mlx.loading import load_with_directory, video_encoder
 from videoprism_mlx.models import C4_EN_VOCABULARY_SIZE
@@ -26,8 +26,6 @@ from videoprism_mlx.tokenizers import (
     tokenize_texts,
 )
 from videoprism_mlx.video import Source, check_fps, check_size, read_video
-
-PROCESSOR_FILE = "processor.json"
 
 # The prompt of the official video-text demo.
 PROMPT = "a video of {}."

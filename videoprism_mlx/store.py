@@ -92,15 +92,9 @@ class FeatureStore:
                 partial.write_text(json.dumps(self.record, indent=2) + "\n", encoding="utf-8")
 
     def _require_alike(self, found: Record, where: Path) -> None:
-        there, now = flat(found), flat(self.record)
-        differences = [
-            f"{key} is {there.get(key)} there and {now.get(key)} now"
-            for key in sorted(there.keys() | now.keys())
-            if key not in INCIDENTAL and there.get(key) != now.get(key)
-        ]
-        if differences:
+        if changed := differences(found, self.record):
             raise ValueError(
-                f"{where} was made in another way, and is not mixed: {'; '.join(differences)}. "
+                f"{where} was made in another way, and is not mixed: {'; '.join(changed)}. "
                 "Name another output, or remove it"
             )
 
@@ -243,6 +237,16 @@ def flat(record: Record, prefix: str = "") -> dict[str, Any]:
         nested = isinstance(value, Mapping)
         result |= flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
     return result
+
+
+def differences(there: Record, now: Record) -> list[str]:
+    """The settings that are not alike, in words."""
+    there, now = flat(there), flat(now)
+    return [
+        f"{key} is {there.get(key)} there and {now.get(key)} now"
+        for key in sorted(there.keys() | now.keys())
+        if key not in INCIDENTAL and there.get(key) != now.get(key)
+    ]
 
 
 @contextmanager

@@ -41,6 +41,7 @@ except ImportError:
     sys.modules |= {"tensorflow": stub, "tensorflow.io": stub.io}
 
 import jax
+import optax
 from flax.traverse_util import unflatten_dict
 from jax import numpy as jnp
 from videoprism import encoders
@@ -379,6 +380,95 @@ def save_gradients(
     np.savez_compressed(output, **saved)
 
 
+# One step of training each of these, from its plain case: what is trained, and on what.
+TRAINED = {
+    "classifier_mild": ("softmax", "sigmoid"),
+    "clip_mild": ("contrastive",),
+}
+TRAINED_TEXT = [[0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 1], [0] * 6, [0, 0, 0, 0, 1, 1]]
+LEARNING_RATE, WEIGHT_DECAY, TEMPERATURE = 1e-3, 0.1, 0.07
+
+
+def training_inputs(kind: str, classes: int) -> dict[str, np.ndarray]:
+    """A batch to train on."""
+    batch = dict(inputs=video(4, 4, 18))
+    labels = np.array([3, 0, classes - 1, 3], np.int32)
+    if kind == "softmax":
+        return batch | dict(targets=labels)
+    if kind == "sigmoid":
+        hot = np.eye(classes, dtype=np.float32)
+        return batch | dict(targets=hot[labels] + np.roll(hot[labels], 2, axis=1))
+    return batch | text(TRAINED_TEXT)
+
+
+def save_training_step(
+    config: Mapping[str, Any], checkpoint: Path, kind: str, output: Path
+) -> None:
+    """Writes the loss, its gradients and the parameters after a step of Adam, by key.
+
+    The classifiers' encoder is frozen; of the video-text model all is trained, with a learned
+    temperature and with weight decay of matrices.
+    """
+    inputs = training_inputs(kind, config.get("num_classes", 0))
+    saved = {f"input/{key}": array for key, array in inputs.items()}
+    for dtype in (np.float64, np.float32):
+        with jax.enable_x64(dtype == np.float64):
+            model = flax_model(config, dtype, scan=True)
+            variables = read_variables(checkpoint, dtype, scan=True)
+            arrays = {key: cast(array, dtype) for key, array in inputs.items()}
+            targets = arrays.pop("targets", None)
+            params = dict(variables["params"])
+            frozen = {"encoder": params.pop("encoder")} if kind != "contrastive" else {}
+            if kind == "contrastive":
+                params["log_scale"] = jnp.asarray(-np.log(TEMPERATURE), dtype)
+
+            def loss(
+                params: Any, model=model, arrays=arrays, targets=targets, frozen=frozen
+            ) -> Any:
+                params = dict(params)
+                scale = params.pop("log_scale", None)
+                first, second, *_ = model.apply({"params": params | frozen}, **arrays)
+                if scale is None:
+                    if kind == "softmax":
+                        return optax.softmax_cross_entropy_with_integer_labels(
+                            first, targets
+                        ).mean()
+                    return optax.sigmoid_binary_cross_entropy(first, targets).mean()
+                logits = jnp.exp(scale) * first @ second.T
+                return (
+                    sum(
+                        optax.softmax_cross_entropy_with_integer_labels(
+                            each, jnp.arange(len(each))
+                        ).mean()
+                        for each in (logits, logits.T)
+                    )
+                    / 2
+                )
+
+            if kind == "contrastive":
+                decayed = jax.tree.map_with_path(is_matrix, params)
+                optimizer = optax.adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY, mask=decayed)
+            else:
+                optimizer = optax.adam(LEARNING_RATE)
+            value, gradients = jax.jit(jax.value_and_grad(loss))(params)
+            updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+            saved[f"{np.dtype(dtype).name}/loss"] = np.asarray(value)
+            if dtype == np.float32:
+                continue
+            after = optax.apply_updates(params, updates)
+            for what, tree in (("gradient", gradients), ("after", after)):
+                for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+                    key = "/".join(("params", *(part.key for part in path)))
+                    saved[f"{what}/{key}"] = np.asarray(leaf, np.float32)
+    np.savez_compressed(output, **saved)
+
+
+def is_matrix(path: Any, leaf: Any) -> bool:
+    """Whether a parameter, whose layers may be stacked, is a matrix in MLX: no bias, no scale."""
+    names = [part.key for part in path]
+    return names[-1] not in ("b", "bias", "scale", "per_dim_scale", "log_scale")
+
+
 def generate(names: list[str]) -> None:
     """Makes the folders of these models again."""
     for name in names:
@@ -394,6 +484,8 @@ def generate(names: list[str]) -> None:
             save_activations(config, checkpoint, inputs, folder / f"{case}.npz", name != "demo")
         if name in DIFFERENTIATED:
             save_gradients(config, checkpoint, CASES[name]["plain"], folder / "gradients.npz")
+        for kind in TRAINED.get(name, ()):
+            save_training_step(config, checkpoint, kind, folder / f"training_{kind}.npz")
         size = sum(file.stat().st_size for file in folder.iterdir())
         print(f"{name}: {len(CASES[name])} cases, {size / 1e6:.2f} MB", flush=True)
 

@@ -121,6 +121,7 @@ def describe(
 ) -> dict[str, Any]:
     """How the features are made: what a run must share with the output it adds to."""
     from videoprism_mlx.checkpoint import WEIGHTS_FILE, own_version, sha256
+    from videoprism_mlx.lora import ADAPTERS_FILE
 
     dtype = str(video_encoder_dtype(model)).removeprefix("mlx.core.")
     if options.window is None:
@@ -134,6 +135,7 @@ def describe(
             "name": options.model,
             "class": type(model).__name__,
             "weights": sha256(directory / WEIGHTS_FILE),
+            "adapters": options.adapters and sha256(options.adapters / ADAPTERS_FILE),
             "dtype": dtype,
         },
         "preprocessing": {**sampling, **processor.sizing(), "partial": options.partial},

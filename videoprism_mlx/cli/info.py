@@ -40,7 +40,14 @@ def describe(name_or_dir: str) -> dict[str, Any]:
 
     from videoprism_mlx import hub
     from videoprism_mlx.checkpoint import WEIGHTS_FILE, read_config, stored_shapes
-    from videoprism_mlx.models import RELEASES, build, canonical_name, checked_config, get_config
+    from videoprism_mlx.models import (
+        RELEASES,
+        SHIPPED,
+        build,
+        canonical_name,
+        checked_config,
+        get_config,
+    )
     from videoprism_mlx.processor import processor_for
 
     name, directory = canonical_name(name_or_dir), Path(name_or_dir).expanduser()
@@ -52,7 +59,9 @@ def describe(name_or_dir: str) -> dict[str, Any]:
     else:
         config, directory = get_config(name_or_dir), None
         source = "no published weights"
-        if name in RELEASES:
+        if name in SHIPPED:
+            directory, source = SHIPPED[name], "comes with the package"
+        elif name in RELEASES:
             source = f"https://huggingface.co/{RELEASES[name].repository}"
             kept = hub.converted_directory(name, None)
             source += f", kept in {kept}" if kept.is_dir() else ", not fetched yet"

@@ -5,7 +5,10 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from videoprism_mlx.training import Recipe
 
 DEFAULT_MODEL = "videoprism_lvt_public_v1_base"
 
@@ -19,6 +22,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         help="a released model's name, a model directory or a Hub id (default: %(default)s)",
     )
     parser.add_argument("--dtype", help="float32, bfloat16 or float16; by default as stored")
+    parser.add_argument(
+        "--adapters", type=Path, metavar="DIR", help="adapters to add to the model's weights"
+    )
 
 
 def add_frames(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +61,86 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
+def add_recipe(
+    parser: argparse.ArgumentParser,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float = 0.0,
+    decay: str = "constant",
+    clip: float | None = None,
+) -> None:
+    """How something is trained, with these for defaults."""
+    group = parser.add_argument_group("training")
+    count = dict(type=int, metavar="N")
+    group.add_argument("--epochs", **count, default=epochs, help="at most (default: %(default)s)")
+    group.add_argument(
+        "--batch-size", **count, default=batch_size, help="examples a step (default: %(default)s)"
+    )
+    group.add_argument(
+        "--learning-rate",
+        type=float,
+        default=learning_rate,
+        metavar="RATE",
+        help="of Adam (default: %(default)s)",
+    )
+    group.add_argument(
+        "--weight-decay",
+        type=float,
+        default=weight_decay,
+        metavar="SHARE",
+        help="of the weights, decoupled (default: %(default)s)",
+    )
+    group.add_argument(
+        "--warmup", **count, default=0, help="steps until the rate is up (default: %(default)s)"
+    )
+    group.add_argument(
+        "--decay",
+        choices=("constant", "cosine"),
+        default=decay,
+        help="of the rate after that (default: %(default)s)",
+    )
+    group.add_argument(
+        "--clip",
+        type=float,
+        default=clip,
+        metavar="NORM",
+        help="the longest a gradient may be (default: %(default)s)",
+    )
+    group.add_argument(
+        "--patience", **count, help="stop after so many epochs that were no better than the best"
+    )
+    group.add_argument(
+        "--seed", **count, default=0, help="the same gives the same result (default: %(default)s)"
+    )
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """What a training keeps, and what it does without."""
+    parser.add_argument(
+        "--save-every",
+        type=int,
+        metavar="N",
+        help="keep the state every N steps as well as after each epoch",
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="where what is made of videos is kept"
+    )
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave out videos that cannot be used"
+    )
+
+
+def recipe(options: argparse.Namespace) -> "Recipe":
+    """The recipe that the options say."""
+    import dataclasses
+
+    from videoprism_mlx.training import Recipe
+
+    names = [field.name for field in dataclasses.fields(Recipe)]
+    return Recipe(**{name: getattr(options, name) for name in names})
+
+
 def given(value: Any, default: Any) -> Any:
     """What an option says, be it 0, or else the default."""
     return default if value is None else value
@@ -64,10 +150,10 @@ def load(options: argparse.Namespace) -> tuple[Any, Any, Path]:
     """The model, its processor with the options' settings, and the directory of both."""
     import dataclasses
 
-    from videoprism_mlx.loading import load_with_directory, video_encoder
+    from videoprism_mlx.loading import video_encoder
     from videoprism_mlx.processor import processor_for
 
-    model, directory = load_with_directory(options.model, options.dtype)
+    model, directory = load_model(options)
     settings = {
         name: getattr(options, name)
         for name in ("num_frames", "size", "resize", "resample", "template")
@@ -78,6 +164,18 @@ def load(options: argparse.Namespace) -> tuple[Any, Any, Path]:
     if processor.size % patch:
         raise ValueError(f"--size is {processor.size}; expected a multiple of {patch}")
     return model, processor, directory
+
+
+def load_model(options: argparse.Namespace) -> tuple[Any, Path]:
+    """The model, its adapters fused, and the directory that it was read from."""
+    from videoprism_mlx.loading import finished, load_with_directory
+    from videoprism_mlx.lora import fuse_adapters, load_adapters
+
+    if options.adapters is None:
+        return load_with_directory(options.model, options.dtype)
+    model, directory = load_with_directory(options.model)  # Rounded once, when it is whole.
+    fuse_adapters(load_adapters(model, options.adapters))
+    return finished(model, options.dtype), directory
 
 
 def require_words(texts: Sequence[str]) -> None:

@@ -33,7 +33,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "classify",
         help="which of some labels a video shows",
         description="Prints the likeliest labels of each video: with a video-text model those "
-        "whose prompt is most alike, with a classifier those of its head.",
+        "whose prompt is most alike, with a classifier those of its head. Where a video may have "
+        "several of a classifier's labels, the probability of each is on its own.",
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="see embed")
     add_texts(parser, "--labels", required=False)
@@ -42,10 +43,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.set_defaults(run=run_classify)
 
 
-def add_texts(parser: argparse.ArgumentParser, option: str, required: bool = True) -> None:
+def add_texts(
+    parser: argparse.ArgumentParser, option: str, required: bool = True, help: str | None = None
+) -> None:
     """Texts on the command line or in a file."""
     group = parser.add_mutually_exclusive_group(required=required)
-    group.add_argument(option, dest="texts", nargs="+", action="extend", metavar="TEXT")
+    group.add_argument(option, dest="texts", nargs="+", action="extend", metavar="TEXT", help=help)
     group.add_argument(
         f"{option}-file", dest="texts_file", type=Path, metavar="FILE", help="a line each"
     )
@@ -69,7 +72,7 @@ def run_similarity(options: argparse.Namespace) -> int:
 
     texts = read_texts(options)
     videos = find_videos(options.video)
-    model, processor = load(options)
+    model, processor, _ = load(options)
     require_text(model)
     code = 0
     for name, cosines, chances in compared(options, model, processor, videos, texts):
@@ -87,6 +90,7 @@ def run_similarity(options: argparse.Namespace) -> int:
 
 
 def run_classify(options: argparse.Namespace) -> int:
+    from videoprism_mlx.classification import load_labels
     from videoprism_mlx.encoders import FactorizedVideoClassifier
     from videoprism_mlx.video import find_videos
 
@@ -95,11 +99,12 @@ def run_classify(options: argparse.Namespace) -> int:
     videos = find_videos(options.paths)
     has_labels = options.texts is not None or options.texts_file is not None
     labels = read_texts(options) if has_labels else None
-    model, processor = load(options)
+    model, processor, directory = load(options)
     if isinstance(model, FactorizedVideoClassifier):
-        results = classified(options, model, processor, videos)
         count = model.config["num_classes"]
-        labels = labels or [f"class {i}" for i in range(count)]
+        own = load_labels(directory, count)
+        results = classified(options, model, processor, videos, own.multi_label)
+        labels = labels or own.names
         if len(labels) != count:
             raise ValueError(f"there are {len(labels)} labels; expected {count}, one a class")
     elif labels is None:
@@ -122,13 +127,13 @@ def run_classify(options: argparse.Namespace) -> int:
     return code
 
 
-def load(options: argparse.Namespace) -> tuple[Any, "Processor"]:
-    """The model and its processor, with the demo's prompt if no other is given."""
+def load(options: argparse.Namespace) -> tuple[Any, "Processor", Path]:
+    """As `shared.load`, with the demo's prompt if no other is given."""
     from videoprism_mlx.processor import PROMPT, check_template
 
     options.template = shared.given(options.template, PROMPT)
     check_template(options.template)
-    return shared.load(options)[:2]
+    return shared.load(options)
 
 
 def read_texts(options: argparse.Namespace) -> list[str]:
@@ -197,17 +202,22 @@ def compared(
 
 
 def classified(
-    options: argparse.Namespace, model: Any, processor: "Processor", videos: Mapping[str, Path]
+    options: argparse.Namespace,
+    model: Any,
+    processor: "Processor",
+    videos: Mapping[str, Path],
+    multi_label: bool,
 ) -> "Iterator[tuple[str, np.ndarray | None]]":
     """Each video's probabilities (classes,) by a classifier's head; None of a skipped one."""
     import mlx.core as mx
     import numpy as np
 
-    from videoprism_mlx.similarity import probabilities
+    from videoprism_mlx.classification import class_probabilities
 
+    temperature = shared.given(options.temperature, 1.0)
     for name, pooled in usable(options, model, processor, videos, "pooled"):
         if pooled is None:
             yield name, None
         else:
-            logits = model.projection(mx.array(pooled)).astype(mx.float32)
-            yield name, probabilities(np.array(logits), shared.given(options.temperature, 1.0))
+            logits = np.array(model.projection(mx.array(pooled)).astype(mx.float32))
+            yield name, class_probabilities(logits, multi_label, temperature)

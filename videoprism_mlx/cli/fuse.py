@@ -1,0 +1,54 @@
+"""`videoprism-mlx fuse`: a model and its adapters to a model directory."""
+
+import argparse
+from pathlib import Path
+
+from videoprism_mlx.cli import shared
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "fuse",
+        help="a model and adapters trained for it to a model directory",
+        description="Adds adapters to the weights of the model that they were trained on, and "
+        "writes a model directory like any other.",
+    )
+    shared.add_model(parser)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the directory to write")
+    shared.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from mlx.utils import tree_flatten
+
+    from videoprism_mlx.atomic import require_new_directory
+    from videoprism_mlx.checkpoint import (
+        LABELS_FILE,
+        PROCESSOR_FILE,
+        TOKENIZER_FILE,
+        WEIGHTS_FILE,
+        sha256,
+        write_directory,
+    )
+    from videoprism_mlx.lora import ADAPTERS_FILE
+
+    if options.adapters is None:
+        raise ValueError("say with --adapters which directory the adapters are in")
+    require_new_directory(options.output)
+    model, directory = shared.load_model(options)
+    source = {
+        "base": options.model,
+        "base_weights": sha256(directory / WEIGHTS_FILE),
+        "adapters": sha256(options.adapters / ADAPTERS_FILE),
+    }
+    beside = [directory / name for name in (TOKENIZER_FILE, PROCESSOR_FILE, LABELS_FILE)]
+    arrays = dict(tree_flatten(model.parameters()))
+    copied = [file for file in beside if file.is_file()]
+    write_directory(options.output, model.config, arrays, source, copied=copied)
+    if options.json:
+        shared.print_json({"output": str(options.output), "model": model.config["model"], **source})
+    else:
+        print(f"{options.output}: {options.model} with the adapters of {options.adapters}")
+    return 0

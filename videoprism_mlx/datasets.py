@@ -1,0 +1,260 @@
+"""Lists of videos with captions or labels, as people keep them.
+
+Paths in a file are taken from the folder that the file is in.
+"""
+
+import csv
+import io
+import json
+import logging
+import os
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from videoprism_mlx.cache import Files
+from videoprism_mlx.video import files_below, is_video_name, natural_order
+
+# What a column or key may be called.
+VIDEO_KEYS = ("video", "file", "files", "path", "video_id")
+CAPTION_KEYS = ("caption", "captions", "text", "sentence")
+LABEL_KEYS = NUMBER_KEY, NAME_KEY = "label_idx", "label"
+
+logger = logging.getLogger(__name__)
+
+
+class Captioned(NamedTuple):
+    """A video and what is said of it, in one or more ways."""
+
+    video: Files
+    captions: tuple[str, ...]
+
+
+def read_captions(path: str | Path) -> list[Captioned]:
+    """Videos with captions from a CSV (columns video, caption) or JSON (a list of such objects).
+
+    Rows of the same video are brought together, in the order of first appearance.
+    """
+    path = Path(path)
+    captions: dict[Files, list[str]] = {}
+    for where, row in rows_of(path):
+        video = files_of(take(row, VIDEO_KEYS, where), path.parent, where)
+        said = take(row, CAPTION_KEYS, where)
+        for caption in said if isinstance(said, list) else [said]:
+            if not isinstance(caption, str) or not caption.strip():
+                raise ValueError(f"{where}: the caption is {caption!r}; expected a text")
+            captions.setdefault(video, []).append(caption.strip())
+    empty = next((video for video, said in captions.items() if not said), None)
+    if empty is not None or not captions:
+        raise ValueError(f"{path} has no captions{f' for {empty}' if empty else ''}")
+    return [Captioned(video, tuple(said)) for video, said in captions.items()]
+
+
+def rows_of(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The rows of a CSV, a JSON list or JSON lines, each with where it is."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8 ({error})") from None
+    if path.suffix.lower() in (".csv", ".tsv"):
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        try:
+            for row in reader:
+                yield f"{path}, line {reader.line_num}", row
+        except csv.Error as error:
+            raise ValueError(f"{path}, after line {reader.line_num}: {error}") from None
+        return
+    try:
+        if path.suffix.lower() == ".jsonl":
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+        else:
+            rows = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is neither JSON ({error}) nor called *.csv") from None
+    if not isinstance(rows, list):
+        raise ValueError(f"{path} holds a {type(rows).__name__}; expected a list of objects")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, entry {number}: {row!r} is no object")
+        yield f"{path}, entry {number}", row
+
+
+def take(row: Mapping[str, Any], keys: Sequence[str], where: str) -> Any:
+    """What a row has under one of `keys`."""
+    for key in keys:
+        if row.get(key) is not None:
+            return row[key]
+    raise ValueError(f"{where}: has {', '.join(map(str, row))}; expected {' or '.join(keys[:2])}")
+
+
+def files_of(value: Any, folder: Path, where: str) -> Files:
+    """The video file, or image files, that a row names."""
+    names = value if isinstance(value, list) else [value]
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ValueError(f"{where}: the video is {value!r}; expected a path or a list of them")
+    paths = tuple(folder / name for name in names)
+    return paths if isinstance(value, list) else paths[0]
+
+
+def warn_of_overlap(training: Sequence[Files], validation: Sequence[Files]) -> None:
+    """Says how many of the videos to validate on are trained on too."""
+
+    def places(videos: Sequence[Files]) -> set[Any]:
+        return {
+            os.path.realpath(one) if isinstance(one, Path) else tuple(map(os.path.realpath, one))
+            for one in videos
+        }
+
+    shared = sorted(map(str, places(training) & places(validation)))
+    if shared:
+        logger.warning(
+            "%d of %d videos to validate on are trained on as well, such as %s: "
+            "what is measured on them says nothing about new ones",
+            len(shared),
+            len(places(validation)),
+            shared[0],
+        )
+
+
+class Labelled(NamedTuple):
+    """Videos, the numbers of the classes of each, and the names of all classes if they have any.
+
+    A video has one class or, with `multi_label`, any number of them.
+    """
+
+    videos: tuple[Files, ...]
+    labels: tuple[tuple[int, ...], ...]
+    multi_label: bool
+    names: tuple[str, ...] | None
+
+
+def read_labels(path: str | Path, names: Sequence[str] | None = None) -> Labelled:
+    """Labelled videos: a list as the official demo has it, or a folder with a folder a class.
+
+    An entry of the list says `file` or `files`, and as `label_idx` a class or a list of those; it
+    may say as `label` what the class is called. Where none has a `label_idx`, the `label` is the
+    class, by number or by name. Folders and names count in the order of the alphabet. `names` of
+    classes, if given, are those that there may be, in their order.
+    """
+    path = Path(path)
+    return labelled_folders(path, names) if path.is_dir() else labelled_rows(path, names)
+
+
+def labelled_rows(path: Path, names: Sequence[str] | None) -> Labelled:
+    """The labelled videos of a JSON list or a CSV."""
+    rows = list(rows_of(path))
+    has_numbers = any(row.get(NUMBER_KEY) is not None for _, row in rows)
+    key, keys = (NUMBER_KEY, [NUMBER_KEY]) if has_numbers else (NAME_KEY, LABEL_KEYS)
+    if names is None and not has_numbers:
+        names = names_among([row.get(NAME_KEY) for _, row in rows])
+    by_name = {} if has_numbers or names is None else {name: n for n, name in enumerate(names)}
+
+    videos, labels, multi_label = [], [], None
+    called: dict[int, set[Any]] = {}
+    for where, row in rows:
+        videos.append(files_of(take(row, VIDEO_KEYS, where), path.parent, where))
+        value = take(row, keys, where)
+        is_list = isinstance(value, list)
+        if multi_label is None:
+            multi_label = is_list
+        elif is_list != multi_label:
+            expected = "a list of classes" if multi_label else "one class"
+            raise ValueError(f"{where}: {key} is {value!r}; expected {expected}, as before it")
+        numbers = []
+        for one in value if is_list else [value]:
+            number = by_name.get(plain_name(one)) if isinstance(one, str) else None
+            numbers.append(class_number(one, names, where, key) if number is None else number)
+        labels.append(tuple(sorted(set(numbers))))
+        if not is_list:
+            called.setdefault(numbers[0], set()).add(str(row.get(NAME_KEY) or ""))
+    if not videos:
+        raise ValueError(f"{path} has no entries; expected videos with labels")
+    if names is None and has_numbers:
+        names = names_of(called)
+    return Labelled(tuple(videos), tuple(labels), bool(multi_label), names and tuple(names))
+
+
+def plain_name(name: str) -> str:
+    """The name of a class, as names are compared."""
+    return unicodedata.normalize("NFC", name.strip())
+
+
+def names_among(values: Sequence[Any]) -> list[str] | None:
+    """The names in a column of labels; None if all of them are numbers."""
+    texts = {
+        plain_name(one)
+        for value in values
+        for one in (value if isinstance(value, list) else [value])
+        if isinstance(one, str) and one.strip()
+    }
+    return None if all(text.isdecimal() for text in texts) else sorted(texts)
+
+
+def class_number(value: Any, names: Sequence[str] | None, where: str, key: str) -> int:
+    """A class that a row names by its number."""
+    if isinstance(value, str) and value.strip().isdecimal():  # As a CSV has it.
+        value = int(value)
+    expected = "whole numbers from 0 on" if names is None else f"0 to {len(names) - 1}"
+    if names is not None and key == NAME_KEY:
+        expected += f" or one of {', '.join(names[:8])}{', …' if len(names) > 8 else ''}"
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if not is_number or value < 0 or (names is not None and value >= len(names)):
+        raise ValueError(f"{where}: {key} is {value!r}; expected {expected}")
+    return value
+
+
+def names_of(called: Mapping[int, set[str]]) -> list[str] | None:
+    """The names of the classes from 0 on, where each has one, and no two the same."""
+    if set(called) != set(range(len(called))) or any(len(each) != 1 for each in called.values()):
+        return None
+    names = [next(iter(called[number])) for number in range(len(called))]
+    return names if names and all(names) and len(set(names)) == len(names) else None
+
+
+def labelled_folders(folder: Path, names: Sequence[str] | None) -> Labelled:
+    """The videos of a folder that has a folder for each class."""
+    found: dict[str, list[Path]] = {}
+    for one in folder.iterdir():
+        if one.is_dir() and not one.name.startswith("."):
+            videos = [video for video in files_below(one) if is_video_name(video)]
+            name = unicodedata.normalize("NFC", one.name)  # Some systems take letters apart.
+            found[name] = sorted(videos, key=lambda video: (video.parent, natural_order(video)))
+    if not any(found.values()):
+        raise ValueError(f"{folder} has no folders with videos; expected one for each class")
+    if loose := sum(is_video_name(one) and one.is_file() for one in folder.iterdir()):
+        logger.warning("%d videos in %s itself have no class, and are left out", loose, folder)
+    numbers = {
+        name: number for number, name in enumerate(sorted(found) if names is None else names)
+    }
+    if unknown := sorted(found.keys() - numbers.keys()):
+        raise ValueError(
+            f"{folder} has a folder {unknown[0]}, which is none of the {len(numbers)} classes: "
+            f"{', '.join(list(numbers)[:8])}{', …' if len(numbers) > 8 else ''}"
+        )
+    pairs = [(video, (numbers[name],)) for name in sorted(found) for video in found[name]]
+    videos, labels = zip(*pairs, strict=True)
+    return Labelled(videos, labels, False, tuple(numbers))
+
+
+def read_names(path: str | Path) -> tuple[str, ...]:
+    """The names of classes from a file, a line each, in the order of their numbers."""
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").rstrip().split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8 ({error})") from None
+    return checked_names([line.strip() for line in lines], path)
+
+
+def checked_names(names: Sequence[str], where: object) -> tuple[str, ...]:
+    """Names of classes, which are not empty and not alike."""
+    numbers: dict[str, int] = {}
+    for number, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"{where}: the name of class {number} is {name!r}; expected a text")
+        first = numbers.setdefault(unicodedata.normalize("NFC", name), number)
+        if first != number:
+            raise ValueError(f"{where}: classes {first} and {number} are both called {name!r}")
+    return tuple(numbers)
