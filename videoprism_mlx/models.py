@@ -5,6 +5,7 @@ import inspect
 import math
 import operator
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -80,6 +81,26 @@ for _size, _backbone in _BACKBONES.items():
         encoder_params=_backbone,
         num_classes=KINETICS_400_CLASSES,
     )
+
+
+# The small model that comes with the package, trained on the clips of world.py.
+DEMO_MODEL = "videoprism_lvt_demo_tiny"
+SHIPPED = {DEMO_MODEL: Path(__file__).parent / "demo_model"}
+CONFIGS[DEMO_MODEL] = dict(
+    model="FactorizedVideoCLIP",
+    patch_size=16,
+    pos_emb_shape=(4, 4, 4),
+    model_dim=96,
+    num_spatial_layers=3,
+    num_temporal_layers=1,
+    num_heads=4,
+    mlp_dim=384,
+    atten_logit_cap=50.0,
+    vocabulary_size=128,
+    enable_causal_atten=True,
+    num_unimodal_layers=2,
+    norm_policy="pre",
+)
 
 
 class Release(NamedTuple):

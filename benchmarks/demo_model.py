@@ -1,0 +1,92 @@
+"""How well the small model that ships finds clips of the drawn world that it never saw.
+
+python -m benchmarks.demo_model [--model DIR] [--seed N] [--save]
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import videoprism_mlx as vp
+from benchmarks.timing import save
+from videoprism_mlx import world
+from videoprism_mlx.evaluation import recalls
+from videoprism_mlx.world import MOTIONS, OPPOSITE, Scene
+
+MODEL = "videoprism_lvt_demo_tiny"
+HELD_OUT, SETS = 200, 25
+
+
+class Searcher:
+    """A model that embeds scenes: as clips, read from files, and as captions."""
+
+    def __init__(self, model: str | Path):
+        self.model, self.processor = vp.load(model, dtype="float32")
+
+    def videos(self, scenes: list[Scene], seed: int, backwards: bool = False) -> np.ndarray:
+        """(V, D)."""
+        with tempfile.TemporaryDirectory() as folder:
+            paths = []
+            for number, scene in enumerate(scenes):
+                frames = world.draw_clip(scene, world.clip_random(seed, number))
+                paths.append(Path(folder) / f"{number}.mp4")
+                world.write_clip(paths[-1], frames[::-1] if backwards else frames)
+            encoded = vp.encode(self.model, self.processor, paths, batch_size=32)
+            return np.stack([each.features["embedding"] for each in encoded])
+
+    def texts(self, scenes: list[Scene], seed: int) -> np.ndarray:
+        """(V, D)."""
+        random = np.random.default_rng([seed, 4])
+        captions = [world.describe(scene, random) for scene in scenes]
+        return vp.embed_texts(self.model, self.processor, captions)
+
+
+def measure(model: str | Path = MODEL, seed: int = 0) -> dict[str, Any]:
+    """The figures, shares of 1."""
+    searcher = Searcher(model)
+    scenes = world.draw_scenes(HELD_OUT, seed, held_out=True, distinct=True)
+    similarity = searcher.videos(scenes, seed) @ searcher.texts(scenes, seed).T
+    found = recalls(similarity, np.arange(len(scenes)))
+
+    sets = world.motion_sets(SETS, seed)
+    flat = [scene for each in sets for scene in each]
+    shape = (len(sets), len(MOTIONS), -1)
+    texts = searcher.texts(flat, seed).reshape(shape)
+    forwards = np.einsum("svd,std->svt", searcher.videos(flat, seed).reshape(shape), texts)
+    backwards = np.einsum(
+        "svd,std->svt", searcher.videos(flat, seed, backwards=True).reshape(shape), texts
+    )
+    best = forwards.argmax(axis=1)  # The video that each text finds, (sets, motions).
+    right = best == np.arange(len(MOTIONS))
+    swapped = {}
+    for motion, other in OPPOSITE.items():
+        here, there = MOTIONS.index(motion), MOTIONS.index(other)
+        leads = forwards[:, here, here] > forwards[:, here, there]
+        follows = backwards[:, here, there] > backwards[:, here, here]
+        swapped[motion] = float((leads & follows).mean())
+    return {
+        **found,
+        "motion/recall@1": float(right.mean()),
+        **{f"motion/{name}": float(right[:, i].mean()) for i, name in enumerate(MOTIONS)},
+        **{f"backwards/{motion}": share for motion, share in swapped.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=MODEL, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save", action="store_true", help="keep the figures")
+    options = parser.parse_args()
+    figures = measure(options.model, options.seed)
+    for name, value in figures.items():
+        print(f"{name:28} {value:.3f}")
+    if options.save:
+        save("demo_model", "python -m benchmarks.demo_model", {"seed": options.seed, **figures})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Trains the small model that ships, from nothing: `python examples/train_demo_model.py OUTPUT`.
+
+It draws clips with captions, learns a tokenizer from the captions, and trains a model that starts
+with random weights with `train_retrieval`. The same seed gives the same model on the same machine.
+Stopped, it goes on from where it was when it is started again.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import videoprism_mlx as vp  # Before mlx, which it gives OpenBLAS on Linux.
+
+import mlx.core as mx  # isort: skip
+import numpy as np  # isort: skip
+import sentencepiece  # isort: skip
+from videoprism_mlx import world
+from videoprism_mlx.atomic import new_directory
+from videoprism_mlx.models import DEMO_MODEL
+
+CLIPS, VALIDATION_CLIPS = 16_000, 200
+RECIPE = vp.Recipe(
+    epochs=36,
+    batch_size=64,
+    learning_rate=1.5e-3,
+    weight_decay=0.05,
+    warmup=200,
+    decay="cosine",
+    clip=1.0,
+)
+
+
+def draw(folder: Path, seed: int, clips: int) -> tuple[Path, Path]:
+    """The lists of clips to train and to validate on, whose scenes are all of the training kind."""
+    lists = []
+    for name, count, captions, of_seed in (
+        ("train", clips, (1, 3), seed),
+        ("val", VALIDATION_CLIPS, (1, 0), seed + 1),
+    ):
+        if not (folder / name).exists():
+            scenes = world.draw_scenes(count, of_seed, distinct=name == "val")
+            world.write_world(folder / name, scenes, of_seed, *captions)
+        lists.append(folder / name / "captions.csv")
+    return lists[0], lists[1]
+
+
+def waves(count: int) -> np.ndarray:
+    """Smooth functions (count, 3) of a position."""
+    place = (np.arange(count) + 0.5) / count * 2 - 1
+    return np.stack([place, np.cos(np.pi * place), np.sin(np.pi * place)], axis=1)
+
+
+def smooth_filters(size: int, count: int) -> np.ndarray:
+    """The `count` slowest cosine waves (count, size * size) over a patch."""
+    pixels, numbers = np.arange(size)[:, None] + 0.5, np.arange(size)
+    cosines = np.cos(np.pi * pixels * numbers / size)
+    pairs = sorted(((u, v) for u in numbers for v in numbers), key=lambda pair: (sum(pair), pair))
+    filters = [np.outer(cosines[:, u], cosines[:, v]) * (1 + u + v) for u, v in pairs[:count]]
+    return np.stack([each.ravel() / np.abs(cosines).mean() / size**2 for each in filters])
+
+
+def begin_smoothly(model: vp.FactorizedVideoCLIP, seed: int) -> None:
+    """Starts a model from smooth filters and positions, mixed at random.
+
+    From white noise it learns colours at once and motion only after a long time.
+    """
+    random = np.random.default_rng(seed)
+    encoder = model.vision_encoder
+    frames, rows, columns = encoder.pos_emb_shape
+    width = encoder.spatial_ln.weight.size
+
+    def mixed(features: np.ndarray) -> mx.array:
+        mixture = random.standard_normal((features.shape[1], width)) / features.shape[1] ** 0.5
+        return mx.array((features @ mixture).astype(np.float32))
+
+    places = [np.repeat(waves(rows), columns, axis=0), np.tile(waves(columns), (rows, 1))]
+    encoder.spatial_pos_emb.weight = mixed(1.2 * np.concatenate(places, axis=1))
+    encoder.temporal_pos_emb.weight = mixed(1.2 * waves(frames))
+
+    filters = np.kron(smooth_filters(encoder.patch_size, width // 3), np.eye(3))
+    rotation, _ = np.linalg.qr(random.standard_normal((width, width)))
+    weight = (rotation @ filters).astype(np.float32)
+    encoder.patch_projection.linear.weight = mx.array(weight)
+    encoder.patch_projection.linear.bias = mx.array(-0.5 * weight.sum(axis=1))  # Grey is nothing.
+
+
+def untrained(folder: Path, seed: int) -> Path:
+    """A model directory with random weights, and a tokenizer made for the captions."""
+    config = vp.models.get_config(DEMO_MODEL)
+    if not (folder / "start").exists():
+        with new_directory(folder / "tokenizer") as made:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=map(vp.canonicalize_text, world.sentences(8000, seed)),
+                model_prefix=str(made / "spm"),
+                vocab_size=config["vocabulary_size"],
+                hard_vocab_limit=False,
+                normalization_rule_name="identity",
+                pad_id=0,
+                eos_id=1,
+                unk_id=2,
+                bos_id=-1,
+                minloglevel=2,
+            )
+        mx.random.seed(seed)
+        model = vp.get_model(config)
+        begin_smoothly(model, seed)
+        vp.save_model(model, folder / "start", folder / "tokenizer" / "spm.model")
+    return folder / "start"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--clips", type=int, default=CLIPS)
+    options = parser.parse_args()
+    started = time.perf_counter()
+    training, validation = draw(options.output, options.seed, options.clips)
+    tuned = vp.train_retrieval(
+        untrained(options.output, options.seed),
+        training,
+        options.output / "model",
+        validation,
+        recipe=RECIPE,
+        tuning=vp.Tuning(at_once=RECIPE.batch_size),
+        save_every=100,
+        cache=options.output / "frames",
+    )
+    record = {"seed": options.seed, "clips": options.clips, "epochs": len(tuned.history)}
+    record |= {"minutes": round((time.perf_counter() - started) / 60, 1), **tuned.metrics}
+    print(json.dumps(record, indent=2))
+
+
+if __name__ == "__main__":
+    main()
