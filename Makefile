@@ -1,4 +1,4 @@
-# Both targets start from nothing but make and Python 3.10 or newer.
+# All targets start from nothing but make and Python 3.10 or newer.
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/ready
@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 .PHONY: demo test lint slow
 
 demo: $(READY)
-	$(VENV)/bin/python examples/demo.py
+	$(VENV)/bin/videoprism-mlx demo -o demo
 
 test: lint
 	$(VENV)/bin/python -m pytest

@@ -263,6 +263,24 @@ def test_adapters(tune: Tune, searchable: Path, pairs: Path, tmp_path: Path) -> 
     assert again.history == tuned.history
 
 
+def test_adapters_bring_their_preprocessing(
+    tune: Tune, searchable: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned = tune(tuning=Tuning(rank=2), frames=3, recipe=dataclasses.replace(RECIPE, epochs=1))
+    clip, fused = pairs.parent / "0.mp4", tmp_path / "fused"
+    base = ["--model", str(searchable), "--adapters", str(tuned.directory)]
+    assert main(["fuse", *base, "-o", str(fused)]) == 0
+    assert vp.load(fused)[1].num_frames == 3
+    found = []
+    for model in (base, ["--model", str(fused)]):
+        capsys.readouterr()
+        assert main(["embed", str(clip), *model, "-o", "-"]) == 0
+        line = json.loads(capsys.readouterr().out)
+        assert line["record"]["preprocessing"]["frames"] == 3
+        found.append(line["embedding"])
+    np.testing.assert_allclose(*found, atol=1e-6)
+
+
 class Killed(BaseException):
     """What ends a run where it is."""
 

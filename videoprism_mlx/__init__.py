@@ -10,9 +10,12 @@ openblas.preload()  # Before anything imports MLX.
 # Where the public names live. They are imported when first used, so that a script pays for what
 # it needs, and `videoprism-mlx --help` for next to nothing.
 _HOMES = {
-    "checkpoint": ["CheckpointError", "save_model"],
     "backend": ["set_block_size"],
+    "checkpoint": ["CheckpointError", "save_model"],
+    "classification": ["train_classifier"],
+    "datasets": ["read_captions", "read_labels"],
     "encoding": ["encode", "encode_windows"],
+    "evaluation": ["evaluate_classifier", "evaluate_retrieval", "evaluate_zero_shot"],
     "encoders": [
         "FactorizedEncoder",
         "FactorizedVideoCLIP",
@@ -20,10 +23,13 @@ _HOMES = {
         "TextEncoder",
     ],
     "loading": ["load_classifier", "load_model", "load_video_encoder"],
+    "lora": ["add_adapters", "fuse_adapters", "load_adapters", "save_adapters"],
     "models": ["get_model", "has_model"],
     "processor": ["Processor", "load"],
+    "retrieval": ["Tuning", "train_retrieval"],
     "similarity": ["embed_texts", "probabilities"],
     "tokenizers": ["canonicalize_text", "load_text_tokenizer", "tokenize_texts"],
+    "training": ["Recipe"],
     "video": ["VideoError", "find_videos", "read_video"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -190,27 +190,27 @@ def write_feature_video(
 
 
 def draw_search(
-    rows: Sequence[tuple[str, Sequence[Found]]], frames: int = 3, title: str | None = None
+    rows: Sequence[tuple[str, Sequence[Found]]], frames: int = 4, title: str | None = None
 ) -> np.ndarray:
     """An image of queries, each over what was found for it, as strips of so many frames.
 
     A strip has a caption, after a tick or a cross where it is known to be right or wrong.
     """
     width, margin, gap, seam = 1600, 40, 32, 4
-    heading, caption, space = 52, 38, 26
+    heading, caption, space = 60, 46, 24
     if not rows or not all(found for _, found in rows):
         raise ValueError("there is nothing to draw; expected queries, and something found for each")
     across = max(len(found) for _, found in rows)
     strip = (width - 2 * margin - (across - 1) * gap) // across
     side = (strip - (frames - 1) * seam) // frames
-    top = margin + (64 if title else 0)
+    top = margin + (72 if title else 0)
     row = heading + side + caption + space
     sheet = Image.new("RGB", (width, top + len(rows) * row - space + margin // 2), PAPER)
     pen = ImageDraw.Draw(sheet)
     if title:
-        font = ImageFont.load_default(36)
+        font = ImageFont.load_default(42)
         pen.text((margin, margin), _fitted(title, font.getlength, width - 2 * margin), INK, font)
-    large, small = ImageFont.load_default(30), ImageFont.load_default(20)
+    large, small = ImageFont.load_default(34), ImageFont.load_default(25)
     for number, (query, found) in enumerate(rows):
         y = top + number * row
         pen.text((margin, y), _fitted(query, large.getlength, width - 2 * margin), CURVE, large)

@@ -129,19 +129,23 @@ def processor_for(model: nn.Module, directory: Path | None = None) -> Processor:
     """
     encoder = video_encoder(model, "the model")
     frames, rows, _ = encoder.pos_emb_shape
-    settings = dict(num_frames=frames, size=rows * encoder.patch_size)
-    path = directory and directory / PROCESSOR_FILE
-    if path and path.is_file():
-        try:
-            settings |= json.loads(path.read_text(encoding="utf-8"))
-            processor = Processor(**settings)
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} does not describe a processor: {error}") from None
-    else:
-        processor = Processor(**settings)
+    processor = Processor(num_frames=frames, size=rows * encoder.patch_size)
+    if directory:
+        processor = with_settings_of(directory, processor)
     if isinstance(model, FactorizedVideoCLIP):
         if directory and (directory / TOKENIZER_FILE).is_file():
             processor.tokenizer = directory
         elif model.text_encoder.vocabulary_size == C4_EN_VOCABULARY_SIZE:
             processor.tokenizer = "c4_en"
     return processor
+
+
+def with_settings_of(directory: Path, processor: Processor) -> Processor:
+    """A processor with the settings that are kept in a directory, if there are any."""
+    path = directory / PROCESSOR_FILE
+    if not path.is_file():
+        return processor
+    try:
+        return dataclasses.replace(processor, **json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} does not describe a processor: {error}") from None

@@ -256,17 +256,19 @@ def train_retrieval(
     model.update(best["model"])
     metrics = run.best(history)
     draw_curves(run.folder, history, metrics["epoch"])
-    result = json.dumps(metrics, indent=2) + "\n"
+    files = {
+        PROCESSOR_FILE: json.dumps(processor.settings(), indent=2) + "\n",
+        RESULT_FILE: json.dumps(metrics, indent=2) + "\n",
+    }
     if tuning.rank is None:
-        settings = json.dumps(processor.settings(), indent=2) + "\n"
         tokenizer = directory / TOKENIZER_FILE
-        files = {PROCESSOR_FILE: settings, RESULT_FILE: result}
         publish(model, output, files, tokenizer=tokenizer if tokenizer.is_file() else None)
     else:
         (output / ADAPTER_CONFIG_FILE).unlink(missing_ok=True)  # Of this run, finished before.
+        for name, text in files.items():
+            with new_file(output / name, replace=True) as partial:
+                partial.write_text(text, encoding="utf-8")
         save_adapters(model, output, model_name)
-        with new_file(output / RESULT_FILE, replace=True) as partial:
-            partial.write_text(result, encoding="utf-8")
     return Tuned(output, metrics, history, skipped + more)
 
 

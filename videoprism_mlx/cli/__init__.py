@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from videoprism_mlx.cli import convert, embed, info, pictures, text
+from videoprism_mlx.cli import convert, demo, embed, evaluate, fuse, info, pictures, text, train
 
 # What a user's mistake or a broken file raises; anything else is a bug and keeps its traceback.
 MISTAKES = (ValueError, TypeError, OSError, MemoryError)
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("videoprism_mlx").setLevel(logging.INFO)
     parser = argparse.ArgumentParser(prog="videoprism-mlx", description="VideoPrism in MLX.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (embed, text, info, pictures, convert):
+    for module in (demo, embed, text, train, evaluate, info, pictures, fuse, convert):
         module.add(commands)
     options = parser.parse_args(arguments)
     try:

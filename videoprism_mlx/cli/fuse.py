@@ -43,7 +43,9 @@ def run(options: argparse.Namespace) -> int:
         "base_weights": sha256(directory / WEIGHTS_FILE),
         "adapters": sha256(options.adapters / ADAPTERS_FILE),
     }
-    beside = [directory / name for name in (TOKENIZER_FILE, PROCESSOR_FILE, LABELS_FILE)]
+    own = options.adapters / PROCESSOR_FILE
+    processor = own if own.is_file() else directory / PROCESSOR_FILE
+    beside = [directory / TOKENIZER_FILE, processor, directory / LABELS_FILE]
     arrays = dict(tree_flatten(model.parameters()))
     copied = [file for file in beside if file.is_file()]
     write_directory(options.output, model.config, arrays, source, copied=copied)

@@ -151,7 +151,7 @@ def load(options: argparse.Namespace) -> tuple[Any, Any, Path]:
     import dataclasses
 
     from videoprism_mlx.loading import video_encoder
-    from videoprism_mlx.processor import processor_for
+    from videoprism_mlx.processor import processor_for, with_settings_of
 
     model, directory = load_model(options)
     settings = {
@@ -159,7 +159,10 @@ def load(options: argparse.Namespace) -> tuple[Any, Any, Path]:
         for name in ("num_frames", "size", "resize", "resample", "template")
         if getattr(options, name, None) is not None
     }
-    processor = dataclasses.replace(processor_for(model, directory), **settings)
+    processor = processor_for(model, directory)
+    if options.adapters is not None:  # They may have been trained on other clips.
+        processor = with_settings_of(options.adapters, processor)
+    processor = dataclasses.replace(processor, **settings)
     patch = video_encoder(model, "the model").patch_size
     if processor.size % patch:
         raise ValueError(f"--size is {processor.size}; expected a multiple of {patch}")

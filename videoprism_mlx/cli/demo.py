@@ -1,0 +1,115 @@
+"""`videoprism-mlx demo`: a search to look at, without a download."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from videoprism_mlx.cli import shared
+
+if TYPE_CHECKING:
+    from videoprism_mlx.demo import Demo
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "demo",
+        help="see what this does, in seconds: draws clips and finds them by words",
+        description="Draws a folder of clips, encodes them with a tiny model that comes with the "
+        "package, searches them, and writes a page that shows what was found. It uses no network "
+        "and opens nothing.",
+    )
+    parser.add_argument(
+        "--query",
+        action="append",
+        metavar="TEXT",
+        help="ask this instead of the demo's own queries; may be given several times",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("videoprism-demo"),
+        metavar="DIR",
+        help="a new folder, or one of an earlier demo, which is replaced (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--clips", type=int, default=40, metavar="N", help="how many (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="that clips are drawn from (default: %(default)s)"
+    )
+    shared.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from videoprism_mlx.demo import run_demo
+
+    demo = run_demo(options.output, options.query, options.clips, options.seed)
+    if options.json:
+        shared.print_json(as_json(demo))
+    else:
+        print_table(demo)
+    return 0
+
+
+def print_table(demo: "Demo") -> None:
+    """The first clips of each query, what the model makes of motion, and what it took."""
+    from videoprism_mlx.demopage import TOP
+
+    words = {True: "yes", False: "no", None: ""}
+    print("rank  cosine  right  clip        what it shows")
+    for ranking in demo.rankings:
+        print(f"\n{ranking.query.text}")
+        for place, hit in enumerate(ranking.hits[:TOP], 1):
+            name, right = hit.clip.path.name, words[hit.is_right]
+            print(f"{place:4}  {hit.cosine:6.3f}  {right:5}  {name:10}  {hit.clip.shows}")
+    print("\nplayed forwards and backwards, and compared with either sentence")
+    for turn in demo.turns:
+        for text, cosines in ((turn.text, turn.cosines[:, 0]), (turn.opposite, turn.cosines[:, 1])):
+            print(f"      {cosines[0]:6.3f}  {cosines[1]:6.3f}  {turn.clip.path.name:10}  {text}")
+    count, seconds = len(demo.clips), demo.seconds
+    print()
+    if demo.judged:
+        print(
+            f"{'first is right':16}for {demo.first_right} of {len(demo.judged)} queries "
+            f"(by chance: {demo.by_chance:.1f})"
+        )
+    turned = sum(turn.turns for turn in demo.turns)
+    print(f"{'motion is seen':16}in {turned} of {len(demo.turns)} clips played backwards")
+    print(f"{'drawn':16}{count} clips in {seconds['draw']:.1f} s")
+    speed = count / seconds["encode"]
+    print(f"{'encoded':16}in {seconds['encode']:.1f} s, {speed:,.0f} clips a second")
+    print(f"{'searched':16}{1000 * seconds['search'] / len(demo.rankings):.1f} ms a query")
+    print(f"{'page':16}{demo.page}")
+
+
+def as_json(demo: "Demo") -> dict[str, Any]:
+    """All that was found."""
+    return {
+        "page": str(demo.page),
+        "picture": str(demo.picture),
+        "clips": [{"video": str(clip.path), "shows": clip.shows} for clip in demo.clips],
+        "queries": [
+            {
+                "text": ranking.query.text,
+                "results": [
+                    {"video": str(hit.clip.path), "cosine": hit.cosine, "right": hit.is_right}
+                    for hit in ranking.hits
+                ],
+            }
+            for ranking in demo.rankings
+        ],
+        "backwards": [
+            {
+                "video": str(turn.clip.path),
+                "backwards": str(turn.backwards.path),
+                "texts": [turn.text, turn.opposite],
+                "cosines": turn.cosines.tolist(),
+                "turns": turn.turns,
+            }
+            for turn in demo.turns
+        ],
+        "seconds": dict(demo.seconds),
+    }
