@@ -94,7 +94,7 @@ def begin_smoothly(model: vp.FactorizedVideoCLIP, seed: int) -> None:
 def untrained(folder: Path, seed: int) -> Path:
     """A model directory with random weights, and a tokenizer made for the captions."""
     config = vp.models.get_config(DEMO_MODEL)
-    if not (folder / "start").exists():
+    if not (folder / "tokenizer").exists():
         with new_directory(folder / "tokenizer") as made:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=map(vp.canonicalize_text, world.sentences(8000, seed)),
@@ -108,6 +108,7 @@ def untrained(folder: Path, seed: int) -> Path:
                 bos_id=-1,
                 minloglevel=2,
             )
+    if not (folder / "start").exists():
         mx.random.seed(seed)
         model = vp.get_model(config)
         begin_smoothly(model, seed)

@@ -640,7 +640,9 @@ def test_views_show_a_square_of_the_frames(backbone: Path, tmp_path: Path) -> No
 def test_views_follow_the_seed_and_the_name(backbone: Path, clips: Path, tmp_path: Path) -> None:
     features = features_of(backbone, tmp_path)
     video = media.clip("b.mp4")
-    copy = Path(shutil.copy(video, tmp_path / "b.mp4"))
+    elsewhere = tmp_path / "moved" / video.parent.name
+    elsewhere.mkdir(parents=True)
+    copy = Path(shutil.copy(video, elsewhere / "b.mp4"))
     other = Path(shutil.copy(video, tmp_path / "other.mp4"))
     one, same, fewer = (features.read(v, Views(n)) for v, n in ((video, 3), (copy, 3), (copy, 2)))
     np.testing.assert_array_equal(one, same)

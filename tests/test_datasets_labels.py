@@ -74,9 +74,12 @@ def test_lines_and_tables(tmp_path: Path) -> None:
         assert read_labels(tmp_path / name)[:2] == expected
 
 
-def test_given_names_are_all_that_there_may_be(tmp_path: Path) -> None:
+def test_given_names_are_all_that_there_may_be(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = [{"file": "a.mp4", "label": "other", "label_idx": 1}]
     assert read_labels(listed(tmp_path, rows), ["a", "b"]).names == ("a", "b")
+    assert "calls class 1 'other', which is 'b' here" in caplog.text
     with pytest.raises(ValueError, match=r"list.json, entry 1: label_idx is 1; expected 0 to 0"):
         read_labels(listed(tmp_path, rows), ["a"])
 
@@ -87,8 +90,8 @@ def test_given_names_are_all_that_there_may_be(tmp_path: Path) -> None:
         ([], "has no entries"),
         ({"file": "a"}, "holds a dict; expected a list"),
         ([3], "entry 1: 3 is no object"),
-        ([{"label_idx": 0}], "entry 1: has label_idx; expected video or file"),
-        ([{"file": "a"}], "entry 1: has file; expected label_idx"),
+        ([{"label_idx": 0}], "entry 1: has 'label_idx'; expected video or file"),
+        ([{"file": "a"}], "entry 1: has 'file'; expected label_idx"),
         ([{"file": "", "label_idx": 0}], "entry 1: the video is ''"),
         ([{"files": [], "label_idx": 0}], r"the video is \[\]"),
         ([{"file": "a", "label_idx": 0}, {"file": "b", "label_idx": -1}], "entry 2: .*is -1"),
@@ -205,3 +208,64 @@ def test_captions_hold_whatever_characters(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('[{"video": "a.mp4", "caption": 3}]')
     with pytest.raises(ValueError, match="entry 1: the caption is 3; expected a text"):
         read_captions(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "video,caption\na.mp4,a dog, running\n",
+            r"line 2: has 1 more fields .*' running'; put quotes",
+        ),
+        ('video,caption\na.mp4,"a dog\nb.mp4,a cat\n', "after line"),
+        ("video,caption\na.mp4\n", "line 2: has 'video'; expected caption or captions"),
+        ("video;caption\na.mp4;a dog\n", "line 2: has 'video;caption'; expected video or file"),
+        ("video,caption\n", "has no entries"),
+    ],
+)
+def test_captions_are_not_cut_or_swallowed(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_captions(tmp_path / "list.csv")
+
+
+def test_headings_with_spaces(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text('video, caption\nx/../a.mp4,"one, two"\na.mp4,three\n')
+    [pair] = read_captions(tmp_path / "list.csv")
+    assert pair == (tmp_path / "a.mp4", ("one, two", "three"))
+
+
+@pytest.mark.parametrize("captions", [[], [""], None])
+def test_a_video_without_captions_is_not_dropped(captions: Any, tmp_path: Path) -> None:
+    rows = [{"video": "a.mp4", "captions": captions}, {"video": "b.mp4", "captions": ["x"]}]
+    with pytest.raises(ValueError, match="entry 1"):
+        read_captions(listed(tmp_path, rows))
+
+
+def test_names_that_cannot_be_written_down(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not text in UTF-8"):
+        read_labels(listed(tmp_path, [{"file": "a.mp4", "label": "\ud83d cat"}]))
+
+
+def test_a_class_number_that_is_a_mistake(tmp_path: Path) -> None:
+    rows = [{"file": "a.mp4", "label_idx": 10**9}]
+    with pytest.raises(ValueError, match=r"has a class 1000000000; .*--labels"):
+        read_labels(listed(tmp_path, rows))
+
+
+def test_a_video_of_two_classes_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"file": "a.mp4", "label_idx": 0}, {"file": "./a.mp4", "label_idx": 1}]
+    read_labels(listed(tmp_path, rows))
+    assert "1 videos in" in caplog.text and "different classes" in caplog.text
+
+
+def test_two_folders_of_one_name_are_one_class(tmp_path: Path) -> None:
+    for form, name in (("NFC", "1.mp4"), ("NFD", "2.mp4")):
+        folder = tmp_path / unicodedata.normalize(form, "café")
+        folder.mkdir(exist_ok=True)  # Some systems have but one of the two.
+        (folder / name).touch()
+    found = read_labels(tmp_path)
+    assert sorted(video.name for video in found.videos) == ["1.mp4", "2.mp4"]
+    assert found.names == ("café",) and found.labels == ((0,), (0,))

@@ -464,7 +464,7 @@ def test_labels_by_number(tmp_path: Path) -> None:
     assert read_labels(write_csv(tmp_path / "b.csv", *both)).labels == ((1,), (0,))
     mixed = write_csv(tmp_path / "c.csv", ["video", "label"], ["a.mp4", "2010"], ["b.mp4", "run"])
     assert read_labels(mixed).names == ("2010", "run")
-    with pytest.raises(ValueError, match="has video, caption; expected label_idx or label"):
+    with pytest.raises(ValueError, match="has 'video', 'caption'; expected label_idx or label"):
         read_labels(write_csv(tmp_path / "d.csv", ["video", "caption"], ["a.mp4", "run"]))
 
 
@@ -630,7 +630,10 @@ def test_a_classifier_and_a_folder_of_classes(
         (("zero-shot", "--data", "gone.csv"), "gone.csv"),
         (("zero-shot", "--data", "classes.csv", "--template", "a"), "the template is 'a'"),
         (("retrieval", "--data", "captions.csv", "--template", "a"), "the template is 'a'"),
-        (("retrieval", "--data", "classes.csv"), "has video, label; expected caption or captions"),
+        (
+            ("retrieval", "--data", "classes.csv"),
+            "has 'video', 'label'; expected caption or captions",
+        ),
         (("classifier", "--data", "classes.csv"), "a FactorizedVideoCLIP is no classifier"),
         (("retrieval", "--data", "captions.csv", "--frames", "0"), "num_frames is 0"),
     ],

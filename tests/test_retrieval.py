@@ -4,6 +4,10 @@ import csv
 import dataclasses
 import json
 import logging
+import os
+import re
+import resource
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,7 @@ import media
 import mlx.core as mx
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from safetensors.numpy import load_file
 
 import videoprism_mlx as vp
@@ -102,13 +106,23 @@ def test_the_loss_by_hand() -> None:
     assert ours.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_temperature_stops_falling() -> None:
-    videos, texts = (mx.array(RANDOM.randn(3, 4).astype(np.float32)) for _ in range(2))
-    slope = mx.grad(contrastive_loss, argnums=2)
-    least = contrastive_loss(videos, texts, mx.array(np.log(100.0), mx.float32))
-    assert contrastive_loss(videos, texts, mx.array(9.0)).item() == least.item()
-    assert slope(videos, texts, mx.array(9.0)).item() == 0
-    assert slope(videos, texts, mx.array(2.0)).item() != 0
+def test_the_temperature_stops_falling_and_can_rise_again(
+    tune: Tune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients are made up: first towards lower temperatures, then towards higher ones."""
+    steps = 0
+
+    def drawn(model: Any, parameters: Parameters, *arrays: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        zeros = {"model": tree_map(mx.zeros_like, parameters["model"])}
+        return mx.array(1.0), zeros | {"log_scale": mx.array(-1.0 if steps <= 12 else 1.0)}
+
+    monkeypatch.setattr(retrieval, "contrastive_gradients", drawn)
+    recipe = dataclasses.replace(RECIPE, epochs=24, batch_size=5, learning_rate=0.3)
+    temperatures = [measured["temperature"] for measured in tune(recipe=recipe).history]
+    assert min(temperatures) == pytest.approx(0.01) == temperatures[11]
+    assert temperatures[-1] > 0.02
 
 
 def batch(count: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -358,6 +372,54 @@ def test_a_loss_that_is_no_number_stops_the_run(
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
     state = mx.load(str(tmp_path / "out/training/last.safetensors"))
     assert all(mx.isfinite(each.astype(mx.float32)).all() for each in state.values())
+
+
+def test_other_videos_or_words_are_another_configuration(
+    searchable: Path, pairs: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "pairs"
+    shutil.copytree(pairs.parent, own)
+    options = dict(recipe=RECIPE, cache=tmp_path / "cache")
+
+    def tune() -> Tuned:
+        return vp.train_retrieval(searchable, own / "pairs.csv", tmp_path / "out", **options)
+
+    tune()
+    (own / "1.mp4").write_bytes((own / "2.mp4").read_bytes())
+    with pytest.raises(TrainingError, match=r"pairs\.train is \w+ there and \w+ now"):
+        tune()
+
+
+def test_a_batch_of_one_has_nothing_to_learn(tune: Tune) -> None:
+    with pytest.raises(ValueError, match="batch_size is 1; expected 2 or more"):
+        tune(recipe=dataclasses.replace(RECIPE, batch_size=1))
+
+
+def test_a_damaged_frame_is_named(tune: Tune, tmp_path: Path) -> None:
+    tune("first")
+    damaged = next((tmp_path / "cache").rglob("*.npy"))
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    with pytest.raises(ValueError, match=re.escape(str(damaged))):
+        tune("second")
+
+
+def test_few_files_are_open_at_a_time(searchable: Path, pairs: Path, tmp_path: Path) -> None:
+    rows = [("video", "caption")]
+    for number in range(60):
+        shutil.copy(pairs.parent / f"{number % 5}.mp4", tmp_path / f"{number}.mp4")
+        rows.append((f"{number}.mp4", f"number {number}"))
+    listed = write_rows(tmp_path / "many.csv", rows)
+    used = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 40
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    model, processor = vp.load(searchable)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 30, hard))
+        recipe = dataclasses.replace(RECIPE, epochs=1, batch_size=60)
+        cache = tmp_path / "cache"
+        vp.train_retrieval(searchable, listed, tmp_path / "out", recipe=recipe, cache=cache)
+        vp.evaluate_retrieval(model, processor, vp.read_captions(listed), cache=cache)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_bad_videos(

@@ -73,7 +73,8 @@ def fit(
     **options: Any,
 ) -> tuple[Parameters, tuple[dict[str, Any], ...]]:
     run = Run(folder, recipe, record, metric, save_every)
-    return run.fit(start(), len(POINTS), gradients, validate, **options)
+    with run.locked():
+        return run.fit(start(), len(POINTS), gradients, validate, **options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -405,6 +406,15 @@ def test_two_runs_at_once(tmp_path: Path) -> None:
         locked(tmp_path / "run", tmp_path),
         pytest.raises(ValueError, match="another run is writing to"),
     ):
+        fit(tmp_path / "run")
+
+
+def test_a_best_file_of_other_contents_is_not_published(tmp_path: Path) -> None:
+    fit(tmp_path / "run")
+    path = tmp_path / "run" / "best.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-4] + b"\xff" * 4)
+    with pytest.raises(TrainingError, match=r"best.safetensors is damaged .*not what the run"):
         fit(tmp_path / "run")
 
 

@@ -137,4 +137,5 @@ def require_usable(lines: Sequence[str], total: int, skip_bad: bool) -> None:
 def unusable(files: Files, error: Exception) -> str:
     """One line about a video that cannot be used."""
     name, about = str(files if isinstance(files, Path) else files[0]), str(error)
-    return "cannot be used: " + " ".join((about if name in about else f"{name}: {about}").split())
+    line = " ".join((about if name in about else f"{name}: {about}").split())
+    return "cannot be used: " + line.encode("utf-8", "backslashreplace").decode()

@@ -198,6 +198,11 @@ def checksum(parameters: Any) -> str:
     return digest.hexdigest()
 
 
+def digest(value: Any) -> str:
+    """A checksum of what JSON can hold."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
 def sha256(path: Path) -> str:
     """The checksum of a file."""
     digest = hashlib.sha256()

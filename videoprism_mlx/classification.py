@@ -28,6 +28,7 @@ from videoprism_mlx.checkpoint import (
     WEIGHTS_FILE,
     CheckpointError,
     checksum,
+    digest,
     own_version,
     publish,
     read_config,
@@ -63,7 +64,7 @@ from videoprism_mlx.training import (
     as_float32,
     require_output,
 )
-from videoprism_mlx.video import MAX_SIZE, VideoError, open_source
+from videoprism_mlx.video import MAX_SIZE, open_source
 
 # What is trained, as the classifier calls it.
 TRAINED = ("atten_pooler", "projection")
@@ -121,8 +122,8 @@ class Views:
         return dataclasses.asdict(self) if self.count > 1 else None
 
     def random(self, video: Files, number: int) -> np.random.Generator:
-        """What view `number` of a video is drawn from; the name is that of its first file."""
-        name = (video if isinstance(video, Path) else video[0]).name
+        """What view `number` of a video is drawn from: its first file and the folder of that."""
+        name = "/".join((video if isinstance(video, Path) else video[0]).parts[-2:])
         checksum = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
         return np.random.default_rng([self.seed, int.from_bytes(checksum[:8], "big"), number])
 
@@ -207,27 +208,31 @@ def train_classifier(
         left = training._replace(labels=examples.labels, videos=())
         require_variety(left)
         warn_of_unseen(left, meant.names)
+        if held_out is not None:
+            require_labels(held_out.labels, val)
 
-    history = fit_head(classifier, run, examples, held_out, chosen.count)
-    measured = run.best(history)
-    metrics = {
-        **measured,
-        "best_by": metric[0],
-        "epochs": len(history),
-        "videos": {key: one and len(one.paths) for key, one in usable.items()},
-        "classes": class_table(classifier, meant, held_out, recipe.batch_size),
-        "skipped": skipped,
-    }
-    files = {
-        LABELS_FILE: {"labels": meant.names, "multi_label": meant.multi_label},
-        PROCESSOR_FILE: processor.settings(),
-        RESULT_FILE: metrics,
-    }
-    texts = {
-        name: json.dumps(each, indent=2, ensure_ascii=False) + "\n" for name, each in files.items()
-    }
-    publish(classifier, output, texts, source={"trained_from": str(model)})
-    draw_curves(run.folder, history, measured["epoch"])
+    with run.locked():
+        history = fit_head(classifier, run, examples, held_out, chosen.count)
+        measured = run.best(history)
+        metrics = {
+            **measured,
+            "best_by": metric[0],
+            "epochs": len(history),
+            "videos": {key: one and len(one.paths) for key, one in usable.items()},
+            "classes": class_table(classifier, meant, held_out, recipe.batch_size),
+            "skipped": skipped,
+        }
+        files = {
+            LABELS_FILE: {"labels": meant.names, "multi_label": meant.multi_label},
+            PROCESSOR_FILE: processor.settings(),
+            RESULT_FILE: metrics,
+        }
+        texts = {
+            name: json.dumps(each, indent=2, ensure_ascii=False) + "\n"
+            for name, each in files.items()
+        }
+        publish(classifier, output, texts, source={"trained_from": str(model)})
+        draw_curves(run.folder, history, measured["epoch"])
     return TrainedClassifier(output, metrics, history, skipped)
 
 
@@ -290,11 +295,6 @@ def read_data(
     require_variety(training)
     if val is None:
         return training, None
-    if Path(val).is_dir() and training.names is None:
-        raise ValueError(
-            f"the classes of {data} have numbers and those of {val} names; say with labels "
-            "(--labels) which is which"
-        )
     validation = read_labels(val, training.names)
     if validation.multi_label != training.multi_label:
         kinds = {True: "a list of classes", False: "one class"}
@@ -302,10 +302,20 @@ def read_data(
             f"a video has {kinds[training.multi_label]} in {data} and "
             f"{kinds[validation.multi_label]} in {val}; expected the same"
         )
-    if not any(validation.labels):
-        raise ValueError(f"no video of {val} has a label: there is nothing to validate on")
+    if training.names is None and validation.by_name:
+        raise ValueError(
+            f"the classes of {data} have numbers and those of {val} names; say with labels "
+            "(--labels) which is which"
+        )
+    require_labels(validation.labels, val)
     warn_of_overlap(training.videos, validation.videos)
     return training, validation
+
+
+def require_labels(labels: Sequence[Sequence[int]], where: object) -> None:
+    """That there is something to find."""
+    if not any(labels):
+        raise ValueError(f"no video of {where} has a label: there is nothing to validate on")
 
 
 def require_variety(listed: Labelled) -> None:
@@ -362,11 +372,6 @@ def described(listed: Labelled) -> dict[str, Any]:
     return {"videos": len(places), "list": digest([places, listed.labels])}
 
 
-def digest(value: Any) -> str:
-    """A checksum of what JSON can hold."""
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
-
-
 # The model.
 
 
@@ -420,7 +425,8 @@ class Examples:
     def batch(self, rows: np.ndarray, views: np.ndarray) -> tuple[mx.array, mx.array]:
         """A view each of some videos, (B, T * N, D) in float32, and their targets."""
         tokens = [
-            self.cache.load(self.paths[row])[view] for row, view in zip(rows, views, strict=True)
+            np.array(self.cache.load(self.paths[row])[view])  # An open map takes a file handle.
+            for row, view in zip(rows, views, strict=True)
         ]
         return mx.array(np.stack(tokens)).astype(mx.float32), mx.array(self.targets[rows])
 
@@ -480,16 +486,10 @@ class Features:
 
     def read(self, video: Files, views: Views) -> list[np.ndarray]:
         """The views of a video, a clip (T, S, S, 3) each."""
-        clips = [self.processor.read(video, partial=self.partial)]
+        clips = [self.processor.read_exactly(video, partial=self.partial)]
         for number in range(1, views.count):
             random = views.random(video, number)
             clips.append(self.read_at_random(video, views, random))
-        for clip in clips:
-            if len(clip) != self.processor.num_frames:
-                raise VideoError(
-                    f"{video} has {len(clip)} frames at {self.processor.fps} a second; "
-                    f"expected {self.processor.num_frames}"
-                )
         return clips
 
     def read_at_random(self, video: Files, views: Views, random: np.random.Generator) -> np.ndarray:
@@ -498,7 +498,7 @@ class Features:
         larger = min(round(size / random.uniform(views.crop, 1)), MAX_SIZE)
         top, left = random.integers(larger - size + 1, size=2)
         span = self.random_span(video, views.span, random)
-        clip = self.processor.read(video, size=larger, partial=self.partial, **span)
+        clip = self.processor.read_exactly(video, size=larger, partial=self.partial, **span)
         return clip[:, top : top + size, left : left + size]
 
     def random_span(

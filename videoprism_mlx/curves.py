@@ -9,6 +9,9 @@ from videoprism_mlx.atomic import new_file
 from videoprism_mlx.pictures import CURVE, FAINT, INK, PAPER, PEAK
 from videoprism_mlx.training import CURVES_FILE
 
+# Of what is from 0 to 1, these are no shares.
+NOT_SHARES = ("learning_rate", "temperature", "median_rank", "mean_rank")
+
 # Apart for all eyes, in the order of their use: Okabe and Ito's.
 COLOURS = (CURVE, PEAK, "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
@@ -50,7 +53,8 @@ def write_curves(path: Path, history: Sequence[Mapping[str, Any]], best: int | N
     shares = [
         name
         for name, values in curves.items()
-        if name not in (*LOSSES, "learning_rate")
+        if name not in LOSSES
+        and not name.endswith(NOT_SHARES)
         and all(isinstance(value, float) and 0 <= value <= 1 for value in values)
     ]
     panels = [("loss", [name for name in LOSSES if name in curves]), ("metrics", shares)]

@@ -21,6 +21,9 @@ VIDEO_KEYS = ("video", "file", "files", "path", "video_id")
 CAPTION_KEYS = ("caption", "captions", "text", "sentence")
 LABEL_KEYS = NUMBER_KEY, NAME_KEY = "label_idx", "label"
 
+# A number beyond these, and beyond the number of videos, is taken for a mistake.
+MOST_CLASSES = 100_000
+
 logger = logging.getLogger(__name__)
 
 
@@ -41,13 +44,12 @@ def read_captions(path: str | Path) -> list[Captioned]:
     for where, row in rows_of(path):
         video = files_of(take(row, VIDEO_KEYS, where), path.parent, where)
         said = take(row, CAPTION_KEYS, where)
-        for caption in said if isinstance(said, list) else [said]:
+        for caption in said if isinstance(said, list) and said else [said]:
             if not isinstance(caption, str) or not caption.strip():
                 raise ValueError(f"{where}: the caption is {caption!r}; expected a text")
             captions.setdefault(video, []).append(caption.strip())
-    empty = next((video for video, said in captions.items() if not said), None)
-    if empty is not None or not captions:
-        raise ValueError(f"{path} has no captions{f' for {empty}' if empty else ''}")
+    if not captions:
+        raise ValueError(f"{path} has no entries; expected videos with captions")
     return [Captioned(video, tuple(said)) for video, said in captions.items()]
 
 
@@ -59,10 +61,17 @@ def rows_of(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         raise ValueError(f"{path} is not text in UTF-8 ({error})") from None
     if path.suffix.lower() in (".csv", ".tsv"):
         delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         try:
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
             for row in reader:
-                yield f"{path}, line {reader.line_num}", row
+                where = f"{path}, line {reader.line_num}"
+                if None in row:
+                    raise ValueError(
+                        f"{where}: has {len(row[None])} more fields than the heading, such as "
+                        f"{row[None][0]!r}; put quotes around a text with a {delimiter!r} in it"
+                    )
+                yield where, row
         except csv.Error as error:
             raise ValueError(f"{path}, after line {reader.line_num}: {error}") from None
         return
@@ -86,15 +95,16 @@ def take(row: Mapping[str, Any], keys: Sequence[str], where: str) -> Any:
     for key in keys:
         if row.get(key) is not None:
             return row[key]
-    raise ValueError(f"{where}: has {', '.join(map(str, row))}; expected {' or '.join(keys[:2])}")
+    has = ", ".join(repr(key) for key, value in row.items() if value is not None)
+    raise ValueError(f"{where}: has {has or 'nothing'}; expected {' or '.join(keys[:2])}")
 
 
 def files_of(value: Any, folder: Path, where: str) -> Files:
     """The video file, or image files, that a row names."""
     names = value if isinstance(value, list) else [value]
-    if not names or not all(isinstance(name, str) and name.strip() for name in names):
+    if not names or not all(isinstance(n, str) and n.strip() and "\0" not in n for n in names):
         raise ValueError(f"{where}: the video is {value!r}; expected a path or a list of them")
-    paths = tuple(folder / name for name in names)
+    paths = tuple(Path(os.path.normpath(folder / name)) for name in names)
     return paths if isinstance(value, list) else paths[0]
 
 
@@ -128,6 +138,7 @@ class Labelled(NamedTuple):
     labels: tuple[tuple[int, ...], ...]
     multi_label: bool
     names: tuple[str, ...] | None
+    by_name: bool = False  # Whether the list itself says names, not numbers.
 
 
 def read_labels(path: str | Path, names: Sequence[str] | None = None) -> Labelled:
@@ -149,6 +160,7 @@ def labelled_rows(path: Path, names: Sequence[str] | None) -> Labelled:
     key, keys = (NUMBER_KEY, [NUMBER_KEY]) if has_numbers else (NAME_KEY, LABEL_KEYS)
     if names is None and not has_numbers:
         names = names_among([row.get(NAME_KEY) for _, row in rows])
+        names = names and checked_names(names, path)
     by_name = {} if has_numbers or names is None else {name: n for n, name in enumerate(names)}
 
     videos, labels, multi_label = [], [], None
@@ -171,9 +183,51 @@ def labelled_rows(path: Path, names: Sequence[str] | None) -> Labelled:
             called.setdefault(numbers[0], set()).add(str(row.get(NAME_KEY) or ""))
     if not videos:
         raise ValueError(f"{path} has no entries; expected videos with labels")
-    if names is None and has_numbers:
-        names = names_of(called)
-    return Labelled(tuple(videos), tuple(labels), bool(multi_label), names and tuple(names))
+    if has_numbers:
+        names = names_of(called) if names is None else names
+        warn_of_other_names(called, names, path)
+    highest = max((number for each in labels for number in each), default=0)
+    if names is None and highest > max(MOST_CLASSES, len(videos)):
+        raise ValueError(
+            f"{path} has a class {highest}; if there are that many, say with labels (--labels) "
+            "what they are called"
+        )
+    warn_of_contradictions(videos, labels, path)
+    kept = names and tuple(names)
+    return Labelled(tuple(videos), tuple(labels), bool(multi_label), kept, bool(by_name))
+
+
+def warn_of_other_names(
+    called: Mapping[int, set[str]], names: Sequence[str] | None, path: Path
+) -> None:
+    """Says where a list calls a class something else than it is called."""
+    for number, texts in sorted(called.items()):
+        if names and (others := {plain_name(text) for text in texts if text} - {names[number]}):
+            logger.warning(
+                "%s calls class %d %r, which is %r here: its number counts",
+                path,
+                number,
+                min(others),
+                names[number],
+            )
+            return
+
+
+def warn_of_contradictions(
+    videos: Sequence[Files], labels: Sequence[tuple[int, ...]], path: Path
+) -> None:
+    """Says how many videos are listed more than once, as of different classes."""
+    known: dict[Files, set[tuple[int, ...]]] = {}
+    for video, numbers in zip(videos, labels, strict=True):
+        known.setdefault(video, set()).add(numbers)
+    double = [video for video, each in known.items() if len(each) > 1]
+    if double:
+        logger.warning(
+            "%d videos in %s are listed as of different classes, such as %s",
+            len(double),
+            path,
+            double[0],
+        )
 
 
 def plain_name(name: str) -> str:
@@ -220,7 +274,8 @@ def labelled_folders(folder: Path, names: Sequence[str] | None) -> Labelled:
         if one.is_dir() and not one.name.startswith("."):
             videos = [video for video in files_below(one) if is_video_name(video)]
             name = unicodedata.normalize("NFC", one.name)  # Some systems take letters apart.
-            found[name] = sorted(videos, key=lambda video: (video.parent, natural_order(video)))
+            videos.sort(key=lambda video: (video.parent, natural_order(video)))
+            found.setdefault(name, []).extend(videos)
     if not any(found.values()):
         raise ValueError(f"{folder} has no folders with videos; expected one for each class")
     if loose := sum(is_video_name(one) and one.is_file() for one in folder.iterdir()):
@@ -235,7 +290,7 @@ def labelled_folders(folder: Path, names: Sequence[str] | None) -> Labelled:
         )
     pairs = [(video, (numbers[name],)) for name in sorted(found) for video in found[name]]
     videos, labels = zip(*pairs, strict=True)
-    return Labelled(videos, labels, False, tuple(numbers))
+    return Labelled(videos, labels, False, checked_names(tuple(numbers), folder), True)
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:
@@ -248,12 +303,21 @@ def read_names(path: str | Path) -> tuple[str, ...]:
     return checked_names([line.strip() for line in lines], path)
 
 
+def is_text(name: str) -> bool:
+    """Whether a name can be written down: that of a file may not."""
+    return name == name.encode("utf-8", "replace").decode()
+
+
 def checked_names(names: Sequence[str], where: object) -> tuple[str, ...]:
     """Names of classes, which are not empty and not alike."""
     numbers: dict[str, int] = {}
     for number, name in enumerate(names):
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"{where}: the name of class {number} is {name!r}; expected a text")
+        if not is_text(name):
+            raise ValueError(
+                f"{where}: the name of class {number} is {name!r}, which is not text in UTF-8"
+            )
         first = numbers.setdefault(unicodedata.normalize("NFC", name), number)
         if first != number:
             raise ValueError(f"{where}: classes {first} and {number} are both called {name!r}")

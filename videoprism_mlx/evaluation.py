@@ -211,7 +211,7 @@ def video_vectors(
     paths, skipped = fill(kept, videos, read, embed, "videos")
     require_usable(skipped, len(videos), skip_bad)
     numbers = [number for number, path in enumerate(paths) if path is not None]
-    rows = np.stack([kept.load(paths[number]) for number in numbers])
+    rows = np.stack([np.array(kept.load(paths[number])) for number in numbers])
     return Vectors(rows, np.array(numbers), skipped)
 
 

@@ -25,7 +25,7 @@ from videoprism_mlx.tokenizers import (
     load_text_tokenizer,
     tokenize_texts,
 )
-from videoprism_mlx.video import Source, check_fps, check_size, read_video
+from videoprism_mlx.video import Source, VideoError, check_fps, check_size, read_video
 
 # The prompt of the official video-text demo.
 PROMPT = "a video of {}."
@@ -81,6 +81,15 @@ class Processor:
         """A video as a clip (T, S, S, 3); `options` go to `read_video`."""
         settings = dict(num_frames=self.num_frames, fps=self.fps, **self.sizing())
         return read_video(video, **settings | options)
+
+    def read_exactly(self, video: Source, **options: Any) -> np.ndarray:
+        """As `read`, a clip of `num_frames` or a VideoError: at a rate, a short video has fewer."""
+        clip = self.read(video, **options)
+        if len(clip) != self.num_frames:
+            raise VideoError(
+                f"{video} has {len(clip)} frames at {self.fps} a second; expected {self.num_frames}"
+            )
+        return clip
 
     def sizing(self) -> dict[str, Any]:
         """How a frame is brought to size."""

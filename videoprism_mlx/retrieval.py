@@ -24,6 +24,7 @@ from videoprism_mlx.checkpoint import (
     RESULT_FILE,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
+    digest,
     own_version,
     publish,
     sha256,
@@ -111,8 +112,7 @@ def contrastive_loss(videos: mx.array, texts: mx.array, log_scale: mx.array) -> 
 
     The cross-entropy of finding the text among all by the video, and the video by the text.
     """
-    scale = mx.exp(mx.minimum(log_scale, -math.log(LEAST_TEMPERATURE)))
-    logits = scale * (videos @ texts.T)
+    logits = mx.exp(log_scale) * (videos @ texts.T)
     right = mx.arange(len(logits))
     by_video = nn.losses.cross_entropy(logits, right, reduction="mean")
     by_text = nn.losses.cross_entropy(logits.T, right, reduction="mean")
@@ -122,7 +122,7 @@ def contrastive_loss(videos: mx.array, texts: mx.array, log_scale: mx.array) -> 
 def contrastive_gradients(
     model: FactorizedVideoCLIP,
     parameters: Parameters,
-    clips: np.ndarray,
+    clips: "np.ndarray | ClipsOf",
     ids: np.ndarray,
     paddings: np.ndarray,
     at_once: int,
@@ -145,7 +145,7 @@ def contrastive_gradients(
         embeddings = embed(parameters["model"], slice(None))
         return contrastive_loss(*embeddings, parameters["log_scale"])
 
-    parts = [slice(first, first + at_once) for first in range(0, len(clips), at_once)]
+    parts = [slice(first, first + at_once) for first in range(0, len(ids), at_once)]
     try:
         if len(parts) == 1:
             return mx.value_and_grad(direct)(parameters)
@@ -193,6 +193,11 @@ def train_retrieval(
     """
     output = Path(output)
     require_output(output, OUTPUT_FILES)
+    if recipe.batch_size < 2:
+        raise ValueError(
+            f"batch_size is {recipe.batch_size}; expected 2 or more: the caption of a video is "
+            "found among those of its batch"
+        )
     training = read_captions(data)
     validation = [] if val is None else read_captions(val)
     warn_of_overlap([pair.video for pair in training], [pair.video for pair in validation])
@@ -204,12 +209,28 @@ def train_retrieval(
         processor = dataclasses.replace(processor, num_frames=frames)
 
     preprocessing = {"frames": processor.num_frames, "fps": processor.fps, **processor.sizing()}
+    run = Run(
+        output / RUN_FOLDER,
+        recipe,
+        {
+            "version": own_version(),
+            "task": "retrieval",
+            "model": {"name": model_name, "weights": sha256(directory / WEIGHTS_FILE)},
+            "data": {"train": sha256(Path(data)), "val": val and sha256(Path(val))},
+            "preprocessing": preprocessing | {"template": processor.template},
+            "tuning": dataclasses.asdict(tuning) | {"towers": list(tuning.towers)},
+        },
+        metric=["mean/recall@1", "-loss"] if validation else "-loss",
+        save_every=save_every,
+    )
+    run.require_alike()
     root = hub.cache_directory() / "frames" if cache is None else Path(cache)
     frame_cache = ArrayCache(root, {"kind": "frames", "preprocessing": preprocessing})
     pairs, skipped = Pairs.of(training, frame_cache, processor, "frames", skip_bad)
     held, more = Pairs.of(validation, frame_cache, processor, "frames to validate on", skip_bad)
     if len(pairs) < 2:
         raise ValueError(f"{data} has {len(pairs)} video to train on; expected 2 or more")
+    run.record = {**run.record, "pairs": {"train": pairs.digest(), "val": held.digest()}}
 
     prepare(model, tuning, recipe.seed)
     parameters: Parameters = {
@@ -224,51 +245,41 @@ def train_retrieval(
         parameters: Parameters, rows: np.ndarray, random: np.random.Generator
     ) -> tuple[mx.array, Parameters]:
         texts = pairs.chosen_texts(rows, random)
-        return contrastive_gradients(
-            model, parameters, pairs.clips(rows), *texts, tuning.at_once, dtype
-        )
+        clips = ClipsOf(pairs, rows)
+        return contrastive_gradients(model, parameters, clips, *texts, tuning.at_once, dtype)
+
+    def bounded(parameters: Parameters) -> Parameters:
+        log_scale = mx.minimum(parameters["log_scale"], -math.log(LEAST_TEMPERATURE))
+        return {**parameters, "log_scale": log_scale}
 
     def validate(parameters: Parameters) -> dict[str, float]:
-        scale = parameters["log_scale"].item()
-        temperature = {"temperature": max(math.exp(-scale), LEAST_TEMPERATURE)}
+        temperature = {"temperature": math.exp(-parameters["log_scale"].item())}
         if not len(held):
             return temperature
         model.update(tree_map(lambda array: array.astype(dtype), parameters["model"]))
         return {**retrieval_metrics(model, processor, held, tuning.at_once), **temperature}
 
-    run = Run(
-        output / RUN_FOLDER,
-        recipe,
-        {
-            "version": own_version(),
-            "task": "retrieval",
-            "model": {"name": model_name, "weights": sha256(directory / WEIGHTS_FILE)},
-            "data": {"train": sha256(Path(data)), "val": val and sha256(Path(val))},
-            "preprocessing": preprocessing | {"template": processor.template},
-            "tuning": dataclasses.asdict(tuning) | {"towers": list(tuning.towers)},
-            "used": [len(pairs), len(held)],
-        },
-        metric=["mean/recall@1", "-loss"] if len(held) else "-loss",
-        save_every=save_every,
-    )
-    best, history = run.fit(parameters, len(pairs), gradients, validate, whole_batches=True)
-    model.update(frozen)
-    model.update(best["model"])
-    metrics = run.best(history)
-    draw_curves(run.folder, history, metrics["epoch"])
-    files = {
-        PROCESSOR_FILE: json.dumps(processor.settings(), indent=2) + "\n",
-        RESULT_FILE: json.dumps(metrics, indent=2) + "\n",
-    }
-    if tuning.rank is None:
-        tokenizer = directory / TOKENIZER_FILE
-        publish(model, output, files, tokenizer=tokenizer if tokenizer.is_file() else None)
-    else:
-        (output / ADAPTER_CONFIG_FILE).unlink(missing_ok=True)  # Of this run, finished before.
-        for name, text in files.items():
-            with new_file(output / name, replace=True) as partial:
-                partial.write_text(text, encoding="utf-8")
-        save_adapters(model, output, model_name)
+    with run.locked():
+        best, history = run.fit(
+            parameters, len(pairs), gradients, validate, whole_batches=True, bounded=bounded
+        )
+        model.update(frozen)
+        model.update(best["model"])
+        metrics = run.best(history)
+        draw_curves(run.folder, history, metrics["epoch"])
+        files = {
+            PROCESSOR_FILE: json.dumps(processor.settings(), indent=2) + "\n",
+            RESULT_FILE: json.dumps(metrics, indent=2) + "\n",
+        }
+        if tuning.rank is None:
+            tokenizer = directory / TOKENIZER_FILE
+            publish(model, output, files, tokenizer=tokenizer if tokenizer.is_file() else None)
+        else:
+            (output / ADAPTER_CONFIG_FILE).unlink(missing_ok=True)  # Of this run, finished before.
+            for name, text in files.items():
+                with new_file(output / name, replace=True) as partial:
+                    partial.write_text(text, encoding="utf-8")
+            save_adapters(model, output, model_name)
     return Tuned(output, metrics, history, skipped + more)
 
 
@@ -289,7 +300,14 @@ def prepare(model: FactorizedVideoCLIP, tuning: Tuning, seed: int) -> None:
 class Pairs:
     """Videos, whose frames are kept on disk, and their captions as ids."""
 
-    def __init__(self, frames: list[Path], captions: list[tuple[str, ...]], processor: Processor):
+    def __init__(
+        self,
+        cache: ArrayCache,
+        frames: list[Path],
+        captions: list[tuple[str, ...]],
+        processor: Processor,
+    ):
+        self.cache = cache
         self.frames = frames
         self.captions = captions
         self._firsts = np.cumsum([0, *map(len, captions)])
@@ -311,17 +329,17 @@ class Pairs:
         """Those of a list whose videos can be used, and a line about each that cannot."""
 
         def read(files: Any) -> np.ndarray:
-            clip = processor.read(files if isinstance(files, Path) else list(files))
+            clip = processor.read_exactly(files if isinstance(files, Path) else list(files))
             return np.clip(np.round(clip * 255), 0, 255).astype(np.uint8)
 
         paths, lines = fill(cache, [pair.video for pair in pairs], read, what=what)
         require_usable(lines, len(pairs), skip_bad)
         usable = [(p, each.captions) for p, each in zip(paths, pairs, strict=True) if p]
-        return cls([p for p, _ in usable], [said for _, said in usable], processor), lines
+        return cls(cache, [p for p, _ in usable], [said for _, said in usable], processor), lines
 
     def clips(self, rows: Sequence[int]) -> np.ndarray:
         """(B, T, S, S, 3), 0-255."""
-        return np.stack([np.load(self.frames[row], mmap_mode="r") for row in rows])
+        return np.stack([np.array(self.cache.load(self.frames[row])) for row in rows])
 
     def chosen_texts(
         self, rows: np.ndarray, random: np.random.Generator
@@ -330,9 +348,25 @@ class Pairs:
         chosen = [random.integers(self._firsts[row], self._firsts[row + 1]) for row in rows]
         return self.ids[chosen], self.paddings[chosen]
 
+    def digest(self) -> str:
+        """What tells other videos, other versions of them, and other ids of captions apart."""
+        ids = None if self.ids is None else self.ids.tolist()
+        return digest([[path.name for path in self.frames], list(map(len, self.captions)), ids])
+
     def video_of_text(self) -> np.ndarray:
         """The number of each caption's video."""
         return np.repeat(np.arange(len(self)), [len(said) for said in self.captions])
+
+
+class ClipsOf:
+    """The clips of some of the pairs, read for a slice of them at a time."""
+
+    def __init__(self, pairs: Pairs, rows: np.ndarray):
+        self.pairs, self.rows = pairs, rows
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        """(B, T, S, S, 3), 0-255."""
+        return self.pairs.clips(self.rows[part])
 
 
 def retrieval_metrics(

@@ -11,7 +11,8 @@ import math
 import operator
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from videoprism_mlx.atomic import explained_if_full, new_file
-from videoprism_mlx.checkpoint import CONFIG_FILE, write_arrays
+from videoprism_mlx.checkpoint import CONFIG_FILE, checksum, write_arrays
 from videoprism_mlx.store import LOCK_FILE, differences, locked
 
 RUN_FOLDER = "training"
@@ -55,7 +56,7 @@ class Recipe:
     """
 
     epochs: int = 50
-    batch_size: int = 32
+    batch_size: int = 4
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
     warmup: int = 0
@@ -105,6 +106,7 @@ class Progress(NamedTuple):
     step: int = 0  # Steps of the next one that are done.
     loss: float = 0.0  # The sum of their losses.
     history: tuple[dict[str, Any], ...] = ()  # What was measured, a mapping an epoch.
+    checksum: str = ""  # Of the parameters of the best epoch.
 
     def best(self, metrics: Sequence[str]) -> int | None:
         """The epoch, from 0, that was best first; None before any."""
@@ -143,59 +145,72 @@ class Run:
         gradients: Gradients,
         validate: Validate,
         whole_batches: bool = False,
+        bounded: Callable[[Parameters], Parameters] = lambda parameters: parameters,
     ) -> tuple[Parameters, tuple[dict[str, Any], ...]]:
         """Trains on `count` examples. The parameters of the best epoch, and what was measured.
 
-        `whole_batches` leaves out the last examples of an epoch where they make no batch.
+        `whole_batches` leaves out the last examples of an epoch where they make no batch. `bounded`
+        brings parameters back to where they may be, after each step. Hold the run's lock meanwhile.
         """
         recipe = self.recipe
         batch_size = min(recipe.batch_size, count)
         steps = count // batch_size if whole_batches else math.ceil(count / batch_size)
         optimizer = recipe.optimizer(steps * recipe.epochs)
+        optimizer.init(parameters)
+        progress = Progress()
+        if (self.folder / LAST_FILE).exists():
+            restored = self._restored(parameters, optimizer.state)
+            parameters, optimizer.state, progress = restored
+            if progress.history:
+                self._best_parameters(parameters)  # If it is damaged, that is better told now.
+        while not self._is_finished(progress):
+            order = np.random.default_rng([recipe.seed, progress.epoch, 0]).permutation(count)
+            bar = tqdm(
+                total=steps,
+                initial=progress.step,
+                desc=f"epoch {progress.epoch + 1}/{recipe.epochs}",
+                unit="step",
+                disable=None,
+                leave=False,
+            )
+            with bar:
+                for step in range(progress.step, steps):
+                    rows = order[step * batch_size : (step + 1) * batch_size]
+                    random = np.random.default_rng([recipe.seed, progress.epoch, 1, step])
+                    loss, change = gradients(parameters, rows, random)
+                    if recipe.clip is not None:
+                        change, _ = optim.clip_grad_norm(change, recipe.clip)
+                    value = self._finite(loss, change, progress, step)
+                    parameters = bounded(optimizer.apply_gradients(change, parameters))
+                    mx.eval(parameters, optimizer.state)
+                    progress = progress._replace(step=step + 1, loss=progress.loss + value)
+                    bar.set_postfix_str(f"loss {value:.4f}", refresh=False)
+                    bar.update()
+                    if self.save_every and (step + 1) % self.save_every == 0:
+                        self._keep(parameters, optimizer, progress)
+            measured = {
+                "epoch": progress.epoch + 1,
+                "loss": progress.loss / steps,
+                "learning_rate": float(optimizer.learning_rate),
+                **validate(parameters),
+            }
+            history = (*progress.history, measured)
+            progress = Progress(progress.epoch + 1, history=history, checksum=progress.checksum)
+            if self._best(progress) == progress.epoch - 1:
+                self._write(BEST_FILE, dict(tree_flatten(parameters)), {})
+                progress = progress._replace(checksum=checksum(parameters))
+            self._keep(parameters, optimizer, progress)
+            report(measured)
+        best = self._best_parameters(parameters)
+        if checksum(best) != progress.checksum:
+            raise self._damaged(self.folder / BEST_FILE, "it is not what the run has written")
+        return best, progress.history
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other runs from the folder, and from what comes of this one."""
         with locked(self.folder, self.folder.parent):
-            optimizer.init(parameters)
-            progress = Progress()
-            if (self.folder / LAST_FILE).exists():
-                restored = self._restored(parameters, optimizer.state)
-                parameters, optimizer.state, progress = restored
-            while not self._is_finished(progress):
-                order = np.random.default_rng([recipe.seed, progress.epoch, 0]).permutation(count)
-                bar = tqdm(
-                    total=steps,
-                    initial=progress.step,
-                    desc=f"epoch {progress.epoch + 1}/{recipe.epochs}",
-                    unit="step",
-                    disable=None,
-                    leave=False,
-                )
-                with bar:
-                    for step in range(progress.step, steps):
-                        rows = order[step * batch_size : (step + 1) * batch_size]
-                        random = np.random.default_rng([recipe.seed, progress.epoch, 1, step])
-                        loss, change = gradients(parameters, rows, random)
-                        if recipe.clip is not None:
-                            change, _ = optim.clip_grad_norm(change, recipe.clip)
-                        value = self._finite(loss, change, progress, step)
-                        parameters = optimizer.apply_gradients(change, parameters)
-                        mx.eval(parameters, optimizer.state)
-                        progress = progress._replace(step=step + 1, loss=progress.loss + value)
-                        bar.set_postfix_str(f"loss {value:.4f}", refresh=False)
-                        bar.update()
-                        if self.save_every and (step + 1) % self.save_every == 0:
-                            self._keep(parameters, optimizer, progress)
-                measured = {
-                    "epoch": progress.epoch + 1,
-                    "loss": progress.loss / steps,
-                    "learning_rate": float(optimizer.learning_rate),
-                    **validate(parameters),
-                }
-                progress = Progress(progress.epoch + 1, history=(*progress.history, measured))
-                if self._best(progress) == progress.epoch - 1:
-                    self._write(BEST_FILE, dict(tree_flatten(parameters)), {})
-                self._keep(parameters, optimizer, progress)
-                report(measured)
-            best, _ = self._read(BEST_FILE)
-            return tree_map_with_path(lambda key, _: best[key], parameters), progress.history
+            yield
 
     def best(self, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """What was measured at the best epoch."""
@@ -206,6 +221,14 @@ class Run:
         if (self.folder / LAST_FILE).exists():
             there, now = self._described()["record"], self._record()
             self._refuse({key: there[key] for key in now if key in there}, now)
+
+    def _best_parameters(self, parameters: Parameters) -> Parameters:
+        """Those of the best epoch, in the order of `parameters`."""
+        arrays, _ = self._read(BEST_FILE)
+        shapes = {key: array.shape for key, array in tree_flatten(parameters)}
+        if {key: array.shape for key, array in arrays.items()} != shapes:
+            raise self._damaged(self.folder / BEST_FILE, "it holds other parameters")
+        return tree_map_with_path(lambda key, _: arrays[key], parameters)
 
     def _best(self, progress: Progress) -> int | None:
         return progress.best(self._metrics)
@@ -277,7 +300,7 @@ class Run:
         except (KeyError, TypeError, ValueError) as error:
             raise self._damaged(self.folder / LAST_FILE, error) from None
 
-    def _damaged(self, path: Path, error: Exception) -> TrainingError:
+    def _damaged(self, path: Path, error: object) -> TrainingError:
         return TrainingError(f"{path} is damaged ({error}); remove {self.folder} to begin again")
 
     def _refuse(self, there: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -141,7 +141,7 @@ def read_texts(options: argparse.Namespace) -> list[str]:
     texts = options.texts
     if options.texts_file is not None:
         try:
-            lines = options.texts_file.read_text(encoding="utf-8").splitlines()
+            lines = options.texts_file.read_text(encoding="utf-8-sig").split("\n")
         except UnicodeDecodeError as error:
             raise ValueError(f"{options.texts_file} is not text in UTF-8 ({error})") from None
         texts = [line.strip() for line in lines if line.strip()]

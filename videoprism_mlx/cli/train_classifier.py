@@ -66,7 +66,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         metavar="SHARE",
         help="of the frames that a changed version is taken from at least (default: 0.75)",
     )
-    shared.add_recipe(parser, epochs=50, batch_size=32, learning_rate=1e-4)
+    shared.add_recipe(parser, epochs=50, batch_size=4, learning_rate=1e-4)
     shared.add_json(parser)
     parser.set_defaults(run=run)
 
