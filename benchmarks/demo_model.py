@@ -19,6 +19,22 @@ from videoprism_mlx.world import MOTIONS, OPPOSITE, Scene
 MODEL = "videoprism_lvt_demo_tiny"
 HELD_OUT, SETS = 200, 25
 
+# What a thing is asked for by, when one attribute is all that is said.
+ATTRIBUTES = {
+    "motion": MOTIONS,
+    "colour": tuple(world.COLOURS),
+    "background": world.BACKGROUNDS,
+    "size": tuple(world.SIZES),
+    "texture": world.TEXTURES,
+    "shape": world.SHAPES,
+}
+PHRASES = {
+    "motion": "a thing {}".format,
+    "background": "a thing {}".format,
+    "shape": "a {}".format,
+    **dict.fromkeys(("colour", "size", "texture"), "a {} thing".format),
+}
+
 
 class Searcher:
     """A model that embeds scenes: as clips, read from files, and as captions."""
@@ -67,11 +83,22 @@ def measure(model: str | Path = MODEL, seed: int = 0) -> dict[str, Any]:
         leads = forwards[:, here, here] > forwards[:, here, there]
         follows = backwards[:, here, there] > backwards[:, here, here]
         swapped[motion] = float((leads & follows).mean())
+    alone = world.draw_scenes(HELD_OUT, seed, held_out=True, two=0.0)
+    videos = searcher.videos(alone, seed + 1)
+    told = {}
+    for name, words in ATTRIBUTES.items():
+        shown = [getattr(scene, name, None) or getattr(scene.things[0], name) for scene in alone]
+        said = [world.WORDS.get(word, (word,))[0] or "plain" for word in words]
+        texts = vp.embed_texts(searcher.model, searcher.processor, list(map(PHRASES[name], said)))
+        named = (videos @ texts.T).argmax(axis=1)
+        right_words = [words[best] == word for best, word in zip(named, shown, strict=True)]
+        told[f"by one word/{name}"] = float(np.mean(right_words))
     return {
         **found,
         "motion/recall@1": float(right.mean()),
         **{f"motion/{name}": float(right[:, i].mean()) for i, name in enumerate(MOTIONS)},
         **{f"backwards/{motion}": share for motion, share in swapped.items()},
+        **told,
     }
 
 
