@@ -29,26 +29,41 @@ CAPTIONS = 4  # Of each clip, the first of which says all there is to say.
 FIRST = vp.Recipe(
     epochs=2, batch_size=64, learning_rate=1.5e-3, weight_decay=0.05, warmup=100, clip=1
 )
+# Shapes are the hardest: they are learned last, from captions that name little else.
 THEN = dataclasses.replace(FIRST, epochs=30, decay="cosine")
+LAST = dataclasses.replace(THEN, epochs=14, learning_rate=1e-3)
 
 
-def draw(folder: Path, seed: int, clips: int) -> tuple[Path, Path, Path]:
-    """Lists of clips: with complete captions, with all captions, and to validate on.
+def draw(folder: Path, seed: int, clips: int) -> dict[str, Path]:
+    """Lists of clips: with complete captions, all, those about shapes; and to validate on.
 
     The scenes are all of the training kind.
     """
-    if not (folder / "train").exists():
-        scenes = world.draw_scenes(clips, seed)
-        world.write_world(folder / "train", scenes, seed, captions=1, partial=CAPTIONS - 1)
-    if not (folder / "val").exists():
-        scenes = world.draw_scenes(VALIDATION_CLIPS, seed + 1, distinct=True)
-        world.write_world(folder / "val", scenes, seed + 1)
-    whole, complete = folder / "train" / "captions.csv", folder / "train" / "complete.csv"
-    with open(whole, newline="", encoding="utf-8") as file:
+    scenes = world.draw_scenes(clips, seed)
+    train, val = folder / "train", folder / "val"
+    if not train.exists():
+        world.write_world(train, scenes, seed, captions=1, partial=CAPTIONS - 1)
+    if not val.exists():
+        held = world.draw_scenes(VALIDATION_CLIPS, seed + 1, distinct=True)
+        world.write_world(val, held, seed + 1)
+    with open(train / "captions.csv", newline="", encoding="utf-8") as file:
         heading, *rows = csv.reader(file)
-    with open(complete, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([heading, *rows[::CAPTIONS]])
-    return complete, whole, folder / "val" / "captions.csv"
+    complete, partial = rows[::CAPTIONS], rows[1::CAPTIONS]
+    about_shapes = []
+    random = np.random.default_rng([seed, 6])
+    for (name, _), scene in zip(complete, scenes, strict=True):
+        for motions in (False, True):
+            about_shapes.append((name, world.name_shapes(scene, random, motions)))
+    lists = {"complete": complete, "shapes": [*complete, *partial, *about_shapes]}
+    for name, listed in lists.items():
+        with open(train / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([heading, *listed])
+    return {
+        "complete": train / "complete.csv",
+        "all": train / "captions.csv",
+        "shapes": train / "shapes.csv",
+        "val": val / "captions.csv",
+    }
 
 
 def waves(count: int) -> np.ndarray:
@@ -123,14 +138,15 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=CLIPS)
     options = parser.parse_args()
     started = time.perf_counter()
-    complete, whole, validation = draw(options.output, options.seed, options.clips)
+    lists = draw(options.output, options.seed, options.clips)
     model = untrained(options.output, options.seed)
-    for name, data, recipe in (("first", complete, FIRST), ("model", whole, THEN)):
+    stages = (("first", "complete", FIRST), ("then", "all", THEN), ("model", "shapes", LAST))
+    for name, data, recipe in stages:
         tuned = vp.train_retrieval(
             model,
-            data,
+            lists[data],
             options.output / name,
-            validation,
+            lists["val"],
             recipe=dataclasses.replace(recipe, seed=options.seed),
             tuning=vp.Tuning(at_once=recipe.batch_size),
             save_every=100,

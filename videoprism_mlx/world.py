@@ -196,6 +196,19 @@ def describe(scene: Scene, random: np.random.Generator, detail: float = 1.0) -> 
     return f"{say('a video of')} {said}".strip()
 
 
+def name_shapes(scene: Scene, random: np.random.Generator, motions: bool) -> str:
+    """A caption that says the shapes, and what they do if asked for, and nothing else."""
+
+    def say(word: str) -> str:
+        return str(random.choice(WORDS.get(word, (word,))))
+
+    phrases = [
+        f"a {say(thing.shape)}{' ' + say(thing.motion) if motions else ''}"
+        for thing in scene.things
+    ]
+    return " and ".join(phrases[i] for i in random.permutation(len(phrases)))
+
+
 # Pictures.
 
 
