@@ -1,5 +1,9 @@
 """The examples run, on what they or the tests draw, and print what a user would act on."""
 
+import csv
+import dataclasses
+import importlib
+import json
 import re
 import shutil
 import subprocess
@@ -13,6 +17,7 @@ import pytest
 from PIL import Image
 
 import videoprism_mlx as vp
+from videoprism_mlx.models import DEMO_MODEL
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -36,7 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_is_short() -> None:
     for path in EXAMPLES.glob("*.py"):
-        assert path.name == "demo.py" or len(path.read_text().splitlines()) < 60, path
+        is_long = path.name in ("demo.py", "train_demo_model.py")
+        assert is_long or len(path.read_text().splitlines()) < 60, path
 
 
 def test_demo() -> None:
@@ -103,3 +109,26 @@ def test_feature_maps(folder: Path, tmp_path: Path, converted: Callable[[str], P
     output = tmp_path / "maps.png"
     run("feature_maps.py", folder / "b.mp4", "-o", output, "--model", converted("encoder_mild"))
     assert min(Image.open(output).size) > 200
+
+
+def test_train_demo_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    script = importlib.import_module("train_demo_model")
+    monkeypatch.setattr(script, "VALIDATION_CLIPS", 4)
+    for name in ("FIRST", "THEN", "LAST"):
+        recipe = dataclasses.replace(getattr(script, name), epochs=1, batch_size=4)
+        monkeypatch.setattr(script, name, recipe)
+    monkeypatch.setattr(sys, "argv", ["train", str(tmp_path / "out"), "--clips", "8"])
+    results = []
+    for _ in range(2):  # The second time all is there.
+        script.main()
+        results.append(json.loads(capsys.readouterr().out))
+        results[-1].pop("minutes")
+    assert results[0] == results[1] and results[0]["clips"] == 8
+    with open(tmp_path / "out/train/shapes.csv", newline="", encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 4 * 8
+    model, processor = vp.load(tmp_path / "out/shipped")
+    assert model.config == vp.load(DEMO_MODEL)[0].config
+    assert np.isfinite(vp.embed_texts(model, processor, ["a red star"])).all()

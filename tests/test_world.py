@@ -157,6 +157,20 @@ def test_less_detail_says_less() -> None:
         assert not {*said.split()} & {*world.WORDS["small"], *world.WORDS["large"]}
 
 
+def test_captions_of_shapes_say_nothing_else() -> None:
+    random = np.random.default_rng(0)
+    for scene in world.draw_scenes(50, 8):
+        said = world.name_shapes(scene, random, motions=False)
+        moving = world.name_shapes(scene, random, motions=True)
+        assert said.count(" and a ") == moving.count(" and a ") == len(scene.things) - 1
+        for thing in scene.things:
+            ways = world.WORDS.get(thing.shape, (thing.shape,))
+            assert any(f"a {way}" in said for way in ways)
+            assert any(f"a {way} " in moving for way in ways)
+            assert any(way in moving for way in world.WORDS[thing.motion])
+            assert thing.colour not in said + moving
+
+
 def test_files(tmp_path: Path) -> None:
     scenes = world.draw_scenes(6, 2)
     listed = world.write_world(tmp_path / "one", scenes, 2, captions=1, partial=2)
