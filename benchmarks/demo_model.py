@@ -83,16 +83,11 @@ def measure(model: str | Path = MODEL, seed: int = 0) -> dict[str, Any]:
         leads = forwards[:, here, here] > forwards[:, here, there]
         follows = backwards[:, here, there] > backwards[:, here, here]
         swapped[motion] = float((leads & follows).mean())
-    alone = world.draw_scenes(HELD_OUT, seed, held_out=True, two=0.0)
-    videos = searcher.videos(alone, seed + 1)
-    told = {}
-    for name, words in ATTRIBUTES.items():
-        shown = [getattr(scene, name, None) or getattr(scene.things[0], name) for scene in alone]
-        said = [world.WORDS.get(word, (word,))[0] or "plain" for word in words]
-        texts = vp.embed_texts(searcher.model, searcher.processor, list(map(PHRASES[name], said)))
-        named = (videos @ texts.T).argmax(axis=1)
-        right_words = [words[best] == word for best, word in zip(named, shown, strict=True)]
-        told[f"by one word/{name}"] = float(np.mean(right_words))
+    told = {
+        f"{kind}, by one word/{name}": share
+        for kind, held_out in (("held out", True), ("as trained", False))
+        for name, share in told_by_one_word(searcher, seed, held_out).items()
+    }
     return {
         **found,
         "motion/recall@1": float(right.mean()),
@@ -100,6 +95,22 @@ def measure(model: str | Path = MODEL, seed: int = 0) -> dict[str, Any]:
         **{f"backwards/{motion}": share for motion, share in swapped.items()},
         **told,
     }
+
+
+def told_by_one_word(searcher: Searcher, seed: int, held_out: bool) -> dict[str, float]:
+    """The share of clips of one thing whose attribute is the likeliest, for each attribute."""
+    scenes = world.draw_scenes(HELD_OUT, seed + 1, held_out, two=0.0)
+    videos = searcher.videos(scenes, seed + 1)
+    shares = {}
+    for name, words in ATTRIBUTES.items():
+        shown = [getattr(scene, name, None) or getattr(scene.things[0], name) for scene in scenes]
+        said = [world.WORDS.get(word, (word,))[0] or "plain" for word in words]
+        texts = vp.embed_texts(searcher.model, searcher.processor, list(map(PHRASES[name], said)))
+        best = (videos @ texts.T).argmax(axis=1)
+        shares[name] = float(
+            np.mean([words[i] == word for i, word in zip(best, shown, strict=True)])
+        )
+    return shares
 
 
 def main() -> None:
@@ -110,7 +121,7 @@ def main() -> None:
     options = parser.parse_args()
     figures = measure(options.model, options.seed)
     for name, value in figures.items():
-        print(f"{name:28} {value:.3f}")
+        print(f"{name:36} {value:.3f}")
     if options.save:
         save("demo_model", "python -m benchmarks.demo_model", {"seed": options.seed, **figures})
 
