@@ -442,6 +442,20 @@ def test_bad_videos(
         tune("few", data=too_few, skip_bad=True)
 
 
+def test_bad_videos_of_both_lists_are_named_before_it_stops(
+    tune: Tune, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [("video", "caption"), (str(pairs.parent / "0.mp4"), "the 0"), ("gone.mp4", "a cat")]
+    training = write_rows(tmp_path / "train.csv", [*rows, (str(pairs.parent / "1.mp4"), "the 1")])
+    validation = write_rows(tmp_path / "val.csv", [rows[0], ("lost.mp4", "a dog")])
+    with pytest.raises(ValueError, match="2 of 4 videos cannot be used"):
+        tune(data=training, val=validation)
+    said = capsys.readouterr().err
+    assert "gone.mp4" in said and "lost.mp4" in said
+    with pytest.raises(ValueError, match=r"none of the 1 videos of .*val.csv can be used"):
+        tune(data=training, val=validation, skip_bad=True)
+
+
 @pytest.mark.parametrize("caption", ["", "   "])
 def test_an_empty_caption(caption: str, tune: Tune, tmp_path: Path) -> None:
     listed = write_rows(tmp_path / "list.csv", [("video", "caption"), ("a.mp4", caption)])

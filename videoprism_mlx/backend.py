@@ -236,6 +236,7 @@ def odd_rational(
     return x * polynomial(above, square) / polynomial(below, square)
 
 
+# For each shape: with `shapeless`, what is constant under a gradient keeps an earlier shape.
 @mx.compile
 def _fused_gelu(inputs: mx.array) -> mx.array:
     x = inputs.astype(mx.float32)

@@ -226,8 +226,12 @@ def train_retrieval(
     run.require_alike()
     root = hub.cache_directory() / "frames" if cache is None else Path(cache)
     frame_cache = ArrayCache(root, {"kind": "frames", "preprocessing": preprocessing})
-    pairs, skipped = Pairs.of(training, frame_cache, processor, "frames", skip_bad)
-    held, more = Pairs.of(validation, frame_cache, processor, "frames to validate on", skip_bad)
+    pairs, skipped = Pairs.of(training, frame_cache, processor, "frames")
+    held, more = Pairs.of(validation, frame_cache, processor, "frames to validate on")
+    skipped += more
+    require_usable(skipped, len(training) + len(validation), skip_bad)
+    if validation and not len(held):
+        raise ValueError(f"none of the {len(validation)} videos of {val} can be used")
     if len(pairs) < 2:
         raise ValueError(f"{data} has {len(pairs)} video to train on; expected 2 or more")
     run.record = {**run.record, "pairs": {"train": pairs.digest(), "val": held.digest()}}
@@ -280,7 +284,7 @@ def train_retrieval(
                 with new_file(output / name, replace=True) as partial:
                     partial.write_text(text, encoding="utf-8")
             save_adapters(model, output, model_name)
-    return Tuned(output, metrics, history, skipped + more)
+    return Tuned(output, metrics, history, skipped)
 
 
 def prepare(model: FactorizedVideoCLIP, tuning: Tuning, seed: int) -> None:
@@ -324,7 +328,6 @@ class Pairs:
         cache: ArrayCache,
         processor: Processor,
         what: str,
-        skip_bad: bool,
     ) -> "tuple[Pairs, list[str]]":
         """Those of a list whose videos can be used, and a line about each that cannot."""
 
@@ -333,7 +336,6 @@ class Pairs:
             return np.clip(np.round(clip * 255), 0, 255).astype(np.uint8)
 
         paths, lines = fill(cache, [pair.video for pair in pairs], read, what=what)
-        require_usable(lines, len(pairs), skip_bad)
         usable = [(p, each.captions) for p, each in zip(paths, pairs, strict=True) if p]
         return cls(cache, [p for p, _ in usable], [said for _, said in usable], processor), lines
 
