@@ -9,6 +9,7 @@ Shapes: T frames, S size of a frame.
 import csv
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -161,11 +162,15 @@ def motion_sets(count: int, seed: int) -> list[list[Scene]]:
 # Captions.
 
 
+def one_way(random: np.random.Generator, word: str) -> str:
+    """An attribute in one of the ways to say it."""
+    return str(random.choice(WORDS.get(word, (word,))))
+
+
 def describe(scene: Scene, random: np.random.Generator, detail: float = 1.0) -> str:
     """A caption that says so much: from 1, all there is, down to 0, little more than motion."""
 
-    def say(word: str) -> str:
-        return str(random.choice(WORDS.get(word, (word,))))
+    say = partial(one_way, random)
 
     def leaves_out(share: float) -> bool:
         return random.random() < share * (1 - detail)
@@ -198,10 +203,7 @@ def describe(scene: Scene, random: np.random.Generator, detail: float = 1.0) -> 
 
 def name_shapes(scene: Scene, random: np.random.Generator, motions: bool) -> str:
     """A caption that says the shapes, and what they do if asked for, and nothing else."""
-
-    def say(word: str) -> str:
-        return str(random.choice(WORDS.get(word, (word,))))
-
+    say = partial(one_way, random)
     phrases = [
         f"a {say(thing.shape)}{' ' + say(thing.motion) if motions else ''}"
         for thing in scene.things

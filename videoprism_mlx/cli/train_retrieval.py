@@ -67,26 +67,30 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(options: argparse.Namespace) -> int:
     from videoprism_mlx.retrieval import Tuning, train_retrieval
 
-    tuned = train_retrieval(
-        options.model,
-        options.data,
-        options.output,
-        options.val,
-        recipe=shared.recipe(options),
-        tuning=Tuning(
-            tuple(options.towers),
-            options.rank,
-            options.alpha,
-            options.layers,
-            options.at_once,
-            options.dtype,
-            options.recompute,
-        ),
-        frames=options.num_frames,
-        save_every=options.save_every,
-        skip_bad=options.skip_bad,
-        cache=options.cache,
-    )
+    try:
+        tuned = train_retrieval(
+            options.model,
+            options.data,
+            options.output,
+            options.val,
+            recipe=shared.recipe(options),
+            tuning=Tuning(
+                tuple(options.towers),
+                options.rank,
+                options.alpha,
+                options.layers,
+                options.at_once,
+                options.dtype,
+                options.recompute,
+            ),
+            frames=options.num_frames,
+            save_every=options.save_every,
+            skip_bad=options.skip_bad,
+            cache=options.cache,
+        )
+    except KeyboardInterrupt:
+        print("what is done is kept; the same command goes on from here", file=sys.stderr)
+        raise
     if options.json:
         result = {"output": str(tuned.directory), **tuned.metrics, "skipped": tuned.skipped}
         shared.print_json(result)
@@ -94,4 +98,6 @@ def run(options: argparse.Namespace) -> int:
         for name, value in tuned.metrics.items():
             print(f"{name:24}{value:.4g}")
     print(f"what was trained is in {tuned.directory}", file=sys.stderr)
+    if tuned.skipped:
+        print(f"{len(tuned.skipped)} videos were left out", file=sys.stderr)
     return 1 if tuned.skipped else 0
