@@ -22,7 +22,7 @@ import mlx.nn as nn
 
 from benchmarks.timing import save
 from benchmarks.work import MODELS, inputs_of, model_of
-from videoprism_mlx import backend
+from videoprism_mlx.runtime import device
 
 # Primitives that move no data where memory is contiguous.
 VIEWS = {
@@ -86,13 +86,13 @@ def model_cost(model: nn.Module, inputs: Mapping[str, Any], plainly: bool = Fals
     if "text_paddings" in arrays and not plainly:  # Traced, a model cannot see what is padding.
         length = int((inputs["text_paddings"] == 0).sum(axis=1).max())
         arrays |= {name: arrays[name][:, :length] for name in ("text_token_ids", "text_paddings")}
-    gpu = backend._gpu()._replace(
+    gpu = device._gpu()._replace(
         gelu=STAND_INS["gelu"], capped_exp=lambda cap: STAND_INS["capped exp"], block_megabytes=1e9
     )
     with ExitStack() as stack:
         if plainly:
-            stack.enter_context(backend.plain())
-        stack.enter_context(patch.object(backend, "backend", lambda: gpu))
+            stack.enter_context(device.plain())
+        stack.enter_context(patch.object(device, "backend", lambda: gpu))
         stack.enter_context(patch.object(nn, "gelu", STAND_INS["gelu"]))
         stack.enter_context(patch.object(nn, "softplus", STAND_INS["softplus"]))
         normalized = lambda self, x: STAND_INS["LayerNorm"](x)  # noqa: E731

@@ -12,9 +12,9 @@ import numpy as np
 
 import videoprism_mlx as vp
 from benchmarks.timing import save
-from videoprism_mlx import world
-from videoprism_mlx.evaluation import recalls
-from videoprism_mlx.world import MOTIONS, OPPOSITE, Scene
+from videoprism_mlx.demo import world
+from videoprism_mlx.demo.world import MOTIONS, OPPOSITE, Scene
+from videoprism_mlx.evaluation.protocols import recalls
 
 MODEL = "videoprism_lvt_demo_tiny"
 HELD_OUT, SETS = 200, 25

@@ -18,7 +18,7 @@ from mlx.utils import tree_flatten
 from benchmarks.cost import model_cost
 from benchmarks.timing import RESULTS, in_turns, machine, save
 from benchmarks.work import MODELS, inputs_of, model_of
-from videoprism_mlx import backend
+from videoprism_mlx.runtime import device
 
 # Rows, inputs and outputs of the product whose rate is the limit.
 ROWS, WIDTH, HIDDEN = 8192, 768, 3072
@@ -33,7 +33,7 @@ def product_rate(dtype: str, rounds: int = 7) -> float:
     mx.eval(rows, weight)
 
     def product() -> None:
-        mx.eval(backend.in_blocks(lambda part: part @ weight, [rows], HIDDEN))
+        mx.eval(device.in_blocks(lambda part: part @ weight, [rows], HIDDEN))
 
     seconds = in_turns({"product": product}, rounds)["product"]
     return 2 * ROWS * WIDTH * HIDDEN / min(seconds)

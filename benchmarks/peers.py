@@ -63,12 +63,12 @@ def make_mlx(config: Mapping[str, Any], checkpoint: Path) -> Forward:
 
 def make_mlx_plain(config: Mapping[str, Any], checkpoint: Path) -> Forward:
     """This package without its shortcuts."""
-    from videoprism_mlx import backend
+    from videoprism_mlx.runtime import device
 
     forward = make_mlx(config, checkpoint)
 
     def plainly(inputs: Arrays) -> Arrays:
-        with backend.plain():
+        with device.plain():
             return forward(inputs)
 
     return plainly

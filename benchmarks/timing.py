@@ -16,7 +16,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from videoprism_mlx import openblas
+from videoprism_mlx.runtime import blas
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -82,9 +82,9 @@ def linux() -> dict[str, Any]:
 
 def openblas_kernels() -> str | None:
     """The processor that OpenBLAS takes this one for; None without it."""
-    if not openblas.preload():
+    if not blas.preload():
         return None
-    library = ctypes.CDLL(openblas.LIBRARY)
+    library = ctypes.CDLL(blas.LIBRARY)
     library.openblas_get_corename.restype = ctypes.c_char_p
     return library.openblas_get_corename().decode()
 

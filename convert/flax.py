@@ -11,21 +11,12 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from videoprism_mlx.atomic import new_file, require_new_directory
-from videoprism_mlx.checkpoint import (
-    WEIGHTS_FILE,
-    CheckpointError,
-    Shapes,
-    check_parameters,
-    check_weights,
-    own_version,
-    parameter_problems,
-    read_config,
-    sha256,
-    write_directory,
-)
 from videoprism_mlx.convert.npz import BFLOAT16, Archive, write_array
 from videoprism_mlx.convert.rules import Layout, Leaf
+from videoprism_mlx.errors import CheckpointError, InputError
+from videoprism_mlx.files.atomic import new_file, require_new_directory
+from videoprism_mlx.files.identity import sha256
+from videoprism_mlx.files.record import own_version
 from videoprism_mlx.models import (
     C4_EN_VOCABULARY_SIZE,
     CONFIGS,
@@ -36,6 +27,15 @@ from videoprism_mlx.models import (
     parse_dtype,
 )
 from videoprism_mlx.tokenizers import SentencePieceTokenizer, tokenizer_path
+from videoprism_mlx.weights.directory import (
+    WEIGHTS_FILE,
+    Shapes,
+    check_parameters,
+    check_weights,
+    parameter_problems,
+    read_config,
+    write_directory,
+)
 
 READABLE = {np.dtype(name) for name in ("float16", "float32", "float64")} | {BFLOAT16}
 
@@ -189,7 +189,7 @@ def tokenizer_for(config: Mapping[str, Any], given: str | Path | None) -> Path |
     if given is not None:
         size = SentencePieceTokenizer(given).vocab_size
         if size > config["vocabulary_size"]:
-            raise ValueError(
+            raise InputError(
                 f"{given} has {size} pieces; the model's vocabulary is {config['vocabulary_size']}"
             )
         return Path(given)

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib import format as npy
 
-from videoprism_mlx.checkpoint import CheckpointError
 from videoprism_mlx.convert.rules import ROOT
+from videoprism_mlx.errors import CheckpointError
 
 # NumPy knows no bfloat16: it writes one as two bytes of nothing in particular.
 BFLOAT16 = np.dtype("V2")

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import mlx.nn as nn
 import numpy as np
 
-from videoprism_mlx.checkpoint import parameter_shapes
 from videoprism_mlx.layers import DotProductAttention
+from videoprism_mlx.weights.directory import parameter_shapes
 
 ROOT = "params/"
 

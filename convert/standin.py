@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from videoprism_mlx.atomic import new_file
 from videoprism_mlx.convert.npz import write_array
 from videoprism_mlx.convert.rules import Layout
+from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.models import build, get_config
 
 # Queries and keys this much above unit deviation give logits that reach the cap of 50.

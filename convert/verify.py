@@ -21,7 +21,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from videoprism_mlx.backend import plain
+from videoprism_mlx.errors import InputError
+from videoprism_mlx.runtime.device import plain
 
 # Ours may be this many times as far from float64 as Flax in float32 is, and Flax counts as no
 # closer than this.
@@ -50,7 +51,7 @@ def verify(model: nn.Module, activations: str | Path) -> list[Comparison]:
     inputs = saved_inputs(saved)
     paths = [key.removeprefix("float64/") for key in saved if key.startswith("float64/")]
     if not inputs or not paths:
-        raise ValueError(
+        raise InputError(
             f"{activations} holds no saved activations; expected what tests/reference/generate.py "
             "writes"
         )
@@ -61,7 +62,7 @@ def verify(model: nn.Module, activations: str | Path) -> list[Comparison]:
         if path not in ours or ours[path].size != saved[f"float64/{path}"].size
     ]
     if unmatched:
-        raise ValueError(
+        raise InputError(
             f"{activations} has activations that this model has not, or in another shape: "
             f"{', '.join(unmatched)}; were they saved with another configuration?"
         )
@@ -85,7 +86,7 @@ def read_activations(path: str | Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as saved:
             return dict(saved)
     except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(
+        raise InputError(
             f"{path} is damaged or not an activations file ({error}); make it again"
         ) from None
 

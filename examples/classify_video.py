@@ -7,7 +7,7 @@ import argparse
 import dataclasses
 
 import videoprism_mlx as vp
-from videoprism_mlx.processor import PROMPT
+from videoprism_mlx.features.processor import PROMPT
 
 
 def main() -> None:

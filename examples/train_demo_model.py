@@ -17,8 +17,8 @@ import videoprism_mlx as vp  # Before mlx, which it gives OpenBLAS on Linux.
 import mlx.core as mx  # isort: skip
 import numpy as np  # isort: skip
 import sentencepiece  # isort: skip
-from videoprism_mlx import world
-from videoprism_mlx.atomic import new_directory
+from videoprism_mlx.demo import world
+from videoprism_mlx.files.atomic import new_directory
 from videoprism_mlx.models import DEMO_MODEL
 
 CLIPS, VALIDATION_CLIPS = 16_000, 200

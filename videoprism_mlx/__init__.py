@@ -3,42 +3,46 @@
 from importlib import import_module
 from typing import Any
 
-from videoprism_mlx import openblas
+from videoprism_mlx.runtime import blas
 
-openblas.preload()  # Before anything imports MLX.
+blas.preload()  # Before anything imports MLX.
 
 # Where the public names live. They are imported when first used, so that a script pays for what
 # it needs, and `videoprism-mlx --help` for next to nothing.
 _HOMES = {
-    "backend": ["set_block_size"],
-    "checkpoint": ["CheckpointError", "save_model"],
-    "classification": ["train_classifier"],
-    "datasets": ["read_captions", "read_labels"],
-    "encoding": ["encode", "encode_windows"],
-    "evaluation": ["evaluate_classifier", "evaluate_retrieval", "evaluate_zero_shot"],
+    "datasets.lists": ["read_captions", "read_labels"],
     "encoders": [
         "FactorizedEncoder",
         "FactorizedVideoCLIP",
         "FactorizedVideoClassifier",
         "TextEncoder",
     ],
-    "loading": ["load_classifier", "load_model", "load_video_encoder"],
-    "lora": ["add_adapters", "fuse_adapters", "load_adapters", "save_adapters"],
+    "errors": ["CheckpointError", "VideoError", "VideoPrismError"],
+    "evaluation.protocols": ["evaluate_classifier", "evaluate_retrieval", "evaluate_zero_shot"],
+    "features.encode": ["encode", "encode_windows"],
+    "features.processor": ["Processor", "load"],
+    "features.text": ["embed_texts", "probabilities"],
     "models": ["get_model", "has_model"],
-    "processor": ["Processor", "load"],
-    "retrieval": ["Tuning", "train_retrieval"],
-    "similarity": ["embed_texts", "probabilities"],
+    "runtime.device": ["set_block_size"],
     "tokenizers": ["canonicalize_text", "load_text_tokenizer", "tokenize_texts"],
-    "training": ["Recipe"],
-    "video": ["VideoError", "find_videos", "read_video"],
+    "training.classifier": ["train_classifier"],
+    "training.retrieval": ["Tuning", "train_retrieval"],
+    "training.run": ["Recipe"],
+    "video.sampling": ["find_videos", "read_video"],
+    "weights.adapters": ["add_adapters", "fuse_adapters", "load_adapters", "save_adapters"],
+    "weights.directory": ["save_model"],
+    "weights.loading": ["load_classifier", "load_model", "load_video_encoder"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+# Modules and rooms that `vp.NAME` gives without an import of their own.
+_MODULES = {"convert", *(home.partition(".")[0] for home in _HOMES)}
 
 __all__ = sorted(["convert", *_HOME_OF])
 
 
 def __getattr__(name: str) -> Any:
-    if name == "convert" or name in _HOMES:
+    if name in _MODULES:
         return import_module(f"{__name__}.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

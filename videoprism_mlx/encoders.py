@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from videoprism_mlx.backend import by_clip, gelu, is_plain
+from videoprism_mlx.errors import InputError
 from videoprism_mlx.inputs import (
     ArrayLike,
     as_array,
@@ -30,6 +30,7 @@ from videoprism_mlx.layers import (
     layer_norm,
     lecun_normal,
 )
+from videoprism_mlx.runtime.device import by_clip, gelu, is_plain
 
 # True for all intermediate outputs, or the names of those wanted.
 Intermediates = bool | Collection[str]
@@ -311,7 +312,7 @@ class TextEncoder(nn.Module):
         """
         ids = check_token_ids(inputs, self.vocabulary_size)
         if paddings is None:
-            raise ValueError(
+            raise InputError(
                 "text_token_ids came without text_paddings; expected paddings of shape "
                 f"{ids.shape}, 1 where padded, as tokenize_texts returns them"
             )

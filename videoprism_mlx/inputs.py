@@ -8,6 +8,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from videoprism_mlx.errors import InputError, InputTypeError
+
 # Frames are due in [0, 1]. Resampling overshoots and normalised frames pass; 0-255 does not.
 PIXEL_LIMIT = 10.0
 
@@ -26,7 +28,7 @@ def as_array(values: ArrayLike, name: str) -> mx.array:
         if array.dtype.kind not in "biuf":
             raise TypeError
     except (TypeError, ValueError):
-        raise TypeError(
+        raise InputTypeError(
             f"{name} is a {type(values).__name__} that does not make an array of numbers; "
             "pass an MLX or NumPy array"
         ) from None
@@ -48,26 +50,26 @@ def check_video(inputs: ArrayLike, patch_size: int) -> mx.array:
     expected = "expected (batch, frames, height, width, 3)"
     if video.ndim != 5:
         hint = "; add the batch axis with video[None]" if video.ndim == 4 else ""
-        raise ValueError(f"inputs has shape {video.shape}; {expected}{hint}")
+        raise InputError(f"inputs has shape {video.shape}; {expected}{hint}")
     _, _, height, width, channels = video.shape
     if channels != 3:
-        raise ValueError(
+        raise InputError(
             f"inputs has shape {video.shape}; {expected}: three colour channels, as the last axis"
         )
     if 0 in video.shape:
-        raise ValueError(f"inputs has shape {video.shape}: there is nothing in it; {expected}")
+        raise InputError(f"inputs has shape {video.shape}: there is nothing in it; {expected}")
     if height != width:
-        raise ValueError(
+        raise InputError(
             f"inputs has frames of {height} x {width}; expected square ones: resize or crop them"
         )
     if height % patch_size:
         nearest = max(1, round(height / patch_size)) * patch_size
-        raise ValueError(
+        raise InputError(
             f"inputs has frames of {height} x {width}; expected a multiple of the patch size "
             f"{patch_size}, such as {nearest} x {nearest}"
         )
     if not mx.issubdtype(video.dtype, mx.floating):
-        raise TypeError(
+        raise InputTypeError(
             f"inputs is of type {video.dtype}; expected floats in [0, 1]: "
             "convert 0-255 pixels with video.astype('float32') / 255"
         )
@@ -75,7 +77,7 @@ def check_video(inputs: ArrayLike, patch_size: int) -> mx.array:
         low, high = limits
         if not (low >= -PIXEL_LIMIT and high <= PIXEL_LIMIT):
             what = "NaN" if low != low or high != high else f"values from {low:g} to {high:g}"
-            raise ValueError(
+            raise InputError(
                 f"inputs holds {what}; expected floats in [0, 1]: divide 0-255 pixels by 255"
             )
     return video
@@ -85,11 +87,11 @@ def check_paddings(paddings: ArrayLike, shape: tuple[int, ...], name: str) -> mx
     """Paddings as float32 of the given shape; 1 where padded, 0 elsewhere."""
     paddings = as_array(paddings, name)
     if paddings.shape != tuple(shape):
-        raise ValueError(f"{name} has shape {paddings.shape}; expected {tuple(shape)}")
+        raise InputError(f"{name} has shape {paddings.shape}; expected {tuple(shape)}")
     paddings = paddings.astype(mx.float32)
     limits = value_range(paddings)
     if limits and not (limits[0] >= 0 and limits[1] <= 1):
-        raise ValueError(
+        raise InputError(
             f"{name} holds values from {limits[0]:g} to {limits[1]:g}; "
             "expected 1 where padded and 0 elsewhere"
         )
@@ -114,13 +116,13 @@ def check_token_ids(ids: ArrayLike, vocabulary_size: int) -> mx.array:
     ids = as_array(ids, "text_token_ids")
     if ids.ndim != 2:
         hint = "; add the batch axis with ids[None]" if ids.ndim == 1 else ""
-        raise ValueError(f"text_token_ids has shape {ids.shape}; expected (batch, length){hint}")
+        raise InputError(f"text_token_ids has shape {ids.shape}; expected (batch, length){hint}")
     if not mx.issubdtype(ids.dtype, mx.integer):
-        raise TypeError(f"text_token_ids is of type {ids.dtype}; expected integers")
+        raise InputTypeError(f"text_token_ids is of type {ids.dtype}; expected integers")
     if limits := value_range(ids):
         low, high = limits
         if low < 0 or high >= vocabulary_size:
-            raise ValueError(
+            raise InputError(
                 f"text_token_ids holds ids from {low} to {high}; this model's vocabulary is "
                 f"0 to {vocabulary_size - 1}: are they from another tokenizer?"
             )

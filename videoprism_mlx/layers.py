@@ -10,8 +10,9 @@ from collections.abc import Callable
 import mlx.core as mx
 import mlx.nn as nn
 
-from videoprism_mlx import backend
-from videoprism_mlx.backend import in_blocks
+from videoprism_mlx.errors import InputError
+from videoprism_mlx.runtime import device
+from videoprism_mlx.runtime.device import in_blocks
 
 NORM_POLICIES = ("pre", "primer_hybrid", "post", "post_skip")
 EPSILON = 1e-6
@@ -91,7 +92,7 @@ class ResidualBranch(nn.Module):
     def __init__(self, model_dim: int, norm_policy: str):
         super().__init__()
         if norm_policy not in NORM_POLICIES:
-            raise ValueError(
+            raise InputError(
                 f"norm_policy is {norm_policy!r}; expected one of {', '.join(NORM_POLICIES)}"
             )
         self.norm_policy = norm_policy
@@ -162,7 +163,7 @@ class DotProductAttention(nn.Module):
     ):
         super().__init__()
         if hidden_dim % num_heads:
-            raise ValueError(f"a width of {hidden_dim} cannot be split over {num_heads} heads")
+            raise InputError(f"a width of {hidden_dim} cannot be split over {num_heads} heads")
         self.num_heads = num_heads
         self.logit_cap = logit_cap
         self.query = Linear(model_dim, hidden_dim, fan_in=model_dim * num_heads)
@@ -195,8 +196,8 @@ class DotProductAttention(nn.Module):
         # In bfloat16 a logit of 40 would be off by up to an eighth.
         logits = query.astype(mx.float32) @ key.astype(mx.float32).swapaxes(-1, -2)
         # Capped, exponentials cannot overflow, so that no maximum has to be taken away first.
-        if self._is_capped(value.dtype) and mask is None and not backend.is_plain():
-            weights = backend.backend().capped_exp(self.logit_cap)(logits)
+        if self._is_capped(value.dtype) and mask is None and not device.is_plain():
+            weights = device.backend().capped_exp(self.logit_cap)(logits)
             sums = weights.sum(axis=-1, keepdims=True)
             attended = ((weights.astype(value.dtype) @ value) / sums).astype(value.dtype)
         else:
@@ -225,7 +226,7 @@ class DotProductAttention(nn.Module):
         return self.post(values[:, None])
 
     def _is_capped(self, dtype: mx.Dtype) -> bool:
-        return 0 < self.logit_cap <= backend.LARGEST_CAP and dtype != mx.float16
+        return 0 < self.logit_cap <= device.LARGEST_CAP and dtype != mx.float16
 
     def _split_heads(self, x: mx.array) -> mx.array:
         return mx.unflatten(x, -1, (self.num_heads, -1))
@@ -282,7 +283,7 @@ class Transformer(ResidualBranch):
 
     def _fits(self, inputs: mx.array) -> bool:
         batch, length, _ = inputs.shape
-        return backend.fits(batch * length * self.row_elements(length), inputs.dtype)
+        return device.fits(batch * length * self.row_elements(length), inputs.dtype)
 
     def row_elements(self, length: int) -> int:
         """The most that is made of one position: its hidden layer, or its logits."""
@@ -363,7 +364,7 @@ class AttenTokenPoolingLayer(nn.Module):
     def __call__(self, tokens: mx.array) -> mx.array:
         """(B, S, D) to (B, D)."""
         attention = self.pooling_attention
-        if backend.is_plain() or type(attention.key) is not Linear:  # It may be quantized.
+        if device.is_plain() or type(attention.key) is not Linear:  # It may be quantized.
             query = mx.broadcast_to(
                 self.pooling_attention_query, (len(tokens), *self.pooling_attention_query.shape)
             )

@@ -17,6 +17,7 @@ from videoprism_mlx.encoders import (
     FactorizedVideoCLIP,
     TextEncoder,
 )
+from videoprism_mlx.errors import InputError, InputTypeError
 
 C4_EN_VOCABULARY_SIZE = 32_000
 KINETICS_400_CLASSES = 400
@@ -85,7 +86,7 @@ for _size, _backbone in _BACKBONES.items():
 
 # The small model that comes with the package, trained on the clips of world.py.
 DEMO_MODEL = "videoprism_lvt_demo_tiny"
-SHIPPED = {DEMO_MODEL: Path(__file__).parent / "demo_model"}
+SHIPPED = {DEMO_MODEL: Path(__file__).parent / "demo" / "model"}
 CONFIGS[DEMO_MODEL] = dict(
     model="FactorizedVideoCLIP",
     patch_size=16,
@@ -143,7 +144,7 @@ def has_model(name: str) -> bool:
 def canonical_name(name: str) -> str | None:
     """The configuration that a name or a Hugging Face id stands for; None if there is none."""
     if not isinstance(name, str):
-        raise TypeError(f"a model's name is {name!r}; expected a string")
+        raise InputTypeError(f"a model's name is {name!r}; expected a string")
     if name in CONFIGS:
         return name
     return next((key for key, release in RELEASES.items() if release.repository == name), None)
@@ -178,7 +179,7 @@ def get_config(name_or_config: str | Mapping[str, Any]) -> dict[str, Any]:
     name = canonical_name(name_or_config)
     if name is None:
         known = known_names()
-        raise ValueError(
+        raise InputError(
             f"no model is called {name_or_config!r}{suggestion(name_or_config, known)}. "
             f"Known are: {', '.join(known)}"
         )
@@ -192,11 +193,11 @@ def checked_config(config: Mapping[str, Any]) -> dict[str, Any]:
     layout of Flax checkpoints, are left out.
     """
     if not isinstance(config, Mapping):
-        raise ValueError(f"the configuration is {config!r}; expected a mapping of settings")
+        raise InputError(f"the configuration is {config!r}; expected a mapping of settings")
     config = {str(key): value for key, value in config.items() if key not in ("source", "scan")}
     class_name = config.pop("model", None)
     if not isinstance(class_name, str) or class_name not in MODEL_CLASSES:
-        raise ValueError(
+        raise InputError(
             f'the configuration\'s "model" is {class_name!r}; '
             f"expected one of {', '.join(MODEL_CLASSES)}"
         )
@@ -215,7 +216,7 @@ def check_keywords(
     """Every key of `config` is one of `keywords` and of its type; none without a default misses."""
     for key, value in config.items():
         if key not in keywords:
-            raise ValueError(
+            raise InputError(
                 f"{owner} has no setting {key!r}{suggestion(key, keywords)}. "
                 f"It takes: {', '.join(keywords)}"
             )
@@ -223,10 +224,10 @@ def check_keywords(
         if key.endswith(MAY_BE_ZERO):
             kind, expected = _is_count, "a whole number"
         if not kind(value):
-            raise ValueError(f"{owner}: {key} is {value!r}; expected {expected}")
+            raise InputError(f"{owner}: {key} is {value!r}; expected {expected}")
     for key, parameter in keywords.items():
         if parameter.default is inspect.Parameter.empty and key not in config:
-            raise ValueError(f"{owner} needs the setting {key!r}")
+            raise InputError(f"{owner} needs the setting {key!r}")
 
 
 def _is_count(value: Any) -> bool:
@@ -261,7 +262,7 @@ def parse_dtype(dtype: str | mx.Dtype) -> mx.Dtype:
     """The MLX type of that name."""
     name = str(dtype).removeprefix("mlx.core.")
     if name not in _DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(_DTYPES)}")
+        raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(_DTYPES)}")
     return _DTYPES[name]
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from videoprism_mlx import hub
-from videoprism_mlx.atomic import new_file
-from videoprism_mlx.checkpoint import TOKENIZER_FILE
+from videoprism_mlx.errors import InputError, InputTypeError
+from videoprism_mlx.files import download, places
+from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.models import C4_EN_VOCABULARY_SIZE, suggestion
+from videoprism_mlx.weights.directory import TOKENIZER_FILE
 
 TEXT_MAX_LENGTH = 64
 
@@ -35,7 +36,7 @@ class SentencePieceTokenizer:
             self._model.LoadFromSerializedProto(serialized)
         except RuntimeError:
             name = "what was given" if isinstance(model, bytes) else model
-            raise ValueError(
+            raise InputError(
                 f"{name} is not a SentencePiece model ({len(serialized)} bytes); "
                 "expected the .model file that SentencePiece's trainer writes"
             ) from None
@@ -47,7 +48,7 @@ class SentencePieceTokenizer:
         if not isinstance(text, str):
             return [self.to_int(one, bos=bos, eos=eos) for one in text]
         if bos and self.bos_token < 0:
-            raise ValueError("a begin token was asked for; this tokenizer's model has none")
+            raise InputError("a begin token was asked for; this tokenizer's model has none")
         begin = [self.bos_token] if bos else []
         end = [self.eos_token] if eos else []
         return begin + self._model.EncodeAsIds(text) + end
@@ -102,11 +103,11 @@ def load_text_tokenizer(name: str | Path) -> SentencePieceTokenizer:
 
 def tokenizer_path(name: str) -> Path:
     """The file of a named tokenizer: fetched once, checked and kept."""
-    path = hub.cache_directory() / "tokenizers" / f"{name}.model"
+    path = places.cache_directory() / "tokenizers" / f"{name}.model"
     if path.exists():
         check_c4_en(path.read_bytes(), f"{path}, which was kept,", "remove it to fetch it again")
     else:
-        serialized = hub.download_bytes(TOKENIZER_URLS[name])
+        serialized = download.download_bytes(TOKENIZER_URLS[name])
         check_c4_en(serialized, "what was fetched", "nothing was kept, try again")
         try:
             with new_file(path) as partial:
@@ -127,7 +128,7 @@ def check_c4_en(serialized: bytes, what: str, advice: str) -> None:
         got = (tokenizer.vocab_size, *special, tokenizer.bos_token)
     expected = (C4_EN_VOCABULARY_SIZE, 0, 1, 2, -1)
     if got != expected:
-        raise ValueError(
+        raise InputError(
             f"{what} is not the c4_en tokenizer: (pieces, pad, end, unknown, begin) is "
             f"{got}, expected {expected}; {advice}"
         )
@@ -152,12 +153,12 @@ def tokenize_texts(
     tokenizer has one.
     """
     if not isinstance(texts, Iterable) or isinstance(texts, str):
-        raise TypeError(f"texts is {texts!r}; expected a list of strings")
+        raise InputTypeError(f"texts is {texts!r}; expected a list of strings")
     texts = list(texts)
     if not all(isinstance(text, str) for text in texts):
-        raise TypeError(f"texts is {texts!r}; expected a list of strings")
+        raise InputTypeError(f"texts is {texts!r}; expected a list of strings")
     if not isinstance(max_length, int) or max_length < 1:
-        raise ValueError(f"max_length is {max_length!r}; expected a whole number above zero")
+        raise InputError(f"max_length is {max_length!r}; expected a whole number above zero")
     if canonicalize:
         texts = [canonicalize_text(text) for text in texts]
     if add_bos is None:

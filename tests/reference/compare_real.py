@@ -16,9 +16,9 @@ import videoprism_mlx as vp  # isort: split
 import mlx.core as mx
 from generate import numpy_outputs, run_outputs
 
-from videoprism_mlx import hub
 from videoprism_mlx.convert.verify import FACTOR, FLOOR, distance, least_cosine
 from videoprism_mlx.models import RELEASES, canonical_name, get_config
+from videoprism_mlx.weights import hub
 
 TEXTS = ["a video of a person playing drums.", "a video of water.", "a video of a dog running."]
 

@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from videoprism_mlx.checkpoint import sha256
 from videoprism_mlx.convert import draw_checkpoint
 from videoprism_mlx.convert.flax import given_config, matching_config
 from videoprism_mlx.convert.npz import Archive
 from videoprism_mlx.convert.standin import CAP_REACHING_GAIN
 from videoprism_mlx.convert.verify import OUTPUT, distance, least_cosine, named_outputs
+from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.models import get_config
 
 try:
@@ -48,7 +48,7 @@ from videoprism import encoders
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.resolve().parent.parent / "examples"))
-import demo  # noqa: E402
+import check_parity as demo  # noqa: E402
 
 SEED = 2024
 FULL_SIZE = "videoprism_lvt_public_v1_base"

@@ -10,9 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from videoprism_mlx.cli import convert, demo, embed, evaluate, fuse, info, pictures, text, train
-
-# What a user's mistake or a broken file raises; anything else is a bug and keeps its traceback.
-MISTAKES = (ValueError, TypeError, OSError, MemoryError)
+from videoprism_mlx.errors import EXPECTED
 
 BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
@@ -38,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # Whoever read the results has enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except MISTAKES as error:
+    except EXPECTED as error:
         print(f"videoprism-mlx: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:

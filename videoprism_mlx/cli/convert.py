@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.errors import InputError
 
 if TYPE_CHECKING:
     from videoprism_mlx.convert.verify import Comparison
@@ -47,15 +48,16 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    from videoprism_mlx import convert, hub
-    from videoprism_mlx.loading import load_model
+    from videoprism_mlx import convert
     from videoprism_mlx.models import canonical_name
+    from videoprism_mlx.weights import hub
+    from videoprism_mlx.weights.loading import load_model
 
     source = Path(options.source)
     name = canonical_name(options.source)
     is_model = source.is_dir() and name is None
     if options.output is None and not (is_model and options.verify):
-        raise ValueError("say with -o what to write")
+        raise InputError("say with -o what to write")
     if is_model:
         refuse(options, ("config", "dtype", "tokenizer", "revision"), "on the way back to Flax")
 
@@ -101,7 +103,7 @@ def refuse(options: argparse.Namespace, names: Sequence[str], where: str) -> Non
     """That none of these options, which would have no effect, is given."""
     for name in names:
         if getattr(options, name) is not None:
-            raise ValueError(f"--{name} has no meaning {where}; leave it out")
+            raise InputError(f"--{name} has no meaning {where}; leave it out")
 
 
 def print_comparisons(comparisons: "Sequence[Comparison]") -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from videoprism_mlx.cli import shared
 
 if TYPE_CHECKING:
-    from videoprism_mlx.demo import Demo
+    from videoprism_mlx.demo.search import Demo
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -44,7 +44,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    from videoprism_mlx.demo import run_demo
+    from videoprism_mlx.demo.search import run_demo
 
     demo = run_demo(options.output, options.query, options.clips, options.seed)
     if options.json:
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
 def print_table(demo: "Demo") -> None:
     """The first clips of each query, what the model makes of motion, and what it took."""
-    from videoprism_mlx.demopage import TOP
+    from videoprism_mlx.demo.page import TOP
 
     words = {True: "yes", False: "no", None: ""}
     print("rank  cosine  right  clip        what it shows")

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from videoprism_mlx.encoding import Window
-    from videoprism_mlx.processor import Processor
-    from videoprism_mlx.store import FeatureStore
+    from videoprism_mlx.features.encode import Window
+    from videoprism_mlx.features.processor import Processor
+    from videoprism_mlx.features.store import FeatureStore
 
 STDOUT = "-"
 
@@ -59,9 +60,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    from videoprism_mlx.encoding import check_features
-    from videoprism_mlx.store import FeatureStore
-    from videoprism_mlx.video import find_videos
+    from videoprism_mlx.features.encode import check_features
+    from videoprism_mlx.features.store import FeatureStore
+    from videoprism_mlx.video.sampling import find_videos
 
     check_options(options)
     videos = find_videos(options.paths)
@@ -89,27 +90,27 @@ def run(options: argparse.Namespace) -> int:
 
 def check_options(options: argparse.Namespace) -> None:
     """That every option that is given has an effect, and can have it."""
-    from videoprism_mlx.encoding import check_windowing
+    from videoprism_mlx.features.encode import check_windowing
 
     if options.batch_size < 1:
-        raise ValueError(f"--batch-size is {options.batch_size}; expected 1 or more")
+        raise InputError(f"--batch-size is {options.batch_size}; expected 1 or more")
     if options.window is not None:
         stride = shared.given(options.stride, options.window)
         check_windowing(options.window, stride, options.fps)
     if options.window is None:
         for name in ("stride", "fps"):
             if getattr(options, name) is not None:
-                raise ValueError(f"--{name} is about windows; say with --window of how many frames")
+                raise InputError(f"--{name} is about windows; say with --window of how many frames")
     elif options.num_frames is not None:
-        raise ValueError("--frames has no meaning with --window, which says how many; leave it out")
+        raise InputError("--frames has no meaning with --window, which says how many; leave it out")
     if options.output == STDOUT and (options.json or options.format not in (None, "jsonl")):
-        raise ValueError("-o - prints JSON lines, and nothing else; leave out --json and --format")
+        raise InputError("-o - prints JSON lines, and nothing else; leave out --json and --format")
 
 
 def require_vectors(features: Sequence[str]) -> None:
     """That there is one vector for each feature, as JSON lines hold them."""
     for name in {"tokens", "frames"} & set(features):
-        raise ValueError(f"JSON lines hold one vector a video, not {name}; name an npz instead")
+        raise InputError(f"JSON lines hold one vector a video, not {name}; name an npz instead")
 
 
 def describe(
@@ -120,8 +121,10 @@ def describe(
     features: Sequence[str],
 ) -> dict[str, Any]:
     """How the features are made: what a run must share with the output it adds to."""
-    from videoprism_mlx.checkpoint import WEIGHTS_FILE, own_version, sha256
-    from videoprism_mlx.lora import ADAPTERS_FILE
+    from videoprism_mlx.files.identity import sha256
+    from videoprism_mlx.files.record import own_version
+    from videoprism_mlx.weights.adapters import ADAPTERS_FILE
+    from videoprism_mlx.weights.directory import WEIGHTS_FILE
 
     dtype = str(video_encoder_dtype(model)).removeprefix("mlx.core.")
     if options.window is None:
@@ -145,7 +148,7 @@ def describe(
 
 def video_encoder_dtype(model: Any) -> Any:
     """The type that a model computes in."""
-    from videoprism_mlx.loading import video_encoder
+    from videoprism_mlx.weights.loading import video_encoder
 
     return video_encoder(model, "the model").spatial_ln.weight.dtype
 
@@ -174,8 +177,9 @@ def embed(
     """Gives the sink the features of the videos. Returns what is wrong with the skipped ones."""
     from tqdm import tqdm
 
-    from videoprism_mlx.encoding import BAD_VIDEO, encode, encode_windows
-    from videoprism_mlx.store import video_record
+    from videoprism_mlx.errors import EXPECTED
+    from videoprism_mlx.features.encode import encode, encode_windows
+    from videoprism_mlx.features.store import video_record
 
     def windows(path: Path) -> Iterator["Window"]:
         settings = dict(window=options.window, stride=options.stride, fps=options.fps)
@@ -192,7 +196,7 @@ def embed(
                     inner.total = window.count
                     inner.update()
                     yield window
-            except BAD_VIDEO as error:
+            except EXPECTED as error:
                 raise Unusable(error) from error
 
     skipped: dict[str, str] = {}
@@ -245,7 +249,7 @@ class Printer:
         self.record = record
 
     def add(self, video: Mapping[str, Any], features: Mapping[str, "np.ndarray"]) -> None:
-        from videoprism_mlx.featurefiles import json_line
+        from videoprism_mlx.features.export import json_line
 
         print(json_line(video, features, self.record), end="", flush=True)
 

@@ -117,8 +117,8 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def run_retrieval(options: argparse.Namespace) -> int:
-    from videoprism_mlx.datasets import read_captions
-    from videoprism_mlx.evaluation import evaluate_retrieval
+    from videoprism_mlx.datasets.lists import read_captions
+    from videoprism_mlx.evaluation.protocols import evaluate_retrieval
 
     pairs = read_captions(options.data)
     model, processor, directory = shared.load(options)
@@ -127,8 +127,8 @@ def run_retrieval(options: argparse.Namespace) -> int:
 
 
 def run_zero_shot(options: argparse.Namespace) -> int:
-    from videoprism_mlx.datasets import read_labels, read_names
-    from videoprism_mlx.evaluation import evaluate_zero_shot
+    from videoprism_mlx.datasets.lists import read_labels, read_names
+    from videoprism_mlx.evaluation.protocols import evaluate_zero_shot
 
     has_templates = options.texts is not None or options.texts_file is not None
     templates = text.read_texts(options) if has_templates else None
@@ -139,9 +139,9 @@ def run_zero_shot(options: argparse.Namespace) -> int:
 
 
 def run_classifier(options: argparse.Namespace) -> int:
-    from videoprism_mlx.classification import load_labels
-    from videoprism_mlx.datasets import read_labels, read_names
-    from videoprism_mlx.evaluation import evaluate_classifier, require_classifier
+    from videoprism_mlx.datasets.lists import read_labels, read_names
+    from videoprism_mlx.evaluation.protocols import evaluate_classifier, require_classifier
+    from videoprism_mlx.training.classifier import load_labels
 
     model, processor, directory = shared.load(options)
     require_classifier(model)
@@ -166,9 +166,10 @@ def report(
 
     `table` is what it looks like in words.
     """
-    from videoprism_mlx.atomic import new_file
-    from videoprism_mlx.checkpoint import WEIGHTS_FILE, sha256
-    from videoprism_mlx.lora import ADAPTERS_FILE
+    from videoprism_mlx.files.atomic import new_file
+    from videoprism_mlx.files.identity import sha256
+    from videoprism_mlx.weights.adapters import ADAPTERS_FILE
+    from videoprism_mlx.weights.directory import WEIGHTS_FILE
 
     settings = result["settings"]
     settings["model"] |= {
@@ -198,7 +199,7 @@ def report(
 
 def retrieval_table(result: dict[str, Any]) -> list[str]:
     """A line for each direction, under one that says what is in it."""
-    from videoprism_mlx.evaluation import RECALL_RANKS
+    from videoprism_mlx.evaluation.protocols import RECALL_RANKS
 
     recalls = [f"recall@{most}" for most in RECALL_RANKS]
     lines = [f"{'':14}" + "".join(f"{f'R@{n}':>8}" for n in RECALL_RANKS) + "  median    mean rank"]

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.errors import InputError
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -23,19 +24,19 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(options: argparse.Namespace) -> int:
     from mlx.utils import tree_flatten
 
-    from videoprism_mlx.atomic import require_new_directory
-    from videoprism_mlx.checkpoint import (
+    from videoprism_mlx.files.atomic import require_new_directory
+    from videoprism_mlx.files.identity import sha256
+    from videoprism_mlx.weights.adapters import ADAPTERS_FILE
+    from videoprism_mlx.weights.directory import (
         LABELS_FILE,
         PROCESSOR_FILE,
         TOKENIZER_FILE,
         WEIGHTS_FILE,
-        sha256,
         write_directory,
     )
-    from videoprism_mlx.lora import ADAPTERS_FILE
 
     if options.adapters is None:
-        raise ValueError("say with --adapters which directory the adapters are in")
+        raise InputError("say with --adapters which directory the adapters are in")
     require_new_directory(options.output)
     model, directory = shared.load_model(options)
     source = {

@@ -38,8 +38,7 @@ def describe(name_or_dir: str) -> dict[str, Any]:
     """What there is to say about a model."""
     from mlx.utils import tree_flatten
 
-    from videoprism_mlx import hub
-    from videoprism_mlx.checkpoint import WEIGHTS_FILE, read_config, stored_shapes
+    from videoprism_mlx.features.processor import processor_for
     from videoprism_mlx.models import (
         RELEASES,
         SHIPPED,
@@ -48,7 +47,8 @@ def describe(name_or_dir: str) -> dict[str, Any]:
         checked_config,
         get_config,
     )
-    from videoprism_mlx.processor import processor_for
+    from videoprism_mlx.weights import hub
+    from videoprism_mlx.weights.directory import WEIGHTS_FILE, read_config, stored_shapes
 
     name, directory = canonical_name(name_or_dir), Path(name_or_dir).expanduser()
     source: Any

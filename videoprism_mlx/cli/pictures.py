@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from videoprism_mlx.cli import shared
 from videoprism_mlx.cli.shared import given
+from videoprism_mlx.errors import InputError
 
 if TYPE_CHECKING:
     import mlx.nn as nn
     import numpy as np
 
-    from videoprism_mlx.processor import Processor
+    from videoprism_mlx.features.processor import Processor
 
 # Frames of a picture, and of a film's second.
 PICTURE_FRAMES = 16
@@ -88,16 +89,16 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 def run_show(options: argparse.Namespace) -> int:
     is_film = require_ending(options.output, ".png", ".mp4") == ".mp4"
     if options.fps is not None and not is_film:
-        raise ValueError("--fps is about an .mp4; leave it out, or say --frames")
+        raise InputError("--fps is about an .mp4; leave it out, or say --frames")
     if options.count is not None and is_film:
-        raise ValueError("--frames is about a .png; leave it out, or say --fps")
+        raise InputError("--frames is about a .png; leave it out, or say --fps")
 
     require_another_file(options)
 
     from PIL import Image
 
-    from videoprism_mlx.atomic import new_file
-    from videoprism_mlx.pictures import draw_features, feature_colours, write_feature_video
+    from videoprism_mlx.files.atomic import new_file
+    from videoprism_mlx.pictures.sheets import draw_features, feature_colours, write_feature_video
 
     frames_wanted = None if is_film else given(options.count, PICTURE_FRAMES)
     fps = given(options.fps, FILM_FPS) if is_film else None
@@ -122,7 +123,7 @@ def read_both(
     """Frames as the model takes them (T, S, S, 3), as they are seen (T, H, W, 3), and when."""
     import numpy as np
 
-    from videoprism_mlx.video import resized, sample, thumbnail
+    from videoprism_mlx.video.sampling import resized, sample, thumbnail
 
     def prepare(image: np.ndarray, aspect: float) -> tuple[np.ndarray, np.ndarray]:
         taken = resized(image, **processor.sizing(), aspect=aspect)
@@ -132,7 +133,7 @@ def read_both(
     most = num_frames or MOST_FRAMES + 1
     pairs, times = sample(options.video, prepare, most if fps else num_frames, **span)
     if fps and len(pairs) > MOST_FRAMES:
-        raise ValueError(
+        raise InputError(
             f"that is more than {MOST_FRAMES} frames, {times[-1]:.0f} s; "
             "narrow it with --start, --end or a lower --fps"
         )
@@ -146,7 +147,7 @@ def features_by_place(
     """The features (T, rows, columns, D) of frames (T, S, S, 3), a window at a time."""
     import numpy as np
 
-    from videoprism_mlx.encoding import encode_windows
+    from videoprism_mlx.features.encode import encode_windows
 
     count, window = len(clip), min(len(clip), processor.num_frames)
     features = None
@@ -168,10 +169,10 @@ def run_timeline(options: argparse.Namespace) -> int:
     import numpy as np
     from tqdm import tqdm
 
-    from videoprism_mlx.atomic import new_file
-    from videoprism_mlx.encoding import encode_windows
-    from videoprism_mlx.pictures import draw_timeline, find_peaks
-    from videoprism_mlx.similarity import embed_texts
+    from videoprism_mlx.features.encode import encode_windows
+    from videoprism_mlx.features.text import embed_texts
+    from videoprism_mlx.files.atomic import new_file
+    from videoprism_mlx.pictures.sheets import draw_timeline, find_peaks
 
     model, processor, _ = shared.load(options)
     texts = embed_texts(model, processor, options.text)
@@ -224,7 +225,7 @@ def report(options: argparse.Namespace, **result: object) -> int:
 
 def frame_at(options: argparse.Namespace, seconds: float) -> "np.ndarray":
     """The frame that is shown at an instant, (H, W, 3), 0-255."""
-    from videoprism_mlx.video import sample, thumbnail
+    from videoprism_mlx.video.sampling import sample, thumbnail
 
     prepare = partial(thumbnail, height=FRAME_HEIGHT)
     [frame], _ = sample(options.video, prepare, 1, start=seconds, fps=1, partial=options.partial)
@@ -235,12 +236,12 @@ def require_another_file(options: argparse.Namespace) -> None:
     """That the picture does not take the video's place."""
     with suppress(FileNotFoundError):
         if options.output.samefile(options.video):
-            raise ValueError(f"{options.output} is the video itself; name another output")
+            raise InputError(f"{options.output} is the video itself; name another output")
 
 
 def require_ending(output: Path, *endings: str) -> str:
     """The ending of an output's name, one of those."""
     ending = output.suffix.lower()
     if ending not in endings:
-        raise ValueError(f"{output} does not say what to draw; call it *{' or *'.join(endings)}")
+        raise InputError(f"{output} does not say what to draw; call it *{' or *'.join(endings)}")
     return ending

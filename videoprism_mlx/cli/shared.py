@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from videoprism_mlx.errors import InputError
+
 if TYPE_CHECKING:
-    from videoprism_mlx.training import Recipe
+    from videoprism_mlx.training.run import Recipe
 
 DEFAULT_MODEL = "videoprism_lvt_public_v1_base"
 
@@ -135,7 +137,7 @@ def recipe(options: argparse.Namespace) -> "Recipe":
     """The recipe that the options say."""
     import dataclasses
 
-    from videoprism_mlx.training import Recipe
+    from videoprism_mlx.training.run import Recipe
 
     names = [field.name for field in dataclasses.fields(Recipe)]
     return Recipe(**{name: getattr(options, name) for name in names})
@@ -150,8 +152,8 @@ def load(options: argparse.Namespace) -> tuple[Any, Any, Path]:
     """The model, its processor with the options' settings, and the directory of both."""
     import dataclasses
 
-    from videoprism_mlx.loading import video_encoder
-    from videoprism_mlx.processor import processor_for, with_settings_of
+    from videoprism_mlx.features.processor import processor_for, with_settings_of
+    from videoprism_mlx.weights.loading import video_encoder
 
     model, directory = load_model(options)
     settings = {
@@ -165,14 +167,14 @@ def load(options: argparse.Namespace) -> tuple[Any, Any, Path]:
     processor = dataclasses.replace(processor, **settings)
     patch = video_encoder(model, "the model").patch_size
     if processor.size % patch:
-        raise ValueError(f"--size is {processor.size}; expected a multiple of {patch}")
+        raise InputError(f"--size is {processor.size}; expected a multiple of {patch}")
     return model, processor, directory
 
 
 def load_model(options: argparse.Namespace) -> tuple[Any, Path]:
     """The model, its adapters fused, and the directory that it was read from."""
-    from videoprism_mlx.loading import finished, load_with_directory
-    from videoprism_mlx.lora import fuse_adapters, load_adapters
+    from videoprism_mlx.weights.adapters import fuse_adapters, load_adapters
+    from videoprism_mlx.weights.loading import finished, load_with_directory
 
     if options.adapters is None:
         return load_with_directory(options.model, options.dtype)
@@ -185,7 +187,7 @@ def require_words(texts: Sequence[str]) -> None:
     """That no text is empty."""
     for text in texts:
         if not text.strip():
-            raise ValueError("one of the texts is empty")
+            raise InputError("one of the texts is empty")
 
 
 def print_json(result: Any) -> None:

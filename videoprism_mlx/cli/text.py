@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from videoprism_mlx.processor import Processor
+    from videoprism_mlx.features.processor import Processor
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -67,8 +68,8 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def run_similarity(options: argparse.Namespace) -> int:
-    from videoprism_mlx.similarity import require_text
-    from videoprism_mlx.video import find_videos
+    from videoprism_mlx.features.text import require_text
+    from videoprism_mlx.video.sampling import find_videos
 
     texts = read_texts(options)
     videos = find_videos(options.video)
@@ -90,12 +91,12 @@ def run_similarity(options: argparse.Namespace) -> int:
 
 
 def run_classify(options: argparse.Namespace) -> int:
-    from videoprism_mlx.classification import load_labels
     from videoprism_mlx.encoders import FactorizedVideoClassifier
-    from videoprism_mlx.video import find_videos
+    from videoprism_mlx.training.classifier import load_labels
+    from videoprism_mlx.video.sampling import find_videos
 
     if options.top_k < 1:
-        raise ValueError(f"--top-k is {options.top_k}; expected 1 or more")
+        raise InputError(f"--top-k is {options.top_k}; expected 1 or more")
     videos = find_videos(options.paths)
     has_labels = options.texts is not None or options.texts_file is not None
     labels = read_texts(options) if has_labels else None
@@ -106,9 +107,9 @@ def run_classify(options: argparse.Namespace) -> int:
         results = classified(options, model, processor, videos, own.multi_label)
         labels = labels or own.names
         if len(labels) != count:
-            raise ValueError(f"there are {len(labels)} labels; expected {count}, one a class")
+            raise InputError(f"there are {len(labels)} labels; expected {count}, one a class")
     elif labels is None:
-        raise ValueError("say with --labels or --labels-file what the videos may show")
+        raise InputError("say with --labels or --labels-file what the videos may show")
     else:
         comparisons = compared(options, model, processor, videos, labels)
         results = ((name, chances) for name, _, chances in comparisons)
@@ -129,7 +130,7 @@ def run_classify(options: argparse.Namespace) -> int:
 
 def load(options: argparse.Namespace) -> tuple[Any, "Processor", Path]:
     """As `shared.load`, with the demo's prompt if no other is given."""
-    from videoprism_mlx.processor import PROMPT, check_template
+    from videoprism_mlx.features.processor import PROMPT, check_template
 
     options.template = shared.given(options.template, PROMPT)
     check_template(options.template)
@@ -143,11 +144,11 @@ def read_texts(options: argparse.Namespace) -> list[str]:
         try:
             lines = options.texts_file.read_text(encoding="utf-8-sig").split("\n")
         except UnicodeDecodeError as error:
-            raise ValueError(f"{options.texts_file} is not text in UTF-8 ({error})") from None
+            raise InputError(f"{options.texts_file} is not text in UTF-8 ({error})") from None
         texts = [line.strip() for line in lines if line.strip()]
     shared.require_words(texts)
     if not texts:
-        raise ValueError(f"{options.texts_file} holds no text; expected one a line")
+        raise InputError(f"{options.texts_file} holds no text; expected one a line")
     return texts
 
 
@@ -161,7 +162,7 @@ def usable(
     """A feature of each video, None where the video had to be skipped."""
     from tqdm import tqdm
 
-    from videoprism_mlx.encoding import encode
+    from videoprism_mlx.features.encode import encode
 
     results = encode(
         model,
@@ -189,7 +190,7 @@ def compared(
     texts: Sequence[str],
 ) -> "Iterator[tuple[str, np.ndarray | None, np.ndarray | None]]":
     """Each video's cosines (Q,) with the texts and their softmax; None of a skipped one."""
-    from videoprism_mlx.similarity import TEMPERATURE, embed_texts, probabilities
+    from videoprism_mlx.features.text import TEMPERATURE, embed_texts, probabilities
 
     temperature = shared.given(options.temperature, TEMPERATURE)
     text_embeddings = embed_texts(model, processor, texts)
@@ -212,7 +213,7 @@ def classified(
     import mlx.core as mx
     import numpy as np
 
-    from videoprism_mlx.classification import class_probabilities
+    from videoprism_mlx.training.classifier import class_probabilities
 
     temperature = shared.given(options.temperature, 1.0)
     for name, pooled in usable(options, model, processor, videos, "pooled"):

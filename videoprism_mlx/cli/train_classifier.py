@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.errors import InputError
 
 DEFAULT_MODEL = "videoprism_public_v1_base"
 
@@ -72,12 +73,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    from videoprism_mlx.classification import train_classifier
+    from videoprism_mlx.training.classifier import train_classifier
 
     shares = {name: getattr(options, name) for name in ("crop", "span")}
     shares = {name: share for name, share in shares.items() if share is not None}
     for name in shares if options.views == 1 else ():
-        raise ValueError(f"--{name} is about further versions; say with --views how many there are")
+        raise InputError(f"--{name} is about further versions; say with --views how many there are")
     names = ("num_frames", "size", "resize", "resample", "partial", "dtype")
     try:
         trained = train_classifier(

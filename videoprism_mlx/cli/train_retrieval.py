@@ -65,7 +65,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    from videoprism_mlx.retrieval import Tuning, train_retrieval
+    from videoprism_mlx.training.retrieval import Tuning, train_retrieval
 
     try:
         tuned = train_retrieval(

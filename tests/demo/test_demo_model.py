@@ -1,0 +1,65 @@
+"""The small model that ships: that it finds what it never saw, and tells motions apart."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import videoprism_mlx as vp
+from benchmarks.demo_model import measure
+from videoprism_mlx.demo import world
+from videoprism_mlx.models import DEMO_MODEL, SHIPPED
+
+MOST_BYTES = 3_000_000
+
+
+def test_it_is_small() -> None:
+    assert sum(path.stat().st_size for path in SHIPPED[DEMO_MODEL].iterdir()) <= MOST_BYTES
+
+
+@pytest.mark.parametrize("seed", [11])
+def test_it_finds_clips_of_what_was_held_out(seed: int) -> None:
+    figures = measure(seed=seed)
+    assert figures["text_to_video/recall@1"] >= 0.85
+    assert figures["motion/recall@1"] >= 0.85
+    assert figures["backwards/left"] >= 0.9 and figures["backwards/right"] >= 0.9
+
+
+def test_it_needs_no_network_and_no_file_but_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIDEOPRISM_MLX_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    model, processor = vp.load(DEMO_MODEL)
+    assert processor.num_frames == model.vision_encoder.pos_emb_shape[0]
+    with pytest.raises(ValueError, match="comes with the package"):
+        vp.load(DEMO_MODEL, revision="main")
+
+
+def test_a_classifier_of_motions(tmp_path: Path) -> None:
+    """Ten clips a motion to train on, of things that were held out, and as many others to try."""
+    for part, seed in (("train", 1), ("val", 2)):
+        for motion in world.MOTIONS:
+            folder = tmp_path / part / motion
+            folder.mkdir(parents=True)
+            random = np.random.default_rng([seed, world.MOTIONS.index(motion)])
+            for number in range(10):
+                while True:
+                    thing = world.draw_thing(random, held_out=True)._replace(motion=motion)
+                    if world.is_visible(thing) and world.is_held_out(thing):
+                        break
+                scene = world.Scene((thing,), str(random.choice(world.BACKGROUNDS)))
+                frames = world.draw_clip(scene, random)
+                world.write_clip(folder / f"{number}.mp4", frames)
+    trained = vp.train_classifier(
+        DEMO_MODEL,
+        tmp_path / "train",
+        tmp_path / "model",
+        tmp_path / "val",
+        recipe=vp.Recipe(epochs=40, batch_size=16, learning_rate=1e-3),
+        dtype="float32",
+        cache=tmp_path / "cache",
+    )
+    assert trained.metrics["top1"] >= 0.9
+    shutil.rmtree(tmp_path / "cache")

@@ -1,0 +1,192 @@
+"""The drawn world: that clips show what their scenes say, and captions say what they show."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import videoprism_mlx as vp
+from videoprism_mlx.demo import world
+from videoprism_mlx.demo.world import COLOURS, MOTIONS, SHAPES, Scene, Thing
+
+
+def clip(thing: Thing, background: str = "grey", number: int = 0) -> np.ndarray:
+    return world.draw_clip(Scene((thing,), background), world.clip_random(5, number))
+
+
+def inside(frames: np.ndarray, colour: str) -> np.ndarray:
+    """Where frames (T, S, S, 3) are of about a colour: (T, S, S)."""
+    distance = np.abs(frames.astype(int) - np.array(COLOURS[colour])).sum(axis=-1)
+    return distance < 40
+
+
+def centres(mask: np.ndarray) -> np.ndarray:
+    """The middle of what is there in each frame: (T, 2), x and y, NaN where nothing is."""
+    places = np.arange(mask.shape[1])
+    weight = mask.sum(axis=(1, 2))
+    with np.errstate(invalid="ignore"):
+        x, y = (mask.sum(axis=axis) @ places / weight for axis in (1, 2))
+    return np.stack([x, y], axis=1)
+
+
+def thing(motion: str, shape: str = "square", texture: str = "plain") -> Thing:
+    return Thing(shape, "red", "small", texture, motion)
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+@pytest.mark.parametrize("number", range(3))
+def test_a_motion_is_what_it_is_called(motion: str, number: int) -> None:
+    frames = clip(thing(motion), number=number)
+    assert frames.shape == (world.FRAMES, world.SIZE, world.SIZE, 3)
+    mask = inside(frames, "red")
+    area = mask.sum(axis=(1, 2))
+    if motion == "blinking":
+        assert {*(area > 0)} == {False, True}
+        assert ((area[:-4] > 0) != (area[4:] > 0)).all()  # Whatever four frames are looked at.
+        return
+    assert area.min() > 100
+    moved = np.diff(centres(mask), axis=0)  # (T - 1, 2)
+    direction = np.array(world.DIRECTIONS.get(motion, (0, 0)))
+    if direction.any():
+        assert (moved @ direction > 1).all()
+        assert np.abs(moved @ direction[::-1]).max() < 1
+    else:
+        assert np.abs(moved).max() < 1.5
+    grows = {"growing": 1, "shrinking": -1}.get(motion, 0)
+    if grows:
+        assert (np.diff(area) * grows > 0).all() and max(area[0], area[-1]) > 3 * min(area)
+    elif not direction.any():
+        assert area.max() < 1.1 * area.min()
+    changed = (mask[0] != mask[4]).sum() / area[0]
+    assert (changed > 0.1) == (motion not in ("still",)), changed
+
+
+def test_backwards_it_is_the_opposite_motion() -> None:
+    assert {world.OPPOSITE[motion] for motion in world.OPPOSITE} == set(world.OPPOSITE)
+    for motion, other in world.OPPOSITE.items():
+        assert world.OPPOSITE[other] == motion
+        there, back = (centres(inside(clip(thing(each)), "red")) for each in (motion, other))
+        if motion in world.DIRECTIONS:
+            assert np.sign((there[-1] - there[0]).round()).tolist() == list(
+                world.DIRECTIONS[motion]
+            )
+            assert np.sign((back[::-1][-1] - back[::-1][0]).round()).tolist() == list(
+                world.DIRECTIONS[motion]
+            )
+
+
+def test_shapes_textures_sizes_and_colours_differ() -> None:
+    areas = {}
+    for shape in SHAPES:
+        mask = inside(clip(thing("still", shape)), "red")[0]
+        y, x = np.nonzero(mask)
+        areas[shape] = mask.sum() / ((np.ptp(x) + 1) * (np.ptp(y) + 1))
+        assert 0.2 < areas[shape] < 1.01
+    assert areas["star"] < areas["triangle"] < areas["circle"] < areas["square"]
+    plain, striped, dotted = (
+        inside(clip(thing("still", texture=texture)), "red")[0].sum() for texture in world.TEXTURES
+    )
+    assert 0.3 * plain < striped < 0.8 * plain and 0.3 * plain < dotted < 0.95 * plain
+    small, large = (
+        inside(clip(thing("still")._replace(size=size)), "red")[0].sum() for size in world.SIZES
+    )
+    assert large > 2 * small
+    for colour in COLOURS:
+        frames = clip(thing("still")._replace(colour=colour))
+        assert inside(frames, colour)[0].sum() > 0.9 * small
+
+
+def test_two_things_are_apart() -> None:
+    for number, scene in enumerate(world.draw_scenes(40, 3, two=1.0)):
+        assert len(scene.things) == 2
+        assert len({each.shape for each in scene.things}) == 2
+        assert len({each.colour for each in scene.things}) == 2
+        if {each.motion for each in scene.things} == {"still"}:
+            frames = world.draw_clip(scene, world.clip_random(3, number))
+            assert all(inside(frames, each.colour)[0].sum() > 50 for each in scene.things)
+
+
+def test_what_is_held_out_never_comes_in_training() -> None:
+    trained = [t for scene in world.draw_scenes(3000, 0) for t in scene.things]
+    held = [t for scene in world.draw_scenes(500, 0, held_out=True) for t in scene.things]
+    looks, moves = ({(t.shape, t.colour) for t in trained}, {(t.colour, t.motion) for t in trained})
+    assert all((t.shape, t.colour) not in looks or (t.colour, t.motion) not in moves for t in held)
+    for name in Thing._fields:  # Each word is known, their combination is not.
+        known = {getattr(t, name) for t in trained}
+        assert {getattr(t, name) for t in held} == known
+    assert {s for s, _ in {(t.shape, t.colour) for t in held} - looks} == set(SHAPES)
+
+
+def test_scenes_are_drawn_anew_from_another_seed() -> None:
+    assert world.draw_scenes(20, 1) == world.draw_scenes(20, 1) != world.draw_scenes(20, 2)
+    distinct = world.draw_scenes(300, 1, held_out=True, distinct=True)
+    assert len({(frozenset(scene.things), scene.background) for scene in distinct}) == 300
+
+
+def test_motion_sets_differ_in_motion_alone() -> None:
+    for scenes in world.motion_sets(10, 4):
+        assert [scene.things[0].motion for scene in scenes] == list(MOTIONS)
+        assert (
+            len({(scene.things[0]._replace(motion=""), scene.background) for scene in scenes}) == 1
+        )
+        assert all(world.is_new_look(scene.things[0]) for scene in scenes)
+        assert all(world.is_visible(scene.things[0]) for scene in scenes)
+
+
+def test_a_complete_caption_says_everything() -> None:
+    random = np.random.default_rng(0)
+    for scene in world.draw_scenes(200, 7):
+        said = world.describe(scene, random)
+        for word in [scene.background, *(word for each in scene.things for word in each)]:
+            ways = world.WORDS.get(word, (word,))
+            assert any(way in said for way in ways), (said, word)
+
+
+def test_less_detail_says_less() -> None:
+    random = np.random.default_rng(0)
+    scenes = world.draw_scenes(200, 7)
+    words = [
+        np.mean([len(world.describe(scene, random, detail).split()) for scene in scenes])
+        for detail in (0.0, 0.5, 1.0)
+    ]
+    assert words[0] < words[1] - 2 < words[2] - 4
+    for scene in scenes:
+        said = world.describe(scene, random, 0.0)
+        assert said and not said.startswith(" ") and "  " not in said
+        assert not {*said.split()} & {*world.WORDS["small"], *world.WORDS["large"]}
+
+
+def test_captions_of_shapes_say_nothing_else() -> None:
+    random = np.random.default_rng(0)
+    for scene in world.draw_scenes(50, 8):
+        said = world.name_shapes(scene, random, motions=False)
+        moving = world.name_shapes(scene, random, motions=True)
+        assert said.count(" and a ") == moving.count(" and a ") == len(scene.things) - 1
+        for thing in scene.things:
+            ways = world.WORDS.get(thing.shape, (thing.shape,))
+            assert any(f"a {way}" in said for way in ways)
+            assert any(f"a {way} " in moving for way in ways)
+            assert any(way in moving for way in world.WORDS[thing.motion])
+            assert thing.colour not in said + moving
+
+
+def test_files(tmp_path: Path) -> None:
+    scenes = world.draw_scenes(6, 2)
+    listed = world.write_world(tmp_path / "one", scenes, 2, captions=1, partial=2)
+    with open(listed, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["video"] for row in rows] == [
+        f"clip{n:05d}.mp4" for n in range(6) for _ in range(3)
+    ]
+    again = world.write_world(tmp_path / "two", scenes, 2, captions=1, partial=2)
+    assert listed.read_text() == again.read_text()
+    for number, scene in enumerate(scenes):
+        path = listed.parent / f"clip{number:05d}.mp4"
+        assert path.read_bytes() == (again.parent / path.name).read_bytes()
+        drawn = world.draw_clip(scene, world.clip_random(2, number))
+        read = vp.read_video(path, num_frames=world.FRAMES, size=None)
+        assert read.shape == drawn.shape
+        assert np.abs(read * 255 - drawn).mean() < 6  # Less what encoding costs.
+    with pytest.raises(FileExistsError):
+        world.write_world(tmp_path / "one", scenes, 2)

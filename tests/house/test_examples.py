@@ -1,0 +1,134 @@
+"""The examples run, on what they or the tests draw, and print what a user would act on."""
+
+import csv
+import dataclasses
+import importlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import media
+import numpy as np
+import pytest
+from PIL import Image
+
+import videoprism_mlx as vp
+from videoprism_mlx.models import DEMO_MODEL
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(name: str, *arguments: object) -> str:
+    """What an example prints."""
+    command = [sys.executable, EXAMPLES / name, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("clips")
+    for name in ("b.mp4", "uneven.mkv", "mpeg4.avi"):
+        shutil.copy(media.clip(name), root)
+    (root / "broken.mp4").touch()
+    return root
+
+
+def test_each_is_short() -> None:
+    for path in EXAMPLES.glob("*.py"):
+        is_long = path.name in ("check_parity.py", "train_demo_model.py")
+        assert is_long or len(path.read_text().splitlines()) < 60, path
+
+
+def test_check_parity() -> None:
+    printed = run("check_parity.py")
+    assert "features     (1, 128, 48)" in printed
+    assert "parity " in printed
+
+
+def test_extract_features(folder: Path, tmp_path: Path, converted: Callable[[str], Path]) -> None:
+    model_directory = converted("encoder_mild")
+    output = tmp_path / "features.npz"
+    run("extract_features.py", folder / "b.mp4", "-o", output, "--model", model_directory)
+    model, processor = vp.load(model_directory)
+    expected, _ = model(processor(videos=[folder / "b.mp4"])["inputs"])
+    with np.load(output) as saved:
+        found = saved["features"]
+    assert found.shape == (4, 3, 3, 24)
+    np.testing.assert_allclose(found.reshape(expected.shape), np.array(expected), atol=2e-6)
+
+
+def test_search_videos(folder: Path, searchable: Path) -> None:
+    queries = ["a red cat", "a ball"]
+    printed = run("search_videos.py", folder, *queries, "--model", searchable, "--top", 2)
+    lines = printed.splitlines()
+    assert "broken.mp4 is empty" in lines[0]
+    model, processor = vp.load(searchable)
+    names = ["b.mp4", "mpeg4.avi", "uneven.mkv"]
+    videos, texts, _ = model(**processor(videos=[folder / name for name in names], texts=queries))
+    cosines = np.array(texts) @ np.array(videos).T
+    assert [lines[1], lines[4]] == queries
+    for query, row in enumerate(cosines):
+        best = np.argsort(-row)[:2]
+        for line, place in zip(lines[2 + 3 * query :][:2], best, strict=True):
+            cosine, name = line.split()
+            assert name == names[place] and float(cosine) == pytest.approx(row[place], abs=6e-4)
+
+
+def test_classify_video(folder: Path, searchable: Path) -> None:
+    labels = ["cat", "dog", "kite"]
+    printed = run("classify_video.py", folder / "b.mp4", *labels, "--model", searchable)
+    found = {label for label in labels if label in printed}
+    assert found == set(labels)
+    shares = [float(share) for share in re.findall(r"([\d.]+) ?%", printed)]
+    assert len(shares) == 3 and sum(shares) == pytest.approx(100, abs=0.3)
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_long_video(folder: Path, searchable: Path) -> None:
+    printed = run(
+        "long_video.py", folder / "b.mp4", "a cat", "--model", searchable, "--fps", 30, "--top", 3
+    )
+    lines = printed.splitlines()
+    model, processor = vp.load(searchable)
+    [text] = vp.embed_texts(model, processor, ["a cat"])
+    windows = list(vp.encode_windows(model, folder / "b.mp4", 16, 4, 30, processor=processor))
+    assert lines[0].startswith(f"{len(windows)} windows")
+    best = max(windows, key=lambda window: float(text @ window.features["embedding"]))
+    start, _, end, _, cosine = lines[1].split()
+    assert (float(start), float(end)) == pytest.approx((best.start, best.end), abs=0.051)
+    assert float(cosine) == pytest.approx(float(text @ best.features["embedding"]), abs=6e-4)
+
+
+def test_feature_maps(folder: Path, tmp_path: Path, converted: Callable[[str], Path]) -> None:
+    output = tmp_path / "maps.png"
+    run("feature_maps.py", folder / "b.mp4", "-o", output, "--model", converted("encoder_mild"))
+    assert min(Image.open(output).size) > 200
+
+
+def test_train_demo_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    script = importlib.import_module("train_demo_model")
+    monkeypatch.setattr(script, "VALIDATION_CLIPS", 4)
+    for name in ("FIRST", "THEN", "LAST"):
+        recipe = dataclasses.replace(getattr(script, name), epochs=1, batch_size=4)
+        monkeypatch.setattr(script, name, recipe)
+    monkeypatch.setattr(sys, "argv", ["train", str(tmp_path / "out"), "--clips", "8"])
+    results = []
+    for _ in range(2):  # The second time all is there.
+        script.main()
+        results.append(json.loads(capsys.readouterr().out))
+        results[-1].pop("minutes")
+    assert results[0] == results[1] and results[0]["clips"] == 8
+    with open(tmp_path / "out/train/shapes.csv", newline="", encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 4 * 8
+    model, processor = vp.load(tmp_path / "out/shipped")
+    assert model.config == vp.load(DEMO_MODEL)[0].config
+    assert np.isfinite(vp.embed_texts(model, processor, ["a red star"])).all()

@@ -1,0 +1,454 @@
+"""Checkpoints to model directories and back, and what is said of those that cannot be."""
+
+import errno
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from conftest import MODELS, REFERENCE, reference_config
+
+import videoprism_mlx as vp
+from videoprism_mlx.convert.rules import leaf
+from videoprism_mlx.errors import CheckpointError
+from videoprism_mlx.files import atomic
+from videoprism_mlx.files.identity import sha256
+from videoprism_mlx.weights.directory import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
+
+CHECKPOINT = REFERENCE / "clip" / "checkpoint.npz"
+CONFIG = reference_config("clip")
+
+
+def weights(directory: Path) -> dict[str, np.ndarray]:
+    return {
+        name: np.array(array.astype(mx.float32))
+        for name, array in mx.load(str(directory / WEIGHTS_FILE)).items()
+    }
+
+
+def changed_checkpoint(path: Path, change: Callable[[dict[str, np.ndarray]], object]) -> Path:
+    """The clip model's checkpoint with `change` done to its arrays."""
+    with np.load(CHECKPOINT) as saved:
+        arrays = dict(saved)
+    change(arrays)
+    np.savez(path, **arrays)
+    return path
+
+
+def test_names_on_both_sides() -> None:
+    assert leaf(
+        "vision_encoder.spatial_encoder.transformers_stack.x_layers.3.self_attention.query.weight"
+    )[1:3] == (
+        "params/vision_encoder/spatial_encoder/transformers_stack/x_layers/self_attention/query/w",
+        3,
+    )
+    for mlx_name, flax_key in {
+        "patch_projection.linear.weight": "params/patch_projection/linear/kernel",
+        "spatial_ln.weight": "params/spatial_ln/scale",
+        "spatial_ln.bias": "params/spatial_ln/bias",
+        "temporal_pos_emb.weight": "params/temporal_pos_emb/emb_var",
+        "text_encoder.cls_emb": "params/text_encoder/cls_emb",
+        "atten_pooler.pooling_attention.per_dim_scale.per_dim_scale": (
+            "params/atten_pooler/pooling_attention/per_dim_scale/per_dim_scale"
+        ),
+        "atten_pooler.pooling_attention.post.bias": (
+            "params/atten_pooler/pooling_attention/post/b"
+        ),
+    }.items():
+        assert leaf(mlx_name).key == flax_key
+
+
+def test_values_are_where_they_belong(converted: Callable[[str], Path]) -> None:
+    ours = weights(converted("clip"))
+    with np.load(CHECKPOINT) as flax:
+        stack = "params/text_encoder/unimodal_transformer/x_layers"
+        query = flax[f"{stack}/self_attention/query/w"][1]
+        post = flax[f"{stack}/self_attention/post/w"][1]
+        scale = flax[f"{stack}/layer_norm/scale"][1]
+    own = "text_encoder.unimodal_transformer.x_layers.1"
+    for row, (head, width) in {0: (0, 0), 7: (1, 1), 23: (3, 5)}.items():
+        np.testing.assert_array_equal(
+            ours[f"{own}.self_attention.query.weight"][row], query[:, head, width]
+        )
+        np.testing.assert_array_equal(
+            ours[f"{own}.self_attention.post.weight"][:, row], post[:, head, width]
+        )
+    np.testing.assert_array_equal(ours[f"{own}.layer_norm.weight"], 1 + scale)
+
+
+def test_a_model_directory(converted: Callable[[str], Path]) -> None:
+    directory = converted("clip")
+    assert sorted(path.name for path in directory.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
+    config = json.loads((directory / CONFIG_FILE).read_text())
+    source = config.pop("source")
+    assert config == CONFIG
+    assert source["sha256"] == sha256(CHECKPOINT)
+    assert source["file"] == "checkpoint.npz"
+    assert source["layout"] == "scanned"
+
+
+def test_the_tokenizer_goes_with_it(spm_model: Path, tmp_path: Path) -> None:
+    vp.convert.flax_to_mlx(CHECKPOINT, tmp_path / "m", CONFIG, tokenizer=spm_model)
+    assert (tmp_path / "m" / TOKENIZER_FILE).read_bytes() == spm_model.read_bytes()
+    with pytest.raises(ValueError, match="has 40 pieces; the model's vocabulary is 30"):
+        vp.convert.flax.tokenizer_for({"vocabulary_size": 30}, spm_model)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("scan", [True, False])
+def test_a_round_trip_gives_the_same_bits(
+    name: str, dtype: str, scan: bool, tmp_path: Path
+) -> None:
+    config = reference_config(name)
+    checkpoint = REFERENCE / name / "checkpoint.npz"
+    first = vp.convert.flax_to_mlx(checkpoint, tmp_path / "first", config, dtype)
+    back = vp.convert.mlx_to_flax(first.output, tmp_path / "back.npz", scan=scan)
+    second = vp.convert.flax_to_mlx(back.output, tmp_path / "second", config, dtype)
+    assert first.parameters == back.parameters == second.parameters
+    before, after = weights(first.output), weights(second.output)
+    assert before.keys() == after.keys()
+    for key, array in before.items():
+        if key.endswith(("_norm.weight", "_ln.weight")):
+            np.testing.assert_allclose(after[key], array, rtol=0, atol=2.0**-23)
+        else:
+            np.testing.assert_array_equal(after[key], array)
+
+
+def test_back_to_flax_is_the_official_layout(
+    converted: Callable[[str], Path], tmp_path: Path
+) -> None:
+    vp.convert.mlx_to_flax(converted("clip"), tmp_path / "flax.npz")
+    with np.load(CHECKPOINT) as official, np.load(tmp_path / "flax.npz") as ours:
+        assert set(ours.files) == set(official.files)
+        for key in official.files:
+            assert ours[key].dtype == np.float32
+            atol = 2.0**-24 if key.endswith("/scale") else 0
+            np.testing.assert_allclose(ours[key], official[key], rtol=0, atol=atol)
+
+
+def test_unscanned_checkpoints_load_and_go_back_as_they_came(
+    converted: Callable[[str], Path], tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "unscanned.npz"
+    vp.convert.mlx_to_flax(converted("clip"), checkpoint, scan=False)
+    with np.load(checkpoint) as saved:
+        keys = set(saved.files)
+    assert "params/text_encoder/unimodal_transformer/x_layers_1/layer_norm/scale" in keys
+    assert not any("/x_layers/" in key for key in keys)
+    vp.convert.flax_to_mlx(checkpoint, tmp_path / "m", CONFIG)
+    np.testing.assert_equal(weights(tmp_path / "m"), weights(converted("clip")))
+    vp.convert.mlx_to_flax(tmp_path / "m", tmp_path / "back.npz")
+    with np.load(tmp_path / "back.npz") as saved:
+        assert set(saved.files) == keys
+
+
+@pytest.mark.parametrize(
+    "kind", ["float16", "float64", ">f4", "bfloat16", "compressed", "rootless"]
+)
+def test_other_ways_to_store_a_checkpoint(
+    kind: str, converted: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with np.load(CHECKPOINT) as saved:
+        arrays = dict(saved)
+    if kind == "rootless":
+        arrays = {key.removeprefix("params/"): array for key, array in arrays.items()}
+    elif kind == "bfloat16":  # The upper half of a float32, which NumPy stores as V2.
+        arrays = {
+            key: (array.view(np.uint32) >> 16).astype(np.uint16).view("V2")
+            for key, array in arrays.items()
+        }
+    elif kind != "compressed":
+        arrays = {key: array.astype(kind) for key, array in arrays.items()}
+    save = np.savez_compressed if kind == "compressed" else np.savez
+    save(tmp_path / "x.npz", **arrays)
+    vp.convert.flax_to_mlx(tmp_path / "x.npz", tmp_path / "m", CONFIG)
+    ours, plain = weights(tmp_path / "m"), weights(converted("clip"))
+    relative = {"float16": 2e-3, "bfloat16": 8e-3}.get(kind, 0)
+    for key, array in plain.items():
+        np.testing.assert_allclose(ours[key], array, rtol=relative, atol=1e-6 if relative else 0)
+
+
+def test_a_config_by_mapping_file_directory_or_name(
+    converted: Callable[[str], Path], tmp_path: Path
+) -> None:
+    for number, config in enumerate(
+        [CONFIG, REFERENCE / "clip" / "config.json", str(converted("clip"))]
+    ):
+        result = vp.convert.flax_to_mlx(CHECKPOINT, tmp_path / str(number), config)
+        assert result.model == "FactorizedVideoCLIP"
+    with pytest.raises(ValueError, match=r"no model is called 'videoprism_v1_bass' .did you mean"):
+        vp.convert.flax_to_mlx(CHECKPOINT, tmp_path / "m", "videoprism_v1_bass")
+
+
+def test_a_known_configuration_is_recognised_by_its_shapes() -> None:
+    for name in ("videoprism_v1_giant", "videoprism_lvt_public_v1_large", "videoprism_vc_v1_base"):
+        config = vp.models.get_config(name)
+        if "num_classes" in config:
+            config["num_classes"] = 31
+        layout = vp.convert.rules.Layout(vp.models.build(config))
+        for scanned in ((), layout.groups):
+            shapes = layout.expected(scanned)
+            assert vp.convert.flax.matching_config(shapes, Path("x.npz")) == config
+
+
+def test_an_unknown_configuration_is_not_guessed(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"(?s)does not fit.*say which with config="):
+        vp.convert.flax_to_mlx(CHECKPOINT, tmp_path / "m")
+
+
+QUERY = "params/vision_encoder/temporal_encoder/transformers_stack/x_layers/self_attention/query/w"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda arrays: arrays.pop("params/text_encoder/cls_emb"),
+            r"missing: params/text_encoder/cls_emb, of shape \(1, 1, 24\)",
+        ),
+        (
+            lambda arrays: arrays.update({"params/extra/w": np.zeros(3)}),
+            r"not of this model: params/extra/w, of shape \(3,\)",
+        ),
+        (
+            lambda arrays: arrays.update({QUERY: arrays[QUERY].reshape(1, 24, 6, 4)}),
+            r"misshapen: .*query/w has shape \(1, 24, 6, 4\), expected \(1, 24, 4, 6\)",
+        ),
+        (
+            lambda arrays: arrays.update({QUERY: arrays[QUERY].astype(np.int64)}),
+            "query/w is of type int64; expected floating-point",
+        ),
+        (
+            lambda arrays: arrays.update({QUERY: arrays[QUERY] * np.nan}),
+            "query/w holds NaN or infinite values",
+        ),
+        (
+            lambda arrays: arrays.update({QUERY: arrays[QUERY].astype(np.float64) * 1e300}),
+            "query/w holds values beyond the range of mlx.core.float32",
+        ),
+        (
+            lambda arrays: arrays.update({QUERY: arrays[QUERY].astype(object)}),
+            "holds Python objects, which are not read",
+        ),
+    ],
+)
+def test_wrong_parameters_are_named(
+    change: Callable[[dict], object], message: str, tmp_path: Path
+) -> None:
+    checkpoint = changed_checkpoint(tmp_path / "x.npz", change)
+    with pytest.raises(CheckpointError, match=message):
+        vp.convert.flax_to_mlx(checkpoint, tmp_path / "m", CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
+
+
+def test_a_layer_too_many(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"has shape \(2, .*expected \(3, "):
+        vp.convert.flax_to_mlx(CHECKPOINT, tmp_path / "m", CONFIG | {"num_unimodal_layers": 3})
+
+
+class Bomb:
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (Path(os.environ["BOMB"]),))
+
+
+def test_nothing_is_ever_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOMB", str(tmp_path / "went off"))
+    bomb = np.empty(1, object)
+    bomb[0] = Bomb()
+    np.savez(tmp_path / "bomb.npz", **{"params/x": bomb})
+    (tmp_path / "plain.npz").write_bytes(pickle.dumps(Bomb()))
+    for name in ("bomb.npz", "plain.npz"):
+        with pytest.raises(CheckpointError):
+            vp.convert.flax_to_mlx(tmp_path / name, tmp_path / "m", CONFIG)
+    assert not (tmp_path / "went off").exists()
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.999])
+def test_a_checkpoint_cut_short(kept: float, tmp_path: Path) -> None:
+    whole = CHECKPOINT.read_bytes()
+    (tmp_path / "x.npz").write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(CheckpointError, match=r"damaged, cut short, or not an \.npz"):
+        vp.convert.flax_to_mlx(tmp_path / "x.npz", tmp_path / "m", CONFIG)
+
+
+def test_a_flipped_bit(tmp_path: Path) -> None:
+    damaged = bytearray(CHECKPOINT.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / "x.npz").write_bytes(damaged)
+    with pytest.raises(CheckpointError, match="CRC"):
+        vp.convert.flax_to_mlx(tmp_path / "x.npz", tmp_path / "m", CONFIG)
+    assert not (tmp_path / "m").exists()
+
+
+def test_files_of_other_kinds(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+        vp.convert.flax_to_mlx(tmp_path / "none.npz", tmp_path / "m", CONFIG)
+    with pytest.raises(CheckpointError, match="is a directory"):
+        vp.convert.flax_to_mlx(tmp_path, tmp_path / "m", CONFIG)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(CheckpointError, match=r"'readme.txt', which is no array"):
+        vp.convert.flax_to_mlx(tmp_path / "x.npz", tmp_path / "m", CONFIG)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_arrays_of_one_name(tmp_path: Path) -> None:
+    (tmp_path / "x.npz").write_bytes(CHECKPOINT.read_bytes())
+    with zipfile.ZipFile(tmp_path / "x.npz", "a") as archive:
+        archive.writestr(f"{QUERY}.npy", b"anything")
+    with pytest.raises(CheckpointError, match="several arrays of the same name"):
+        vp.convert.flax_to_mlx(tmp_path / "x.npz", tmp_path / "m", CONFIG)
+
+
+def test_values_that_float16_cannot_hold(tmp_path: Path) -> None:
+    checkpoint = changed_checkpoint(tmp_path / "x.npz", lambda a: a.update({QUERY: a[QUERY] * 1e6}))
+    with pytest.raises(
+        CheckpointError, match=r"query/w holds values beyond the range of mlx.core.float16"
+    ):
+        vp.convert.flax_to_mlx(checkpoint, tmp_path / "m", CONFIG, dtype="float16")
+    assert not (tmp_path / "m").exists()
+
+
+def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="already exists; name another output"):
+        vp.convert.flax_to_mlx(CHECKPOINT, tmp_path / "m", CONFIG)
+    assert (tmp_path / "m" / "notes.txt").read_text() == "mine"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileExistsError):  # A file does not take a directory's place.
+        vp.convert.draw_checkpoint(CONFIG, tmp_path / "empty")
+    vp.convert.flax_to_mlx(CHECKPOINT, tmp_path / "empty", CONFIG)
+    (tmp_path / "x.npz").write_text("mine")
+    with pytest.raises(FileExistsError):
+        vp.convert.draw_checkpoint(CONFIG, tmp_path / "x.npz")
+    assert (tmp_path / "x.npz").read_text() == "mine"
+
+
+@pytest.mark.parametrize("to", ["mlx", "flax"])
+def test_a_full_disk_leaves_nothing(
+    to: str, tmp_path: Path, converted: Callable[[str], Path]
+) -> None:
+    """A limit on the size of files stands in for a disk that fills."""
+    script = (
+        "import resource, signal, sys, videoprism_mlx as vp\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "source, output, config, to = sys.argv[1:]\n"
+        "if to == 'mlx': vp.convert.flax_to_mlx(source, output, config)\n"
+        "else: vp.convert.mlx_to_flax(source, output)\n"
+    )
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            script,
+            CHECKPOINT if to == "mlx" else converted("clip"),
+            tmp_path / "new" / "m",
+            REFERENCE / "clip" / "config.json",
+            to,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    code = errno.ENOSPC if to == "mlx" else errno.EFBIG
+    last = run.stderr.splitlines()[-1]
+    assert last.startswith(f"OSError: [Errno {code}]") and last.endswith("new/m'")
+    assert "MB are free on the disk: make room or write elsewhere" in last
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_conversion_leaves_nothing_to_trust(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys, mlx.core as mx, videoprism_mlx as vp\n"
+        "save = mx.save_safetensors\n"
+        "def die(path, *rest):\n"
+        "    save(path, *rest)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "mx.save_safetensors = die\n"
+        "vp.convert.flax_to_mlx(*sys.argv[1:])"
+    )
+    config = REFERENCE / "clip" / "config.json"
+    command = [sys.executable, "-c", script, CHECKPOINT, tmp_path / "m", config]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert not (tmp_path / "m").exists()
+    assert len(list(tmp_path.iterdir())) == 1  # What it had written, under a name of its own.
+    vp.convert.flax_to_mlx(CHECKPOINT, tmp_path / "m", CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    with atomic.new_directory(tmp_path / "m") as first:
+        (first / "file").write_text("first")
+        with atomic.new_directory(tmp_path / "m") as second:
+            (second / "file").write_text("second")
+        assert (first / "file").exists()
+        # The second was quicker: the first finds it and says so.
+        with pytest.raises(FileExistsError):
+            atomic.require_new_directory(tmp_path / "m")
+        (tmp_path / "m" / "file").unlink()
+    assert (tmp_path / "m" / "file").read_text() == "first"
+
+
+def test_drawing_is_the_same_in_both_layouts_and_on_every_run(tmp_path: Path) -> None:
+    scanned = vp.convert.draw_checkpoint(CONFIG, tmp_path / "a.npz", seed=3)
+    unscanned = vp.convert.draw_checkpoint(CONFIG, tmp_path / "b.npz", seed=3, scan=False)
+    again = vp.convert.draw_checkpoint(CONFIG, tmp_path / "c.npz", seed=3)
+    assert sha256(scanned) == sha256(again)
+    for name, checkpoint in (("a", scanned), ("b", unscanned)):
+        vp.convert.flax_to_mlx(checkpoint, tmp_path / name, CONFIG)
+    np.testing.assert_equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_verify_names_the_first_module_that_departs(converted: Callable[[str], Path]) -> None:
+    model = vp.load_model(converted("encoder"))
+    layer = model.spatial_encoder.transformers_stack.x_layers[1]
+    layer.self_attention.key.weight = layer.self_attention.key.weight * 1.0001
+    compared = vp.convert.verify(model, REFERENCE / "encoder" / "plain.npz")
+    first = next(each.path for each in compared if not each.agrees)
+    assert first == "spatial_encoder/transformers_stack/x_layers_1/self_attention/key"
+
+
+def test_verify_with_the_activations_of_another_model(converted: Callable[[str], Path]) -> None:
+    model = vp.load_model(converted("encoder_primer_hybrid"))
+    with pytest.raises(ValueError, match="activations that this model has not"):
+        vp.convert.verify(model, REFERENCE / "encoder" / "plain.npz")
+
+
+def test_verify_with_what_is_no_activations_file(
+    converted: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = vp.load_model(converted("encoder"))
+    with pytest.raises(ValueError, match="holds no saved activations"):
+        vp.convert.verify(model, REFERENCE / "encoder" / "checkpoint.npz")
+    whole = (REFERENCE / "encoder" / "plain.npz").read_bytes()
+    for spoilt in (b"", b"hello", whole[:5000]):
+        (tmp_path / "x.npz").write_bytes(spoilt)
+        with pytest.raises(ValueError, match=r"x.npz is damaged or not an activations file"):
+            vp.convert.verify(model, tmp_path / "x.npz")
+
+
+@pytest.mark.slow
+def test_time_and_memory_of_a_full_size_conversion(tmp_path: Path) -> None:
+    checkpoint = vp.convert.draw_checkpoint("videoprism_lvt_public_v1_base", tmp_path / "x.npz")
+    started = time.perf_counter()
+    run = subprocess.Popen(
+        [sys.executable, "-m", "videoprism_mlx.convert", checkpoint, "-o", tmp_path / "m"],
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "VIDEOPRISM_MLX_CACHE": str(tmp_path)},
+    )
+    _, status, usage = os.wait4(run.pid, 0)
+    assert status == 0
+    assert time.perf_counter() - started < 15
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    assert peak <= 1.3 * checkpoint.stat().st_size + 300e6

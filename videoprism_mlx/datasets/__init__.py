@@ -1,0 +1,1 @@
+"""Lists of videos with captions or labels."""

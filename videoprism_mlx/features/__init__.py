@@ -1,0 +1,1 @@
+"""From videos and texts to features."""

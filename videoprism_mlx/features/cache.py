@@ -1,0 +1,139 @@
+"""Arrays made of videos and kept on disk: a file each, read by memory-mapping."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from videoprism_mlx.errors import EXPECTED, InputError
+from videoprism_mlx.features.encode import read_ahead
+from videoprism_mlx.files.atomic import new_file
+from videoprism_mlx.files.identity import FileIdentity
+from videoprism_mlx.files.record import RECORD_FILE
+from videoprism_mlx.video.sampling import images_in
+
+# A video file, or the images of one.
+Files = Path | tuple[Path, ...]
+
+
+class ArrayCache:
+    """One array for each video, all made in the way that `record` describes.
+
+    The folder is named by the record, a file in it by the video's path, size and time of change:
+    what was made in another way, or of another version of a video, is not found.
+    """
+
+    def __init__(self, root: Path, record: Mapping[str, Any]):
+        self.record = json.dumps(record, indent=2, sort_keys=True) + "\n"
+        self.folder = root / hashlib.sha256(self.record.encode()).hexdigest()[:16]
+        if not (self.folder / RECORD_FILE).exists():
+            with new_file(self.folder / RECORD_FILE, replace=True) as partial:
+                partial.write_text(self.record, encoding="utf-8")
+
+    def path(self, files: Files) -> Path:
+        """Where the array of a video as it is now is kept. OSError if there is no such video."""
+        if isinstance(files, Path):
+            files = tuple(images_in(files)) if files.is_dir() else (files,)
+        identity = [dataclasses.astuple(FileIdentity.of(file)) for file in files]
+        name = hashlib.sha256(json.dumps(identity).encode(errors="surrogateescape")).hexdigest()
+        return self.folder / name[:2] / f"{name[:32]}.npy"
+
+    def load(self, path: Path) -> np.ndarray:
+        """The array that is kept at `path`, read as it is looked at."""
+        try:
+            return np.load(path, mmap_mode="r")
+        except (ValueError, EOFError) as error:
+            raise InputError(
+                f"{path} is damaged ({error}); remove it, and it will be made again"
+            ) from None
+
+    def store(self, path: Path, array: np.ndarray) -> None:
+        """Keeps an array at `path`."""
+        with new_file(path, replace=True) as partial, open(partial, "wb") as file:
+            np.save(file, array)
+
+
+def fill(
+    cache: ArrayCache,
+    videos: Sequence[Files],
+    read: Callable[[Files], Any],
+    finish: Callable[[Any], np.ndarray] = np.asarray,
+    what: str = "reading",
+    size: int | None = None,
+    ahead: int = 8,
+) -> tuple[list[Path | None], list[str]]:
+    """Makes the arrays that are not kept yet: where each is, None if its video cannot be used.
+
+    Videos are `read` by threads, at most `ahead` of what is made of them by `finish`. With the
+    `size` of an array in bytes, what all will take on the disk is said before. Also returns a line
+    about each video that cannot be used, which is printed too.
+    """
+    paths: list[Path | None] = []
+    bad: dict[int, Exception] = {}
+    for number, files in enumerate(videos):
+        try:
+            paths.append(cache.path(files))
+        except EXPECTED as error:
+            bad[number] = error
+            paths.append(None)
+    missing: dict[Path, int] = {}  # A video may be listed twice.
+    for number, path in enumerate(paths):
+        if path is not None and path not in missing and not path.exists():
+            missing[path] = number
+    if missing and size is not None:
+        free = shutil.disk_usage(cache.folder).free
+        print(
+            f"{what}: {len(missing)} of {len(videos)} videos are new, and will take "
+            f"{len(missing) * size / 1e6:,.1f} MB in {cache.folder}, "
+            f"where {free / 1e6:,.0f} MB are free",
+            file=sys.stderr,
+        )
+
+    def attempt(path: Path) -> Any:
+        try:
+            return read(videos[missing[path]])
+        except EXPECTED as error:
+            return error
+
+    failed: dict[Path, Exception] = {}
+    with (
+        tqdm(total=len(missing), desc=what, unit="video", disable=None if missing else True) as bar,
+        read_ahead(attempt, missing, readers=None, ahead=ahead) as clips,
+    ):
+        for path, clip in clips:
+            if isinstance(clip, Exception):
+                failed[path] = clip
+            else:
+                cache.store(path, finish(clip))
+            bar.update()
+    for number, path in enumerate(paths):
+        if path in failed:
+            bad[number] = failed[path]
+            paths[number] = None
+    lines = [unusable(videos[number], error) for number, error in sorted(bad.items())]
+    for line in lines:
+        print(line, file=sys.stderr)
+    return paths, lines
+
+
+def require_usable(lines: Sequence[str], total: int, skip_bad: bool) -> None:
+    """That all videos can be used, or those that cannot may be left out, and some remain."""
+    if lines and (not skip_bad or len(lines) == total):
+        raise InputError(
+            f"{len(lines)} of {total} videos cannot be used, as listed; mend or remove them"
+            f"{'' if skip_bad else ', or have them left out with --skip-bad (skip_bad=True)'}"
+        )
+
+
+def unusable(files: Files, error: Exception) -> str:
+    """One line about a video that cannot be used."""
+    name, about = str(files if isinstance(files, Path) else files[0]), str(error)
+    line = " ".join((about if name in about else f"{name}: {about}").split())
+    return "cannot be used: " + line.encode("utf-8", "backslashreplace").decode()

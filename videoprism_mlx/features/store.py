@@ -1,0 +1,221 @@
+"""Features of many videos on disk, safe to interrupt and to go on with."""
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from videoprism_mlx.errors import FeatureFileError, InputError
+from videoprism_mlx.features.encode import Window
+from videoprism_mlx.features.export import (
+    FORMATS,
+    Record,
+    Rows,
+    lazy_features,
+    read_features,
+    read_record,
+    write_features,
+)
+from videoprism_mlx.files.atomic import LONGEST_NAME, explained_if_full, new_file, short_name
+from videoprism_mlx.files.identity import FileIdentity
+from videoprism_mlx.files.lock import locked
+from videoprism_mlx.files.record import RECORD_FILE, differences
+
+
+class FeatureStore:
+    """Features by video: in a folder with a file for each, or in one file for all.
+
+    The one file is put together by `finish`. Until then its parts are in a folder beside it, where
+    a later run finds them. `record` says how features are made; what is there must be made alike.
+    """
+
+    def __init__(self, output: Path, record: Record, file_format: str | None = None):
+        self.output = output
+        self.record = dict(record)
+        suffix = output.suffix.removeprefix(".")
+        self.is_one_file = suffix in FORMATS
+        if self.is_one_file and file_format not in (None, suffix):
+            raise InputError(f"{output} is to be of format {file_format}: call it *.{file_format}")
+        self.format = suffix if self.is_one_file else file_format or "npz"
+        if self.format not in FORMATS:
+            raise InputError(f"the format is {file_format!r}; expected one of {', '.join(FORMATS)}")
+        if output.exists() and output.is_dir() == self.is_one_file:
+            raise InputError(
+                f"{output} is a {'folder' if self.is_one_file else 'file'}; expected a new or "
+                f"earlier output: a folder, or a file called *.{', *.'.join(FORMATS)}"
+            )
+        self._folder = output.parent / f".{output.name}.parts" if self.is_one_file else output
+        self._part_format = "safetensors" if self.is_one_file else self.format
+        self._is_complete = False
+
+    @contextmanager
+    def opened(self) -> Iterator["FeatureStore"]:
+        """Checks what is there, and keeps other runs from writing to it."""
+        is_new = not self._folder.exists()
+        with locked(self._folder, self.output):
+            try:
+                self._check_record()
+                yield self
+            finally:
+                nothing_stored = self._folder.exists() and next(self._parts(), None) is None
+                if nothing_stored and (is_new or self.is_one_file):
+                    shutil.rmtree(self._folder)
+
+    def _check_record(self) -> None:
+        """That what is there was made alike; where nothing is, notes how it will be."""
+        if self.is_one_file and self.output.exists():
+            self._require_alike(read_record(self.output), self.output)
+        path = self._folder / RECORD_FILE
+        if path.exists():
+            try:
+                found = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError:
+                raise FeatureFileError(f"{path} is damaged; name another output") from None
+            self._require_alike(found, self.output)
+        elif any(not one.name.startswith(".") for one in self._folder.iterdir()):
+            raise InputError(
+                f"{self._folder} holds something else than features; name a new or empty folder"
+            )
+        else:
+            with new_file(path) as partial:
+                partial.write_text(json.dumps(self.record, indent=2) + "\n", encoding="utf-8")
+
+    def _require_alike(self, found: Record, where: Path) -> None:
+        if changed := differences(found, self.record):
+            raise InputError(
+                f"{where} was made in another way, and is not mixed: {'; '.join(changed)}. "
+                "Name another output, or remove it"
+            )
+
+    def missing(self, videos: Mapping[str, Path]) -> list[str]:
+        """The names of those videos that are not stored yet, or have changed since."""
+        if self.is_one_file and self.output.exists():
+            stored = {video["name"]: video for video in read_record(self.output)["videos"]}
+            self._is_complete = all(
+                is_same(stored.get(name), name, path) for name, path in videos.items()
+            )
+            if self._is_complete:
+                return []
+            self._unpack()
+        return [name for name, path in videos.items() if not self._has(name, path)]
+
+    def _has(self, name: str, path: Path) -> bool:
+        part = self._part(name)
+        return part.is_file() and is_same(read_record(part)["videos"][0], name, path)
+
+    def _part(self, name: str) -> Path:
+        folder, last = os.path.split(name)
+        return self._folder / folder / f"{short_name(last, LONGEST_NAME)}.{self._part_format}"
+
+    def _parts(self) -> Iterator[Path]:
+        """The files of single videos."""
+        return iter(sorted(self._folder.rglob(f"*.{self._part_format}")))
+
+    def _unpack(self) -> None:
+        """Brings what is in the one file into its parts, but for what is there already."""
+        arrays = read_features(self.output)
+        first = 0
+        for video in read_record(self.output)["videos"]:
+            last = first + video.get("windows", 1)
+            if not self._part(video["name"]).is_file():
+                rows = {key: Rows.of(array[first:last]) for key, array in arrays.items()}
+                self._write(video, rows)
+            first = last
+
+    def add(self, video: Record, features: Mapping[str, np.ndarray]) -> None:
+        """Stores the features of a video, with its record of before it was read."""
+        rows = {key: Rows.of(array[None]) for key, array in features.items()}
+        self._write(video, rows)
+
+    def add_windows(self, video: Record, windows: Iterable[Window]) -> None:
+        """Stores the features of a video's windows, which need not be in memory together."""
+        with ExitStack() as stack:
+            spools: dict[str, Spool] = {}
+            for window in windows:
+                for key, array in window.arrays().items():
+                    if key not in spools:
+                        spools[key] = stack.enter_context(Spool(self._folder))
+                    spools[key].append(array)
+            rows = {key: spool.rows() for key, spool in spools.items()}
+            self._write({**video, "windows": window.count}, rows)
+
+    def _write(self, video: Record, rows: Mapping[str, Rows]) -> None:
+        record = {**self.record, "videos": [video]}
+        with new_file(self._part(video["name"]), replace=True) as partial:
+            write_features(partial, self._part_format, rows, record)
+
+    def finish(self, names: Sequence[str]) -> None:
+        """Puts the one file together: `names` in their order, then what else was there."""
+        if not self.is_one_file:
+            return
+        parts = {read_record(part)["videos"][0]["name"]: part for part in self._parts()}
+        if parts and not self._is_complete:
+            ordered = [parts[name] for name in dict.fromkeys([*names, *parts]) if name in parts]
+            videos = [read_record(part)["videos"][0] for part in ordered]
+            lazily = [lazy_features(part) for part in ordered]
+            arrays = {name: Rows.joined([part[name] for part in lazily]) for name in lazily[0]}
+            with new_file(self.output, replace=True) as partial:
+                write_features(partial, self.format, arrays, {**self.record, "videos": videos})
+        shutil.rmtree(self._folder)
+
+
+class Spool:
+    """Arrays of one shape, kept in a nameless file until they are wanted together."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it outlives this.
+        self._count = 0
+
+    def __enter__(self) -> "Spool":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def append(self, array: np.ndarray) -> None:
+        with explained_if_full(self._folder / "windows"):
+            self._file.write(np.ascontiguousarray(array).tobytes())
+            self._file.flush()
+        self._dtype, self._shape = array.dtype, array.shape
+        self._count += 1
+
+    def rows(self) -> Rows:
+        return Rows(self._dtype, (self._count, *self._shape), self._pieces)
+
+    def _pieces(self) -> Iterator[np.ndarray]:
+        self._file.seek(0)
+        size = self._dtype.itemsize * math.prod(self._shape)
+        for _ in range(self._count):
+            yield np.frombuffer(self._file.read(size), self._dtype).reshape(1, *self._shape)
+
+
+def video_record(name: str, path: Path) -> dict[str, Any]:
+    """What tells a version of a file from another, at no cost."""
+    return {"name": name, **dataclasses.asdict(FileIdentity.of(path))}
+
+
+def is_same(stored: Record | None, name: str, path: Path) -> bool:
+    """Whether what was stored is of the video as it is now. One that is gone has not changed."""
+    if stored is None:
+        return False
+    try:
+        now = video_record(name, path)
+    except OSError:
+        return True
+    if all(stored.get(key) == now[key] for key in ("name", "bytes", "modified")):
+        return True
+    if stored["path"] != now["path"] and os.path.exists(stored["path"]):
+        raise InputError(
+            f"the output has {stored['path']} by the name {name}, which {path} would go by as "
+            "well; give the folder above both, or name another output"
+        )
+    return False

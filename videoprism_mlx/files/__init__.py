@@ -1,0 +1,1 @@
+"""How anything is written, locked, told apart, and described."""

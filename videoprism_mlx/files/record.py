@@ -1,0 +1,45 @@
+"""How something was made: a record, told apart from others in words."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+# Nested settings that JSON can hold.
+Record = Mapping[str, Any]
+
+RECORD_FILE = "record.json"
+
+# Settings that may differ from run to run although the result is the same.
+INCIDENTAL = {"version", "model.name", "videos"}
+
+
+def own_version() -> str:
+    """The version of this package."""
+    from importlib.metadata import version  # Not above: it is slow to import.
+
+    return version("videoprism_mlx")
+
+
+def digest(value: Any) -> str:
+    """A short checksum of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def flat(record: Record, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one mapping with dotted names."""
+    result: dict[str, Any] = {}
+    for key, value in record.items():
+        nested = isinstance(value, Mapping)
+        result |= flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return result
+
+
+def differences(there: Record, now: Record) -> list[str]:
+    """The settings in which two records differ, each as a phrase."""
+    there, now = flat(there), flat(now)
+    return [
+        f"{key} is {there.get(key)} there and {now.get(key)} now"
+        for key in sorted(there.keys() | now.keys())
+        if key not in INCIDENTAL and there.get(key) != now.get(key)
+    ]

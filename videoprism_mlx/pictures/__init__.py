@@ -1,0 +1,1 @@
+"""Features, similarity and training as pictures."""

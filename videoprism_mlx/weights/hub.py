@@ -1,0 +1,65 @@
+"""What is fetched, and where it is kept."""
+
+from pathlib import Path
+
+from videoprism_mlx.errors import InputError
+from videoprism_mlx.files.download import explained
+from videoprism_mlx.files.places import cache_directory
+from videoprism_mlx.models import RELEASES, unpublished
+from videoprism_mlx.weights.directory import (
+    CONFIG_FILE,
+    LABELS_FILE,
+    PROCESSOR_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+)
+
+
+def converted_directory(name: str, revision: str | None = None) -> Path:
+    """Where the converted model of a released checkpoint is kept."""
+    suffix = "@" + revision.replace("/", "_") if revision else ""
+    return cache_directory() / "models" / f"{name}{suffix}"
+
+
+def download_checkpoint(name: str, revision: str | None = None) -> Path:
+    """The official `.npz` of a released checkpoint: from Hugging Face's cache, or the Hub."""
+    import huggingface_hub
+
+    if name not in RELEASES:
+        raise InputError(unpublished(name))
+    repository, filename = RELEASES[name]
+    hint = (
+        f"without a network, bring {filename} from https://huggingface.co/{repository} "
+        f"and run: videoprism-mlx convert {filename} -o DIRECTORY"
+    )
+    with explained(f"{filename} of {repository}", hint):
+        return Path(
+            huggingface_hub.hf_hub_download(
+                repo_id=repository, filename=filename, revision=revision
+            )
+        )
+
+
+def origin(name: str, revision: str | None = None) -> dict[str, str]:
+    """Where a released checkpoint comes from, for a config.json."""
+    return {"repository": RELEASES[name].repository, "revision": revision or "main"}
+
+
+def download_model(repository: str, revision: str | None = None) -> Path:
+    """A model directory that someone put on the Hub."""
+    import huggingface_hub
+
+    with explained(repository, "is it the name of a public repository, or of a directory here?"):
+        return Path(
+            huggingface_hub.snapshot_download(
+                repo_id=repository,
+                revision=revision,
+                allow_patterns=[
+                    CONFIG_FILE,
+                    WEIGHTS_FILE,
+                    TOKENIZER_FILE,
+                    PROCESSOR_FILE,
+                    LABELS_FILE,
+                ],
+            )
+        )

@@ -1,0 +1,191 @@
+"""Models with their weights: from a directory, from the Hub, or converted on first use."""
+
+import inspect
+import logging
+import operator
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from videoprism_mlx import convert
+from videoprism_mlx.encoders import FactorizedEncoder, FactorizedVideoClassifier
+from videoprism_mlx.errors import CheckpointError, InputError
+from videoprism_mlx.files import places
+from videoprism_mlx.models import (
+    RELEASES,
+    SHIPPED,
+    build,
+    canonical_name,
+    checked_config,
+    known_names,
+    parse_dtype,
+    suggestion,
+    unpublished,
+    with_config,
+)
+from videoprism_mlx.weights import hub
+from videoprism_mlx.weights.directory import CONFIG_FILE, load_weights, read_config
+
+# Where the video encoder is in each family.
+ENCODER_PARTS = {"FactorizedVideoCLIP": "vision_encoder", "FactorizedVideoClassifier": "encoder"}
+
+logger = logging.getLogger(__name__)
+
+
+def load_model(
+    name_or_dir: str | Path, dtype: str | mx.Dtype | None = None, revision: str | None = None
+) -> nn.Module:
+    """A model of whatever family, by name, from a model directory, or from the Hub.
+
+    `dtype` is the type of parameters and activations, by default the one they are stored in;
+    `revision` the Hub's branch, tag or commit.
+    """
+    return load_with_directory(name_or_dir, dtype, revision)[0]
+
+
+def load_with_directory(
+    name_or_dir: str | Path, dtype: str | mx.Dtype | None = None, revision: str | None = None
+) -> tuple[nn.Module, Path]:
+    """As `load_model`, with the directory that the model was read from, `model.directory`."""
+    directory = model_directory(name_or_dir, revision)
+    try:
+        model = read_model(directory)
+    except CheckpointError as error:
+        if directory.is_relative_to(places.cache_directory()):
+            raise CheckpointError(
+                f"{error}\nThis is the copy that was kept of {name_or_dir}: remove {directory}, "
+                "and it will be converted again"
+            ) from None
+        raise
+    # Past nn.Module's own __setattr__, as the configuration is kept.
+    object.__setattr__(model, "directory", directory)
+    return finished(model, dtype), directory
+
+
+def load_video_encoder(
+    name_or_dir: str | Path, dtype: str | mx.Dtype | None = None, revision: str | None = None
+) -> FactorizedEncoder:
+    """The video encoder of any model: a backbone, or the vision tower of a larger one."""
+    return video_encoder(load_model(name_or_dir, dtype, revision), name_or_dir)
+
+
+def load_classifier(
+    name_or_dir: str | Path,
+    num_classes: int | None = None,
+    dtype: str | mx.Dtype | None = None,
+    revision: str | None = None,
+) -> FactorizedVideoClassifier:
+    """A saved classifier; or any other model's video encoder under a fresh head of `num_classes`.
+
+    The fresh parameters, drawn at random, are named in a warning.
+    """
+    model = load_model(name_or_dir, dtype, revision)
+    if isinstance(model, FactorizedVideoClassifier):
+        if num_classes not in (None, model.config["num_classes"]):
+            raise InputError(
+                f"{name_or_dir} is a classifier of {model.config['num_classes']} classes, not of "
+                f"{num_classes}; leave num_classes out to load it as it is"
+            )
+        return model
+
+    encoder = video_encoder(model, name_or_dir)
+    if num_classes is None:
+        raise InputError(f"{name_or_dir} has no classifier's head; say num_classes for a fresh one")
+    encoder_params = {key: value for key, value in encoder.config.items() if key != "model"}
+    classifier = build(
+        checked_config(
+            {
+                "model": "FactorizedVideoClassifier",
+                "encoder_params": encoder_params,
+                "num_classes": operator.index(num_classes),
+            }
+        )
+    )
+    classifier.encoder = encoder
+    logger.warning(
+        "%s has a fresh head: atten_pooler and projection (%d classes) are random; train them",
+        name_or_dir,
+        num_classes,
+    )
+    return finished(classifier, encoder.spatial_ln.weight.dtype)
+
+
+def read_model(directory: Path) -> nn.Module:
+    """The model in a directory, its weights being those of its configuration, all and no others."""
+    described = read_config(directory)
+    try:
+        model = build(checked_config(described))
+    except ValueError as error:
+        raise CheckpointError(f"{directory / CONFIG_FILE}: {error}") from None
+    load_weights(model, directory)
+    return model
+
+
+def finished(model: nn.Module, dtype: str | mx.Dtype | None) -> nn.Module:
+    """`model` in evaluation mode and, if one is given, in that type."""
+    if dtype is not None:
+        model.set_dtype(parse_dtype(dtype))
+    return model.eval()
+
+
+def video_encoder(model: nn.Module, where: object) -> FactorizedEncoder:
+    """The video encoder inside a model, with a configuration of its own."""
+    if isinstance(model, FactorizedEncoder):
+        return model
+    kind = model.config["model"]
+    if kind not in ENCODER_PARTS:
+        raise InputError(f"{where} is a {kind}: it has no video encoder")
+    settings = model.config.get("encoder_params", model.config)
+    if kind == "FactorizedVideoCLIP":  # Its norm policy is the text tower's.
+        own = inspect.signature(FactorizedEncoder).parameters.keys() - {"norm_policy"}
+        settings = {key: value for key, value in settings.items() if key in own}
+    encoder = getattr(model, ENCODER_PARTS[kind])
+    return with_config(encoder, {"model": "FactorizedEncoder", **settings})
+
+
+def model_directory(name_or_dir: str | Path, revision: str | None = None) -> Path:
+    """The local directory of a model, fetched and converted if need be."""
+    text = str(name_or_dir)
+    name = canonical_name(text)
+    if name in RELEASES:
+        return converted(name, revision)
+    if name in SHIPPED:
+        if revision is not None:
+            raise InputError(f"{name} comes with the package, and has no revision {revision!r}")
+        return SHIPPED[name]
+    path = Path(text).expanduser()
+    if text and path.is_dir():
+        if revision is not None:
+            raise InputError(f"{path} is a directory here, which has no revision {revision!r}")
+        return path
+    if name is not None:
+        raise InputError(unpublished(name))
+    if path.is_file():
+        raise InputError(
+            f"{path} is a file; expected a model directory: "
+            f"convert it with `videoprism-mlx convert {path} -o DIRECTORY`"
+        )
+    if text.count("/") == 1 and not text.startswith(("/", ".", "~", "google/videoprism")):
+        return hub.download_model(text, revision)
+    known = known_names()
+    raise InputError(
+        f"no model is called {text!r}, and there is no such directory{suggestion(text, known)}. "
+        f"Known are: {', '.join(known)}"
+    )
+
+
+def converted(name: str, revision: str | None = None) -> Path:
+    """The converted model of a released checkpoint: kept, or made now."""
+    directory = hub.converted_directory(name, revision)
+    if not (directory / CONFIG_FILE).is_file():
+        checkpoint = hub.download_checkpoint(name, revision)
+        logger.info("converting %s to %s", checkpoint, directory)
+        try:
+            origin = hub.origin(name, revision)
+            convert.flax_to_mlx(checkpoint, directory, config=name, origin=origin)
+        except FileExistsError:
+            # Another process was as quick, and its copy is as good.
+            if not (directory / CONFIG_FILE).is_file():
+                raise
+    return directory
