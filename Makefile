@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/ready
+# The package as it is installed, with convert/ inside: what type and import checks read.
+HOUSE := build/house
 
 .PHONY: demo test lint slow
 
@@ -14,6 +16,10 @@ test: lint
 lint: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
+	rm -rf $(HOUSE) && mkdir -p $(HOUSE)
+	cp -R videoprism_mlx $(HOUSE)/ && cp -R convert $(HOUSE)/videoprism_mlx/convert
+	cd $(HOUSE) && $(CURDIR)/$(VENV)/bin/lint-imports --config $(CURDIR)/.importlinter
+	cd $(HOUSE) && $(CURDIR)/$(VENV)/bin/mypy --config-file $(CURDIR)/pyproject.toml videoprism_mlx
 
 slow: $(READY)
 	$(VENV)/bin/python -m pytest -m slow

@@ -18,7 +18,6 @@ from videoprism_mlx.files.atomic import new_file, require_new_directory
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.record import own_version
 from videoprism_mlx.models import (
-    C4_EN_VOCABULARY_SIZE,
     CONFIGS,
     build,
     canonical_name,
@@ -26,7 +25,7 @@ from videoprism_mlx.models import (
     get_config,
     parse_dtype,
 )
-from videoprism_mlx.tokenizers import SentencePieceTokenizer, tokenizer_path
+from videoprism_mlx.tokenizers import C4_EN_VOCABULARY_SIZE, SentencePieceTokenizer, tokenizer_path
 from videoprism_mlx.weights.directory import (
     WEIGHTS_FILE,
     Shapes,

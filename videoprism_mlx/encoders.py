@@ -5,10 +5,13 @@ Their parameters are named and nested as in the official Flax model.
 Shapes: B batch, T frames, N patches of a frame, P patch size, L text positions, D width.
 """
 
+import dataclasses
 import functools
+import inspect
 import math
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -87,6 +90,60 @@ def resize_positions(
     return table.reshape(1, math.prod(new_shape), -1).astype(positions.dtype)
 
 
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """The configuration that a model was built from. No dictionary, so that MLX sees no module."""
+
+    config: Mapping[str, Any]
+
+
+class VideoPrismModel(nn.Module):
+    """What all models have in common: they say what they are and what they can give."""
+
+    directory: Path | None = None  # Where its weights were read from.
+    adapters: Any = None  # The settings of its adapters, once it has some.
+    towers: tuple[str, ...] = ("video",)
+    feature_names: tuple[str, ...] = ()  # What `derive` can give.
+    default_feature = "pooled"  # The vector that sums up a video.
+    described: Described | None = None
+
+    def describe(self, config: Mapping[str, Any]) -> None:
+        """Notes the configuration that the model was built from, for saving."""
+        self.described = Described(dict(config))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration that the model was built from."""
+        if self.described is None:
+            raise InputError(
+                f"this {type(self).__name__} has no configuration; expected a model from "
+                "get_model or one of the load functions"
+            )
+        return dict(self.described.config)
+
+    @property
+    def video_encoder(self) -> "FactorizedEncoder":
+        """The video encoder inside the model, or the model itself if it is one."""
+        raise InputError(f"it is a {type(self).__name__}: it has no video encoder")
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The type that the model computes in."""
+        return self.video_encoder.spatial_ln.weight.dtype
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether the model compares videos with texts."""
+        return self.towers == ("video", "text")
+
+    def derive(self, tokens: mx.array, frames: int) -> dict[str, mx.array]:
+        """All features that follow from the video encoder's `tokens` (B, T * N, D), by name.
+
+        None of them is computed before it is looked at.
+        """
+        raise InputError(f"a {type(self).__name__} takes no video")
+
+
 class TrainablePositionalEmbedding(nn.Module):
     """A learned table of positions."""
 
@@ -150,8 +207,10 @@ class VisionTransformer(nn.Module):
         return self.transformers_stack(inputs, paddings)
 
 
-class FactorizedEncoder(nn.Module):
+class FactorizedEncoder(VideoPrismModel):
     """Video to features: a transformer over each frame, then one over time at each patch."""
+
+    feature_names = ("tokens", "frames", "pooled")
 
     def __init__(
         self,
@@ -213,6 +272,16 @@ class FactorizedEncoder(nn.Module):
 
         return by_clip(encode, [video, frame_paddings])
 
+    @property
+    def video_encoder(self) -> "FactorizedEncoder":
+        """The model itself."""
+        return self
+
+    def derive(self, tokens: mx.array, frames: int) -> dict[str, mx.array]:
+        """`frames` (B, T, D) and `pooled` (B, D) are averages of the tokens, in float32."""
+        by_frame = mx.unflatten(tokens, 1, (frames, -1)).astype(mx.float32)  # (B, T, N, D)
+        return {"tokens": tokens, "frames": by_frame.mean(2), "pooled": by_frame.mean((1, 2))}
+
     def encode_with_patches(
         self,
         patches: mx.array,
@@ -267,8 +336,10 @@ class FactorizedEncoder(nn.Module):
         return features.swapaxes(1, 2).flatten(1, 2)
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(VideoPrismModel):
     """Token ids to features: a transformer over the tokens and, after them, class tokens."""
+
+    towers = ("text",)
 
     def __init__(
         self,
@@ -332,8 +403,12 @@ class TextEncoder(nn.Module):
         return self.unimodal_ln(self.unimodal_transformer(features, paddings))
 
 
-class FactorizedVideoCLIP(nn.Module):
+class FactorizedVideoCLIP(VideoPrismModel):
     """Video and text to embeddings in one space."""
+
+    towers = ("video", "text")
+    feature_names = ("tokens", "frames", "pooled", "embedding")
+    default_feature = "embedding"
 
     def __init__(
         self,
@@ -423,6 +498,29 @@ class FactorizedVideoCLIP(nn.Module):
 
         return video_embeddings, text_embeddings, outputs
 
+    def describe(self, config: Mapping[str, Any]) -> None:
+        """Notes the configuration, and the video encoder's part of it there."""
+        super().describe(config)
+        own = inspect.signature(FactorizedEncoder).parameters.keys() - {"norm_policy"}
+        settings = {key: value for key, value in config.items() if key in own}
+        self.vision_encoder.describe({"model": "FactorizedEncoder", **settings})
+
+    @property
+    def video_encoder(self) -> FactorizedEncoder:
+        """The vision tower."""
+        return self.vision_encoder
+
+    def derive(self, tokens: mx.array, frames: int) -> dict[str, mx.array]:
+        """Also `embedding` (B, D), of length one, and one for each frame, `frames` (B, T, D)."""
+        in_context = self.contextualize(tokens)
+        pooled = self.contrastive_vision_pooler(in_context)
+        return {
+            "tokens": tokens,
+            "frames": l2_normalize(self.pool_frames(in_context, frames)),
+            "pooled": pooled,
+            "embedding": l2_normalize(pooled),
+        }
+
     def contextualize(self, features: mx.array) -> mx.array:
         """The encoder's features (B, T * N, D) after the auxiliary layers, if there are any."""
         return self.auxiliary_encoder(features) if "auxiliary_encoder" in self else features
@@ -433,8 +531,10 @@ class FactorizedVideoCLIP(nn.Module):
         return mx.unflatten(self.contrastive_vision_pooler(frame_tokens), 0, (-1, frames))
 
 
-class FactorizedVideoClassifier(nn.Module):
+class FactorizedVideoClassifier(VideoPrismModel):
     """Video to class logits."""
+
+    feature_names = ("tokens", "frames", "pooled")
 
     def __init__(self, encoder_params: dict[str, Any], num_classes: int):
         super().__init__()
@@ -464,3 +564,22 @@ class FactorizedVideoClassifier(nn.Module):
         if wants(return_intermediate, "global_embeddings"):
             outputs["global_embeddings"] = embeddings
         return self.projection(embeddings), outputs
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return self.projection.linear.bias.size
+
+    def describe(self, config: Mapping[str, Any]) -> None:
+        """Notes the configuration, and the encoder's part of it there."""
+        super().describe(config)
+        self.encoder.describe({"model": "FactorizedEncoder", **config["encoder_params"]})
+
+    @property
+    def video_encoder(self) -> FactorizedEncoder:
+        """The encoder under the head."""
+        return self.encoder
+
+    def derive(self, tokens: mx.array, frames: int) -> dict[str, mx.array]:
+        """`pooled` (B, D) is what the head's pooler makes of all tokens."""
+        return {**self.encoder.derive(tokens, frames), "pooled": self.atten_pooler(tokens)}

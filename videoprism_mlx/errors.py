@@ -6,6 +6,9 @@ catches `EXPECTED` and nothing else. A `TypeError` or `ValueError` that is no `V
 bug, and must look like one.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class VideoPrismError(Exception):
     """The base of all errors that this package raises on purpose."""
@@ -49,3 +52,9 @@ class DownloadError(VideoPrismError, ConnectionError):
 
 # What one bad video or a user's mistake raises. Anything else is a bug.
 EXPECTED = (VideoPrismError, OSError)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """A question with the known name that is closest to a wrong one, or nothing."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -9,9 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from videoprism_mlx.errors import InputError, InputTypeError
-
-# Frames are due in [0, 1]. Resampling overshoots and normalised frames pass; 0-255 does not.
-PIXEL_LIMIT = 10.0
+from videoprism_mlx.runtime.limits import PIXEL_LIMIT
 
 # Anything that becomes an MLX array: MLX, NumPy, nested lists.
 ArrayLike = Any

@@ -1,28 +1,27 @@
 """The table of models, and building one: by name, or from a mapping like a config.json."""
 
-import difflib
 import inspect
 import math
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlx.core as mx
-import mlx.nn as nn
 
 from videoprism_mlx.encoders import (
     FactorizedEncoder,
     FactorizedVideoClassifier,
     FactorizedVideoCLIP,
     TextEncoder,
+    VideoPrismModel,
 )
-from videoprism_mlx.errors import InputError, InputTypeError
+from videoprism_mlx.errors import InputError, InputTypeError, suggestion
+from videoprism_mlx.tokenizers import C4_EN_VOCABULARY_SIZE
 
-C4_EN_VOCABULARY_SIZE = 32_000
 KINETICS_400_CLASSES = 400
 
-MODEL_CLASSES: dict[str, type[nn.Module]] = {
+MODEL_CLASSES: dict[str, type[VideoPrismModel]] = {
     cls.__name__: cls
     for cls in (FactorizedEncoder, FactorizedVideoCLIP, FactorizedVideoClassifier, TextEncoder)
 }
@@ -166,12 +165,6 @@ def unpublished(name: str) -> str:
     )
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """A question naming what `name` was meant to be, where something is close."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
 def get_config(name_or_config: str | Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of that name, or the given one, checked."""
     if isinstance(name_or_config, Mapping):
@@ -266,19 +259,14 @@ def parse_dtype(dtype: str | mx.Dtype) -> mx.Dtype:
     return _DTYPES[name]
 
 
-def build(config: Mapping[str, Any]) -> nn.Module:
+def build(config: Mapping[str, Any]) -> VideoPrismModel:
     """The model that a checked configuration describes, its weights random and not yet computed.
 
     It keeps the configuration as `model.config`, for saving.
     """
     keywords = dict(config)
-    return with_config(MODEL_CLASSES[keywords.pop("model")](**keywords), config)
-
-
-def with_config(model: nn.Module, config: Mapping[str, Any]) -> nn.Module:
-    """`model` with its configuration as `model.config`."""
-    # Past nn.Module's own __setattr__, which would take a dict for parameters.
-    object.__setattr__(model, "config", dict(config))
+    model = MODEL_CLASSES[keywords.pop("model")](**keywords)
+    model.describe(config)
     return model
 
 
@@ -286,7 +274,7 @@ def get_model(
     name: str | Mapping[str, Any],
     dtype: str | mx.Dtype | None = None,
     num_classes: int | None = None,
-) -> nn.Module:
+) -> VideoPrismModel:
     """A model with random weights: by name, by Hugging Face id, or from a config mapping.
 
     `dtype` is the type of parameters and activations, float32 if not given. `num_classes` is

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from videoprism_mlx.errors import InputError, InputTypeError
+from videoprism_mlx.errors import InputError, InputTypeError, suggestion
 from videoprism_mlx.files import download, places
 from videoprism_mlx.files.atomic import new_file
-from videoprism_mlx.models import C4_EN_VOCABULARY_SIZE, suggestion
-from videoprism_mlx.weights.directory import TOKENIZER_FILE
 
 TEXT_MAX_LENGTH = 64
+
+# The vocabulary of the official models, and the file of a tokenizer in a model directory.
+C4_EN_VOCABULARY_SIZE = 32_000
+TOKENIZER_FILE = "sentencepiece.model"
 
 TOKENIZER_URLS = {
     "c4_en": "https://storage.googleapis.com/t5-data/vocabs/cc_en.32000/sentencepiece.model",

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from videoprism_mlx.errors import VideoError
-from videoprism_mlx.features.cache import ArrayCache, Files, fill, require_usable
+from videoprism_mlx.features.cache import ArrayCache, fill, require_usable
+from videoprism_mlx.video.sampling import Files
 
 RECORD = {"kind": "test", "size": 3}
 

@@ -10,7 +10,7 @@ import sentencepiece
 
 import videoprism_mlx as vp
 from videoprism_mlx import tokenizers
-from videoprism_mlx.weights.directory import TOKENIZER_FILE
+from videoprism_mlx.tokenizers import TOKENIZER_FILE
 
 TEXTS = ["A red cat, running!", "the BLUE ball falls   down", "", "?!", "grey kite " * 40]
 

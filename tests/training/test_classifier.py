@@ -22,6 +22,7 @@ import videoprism_mlx as vp
 from videoprism_mlx.cli import main
 from videoprism_mlx.datasets.lists import Labelled
 from videoprism_mlx.errors import CheckpointError, TrainingError
+from videoprism_mlx.evaluation.metrics import class_probabilities
 from videoprism_mlx.features.cache import ArrayCache
 from videoprism_mlx.features.processor import Processor, processor_for
 from videoprism_mlx.pictures.curves import draw_curves
@@ -30,17 +31,15 @@ from videoprism_mlx.training.classifier import (
     PLAIN,
     Examples,
     Features,
-    Labels,
     Views,
-    class_probabilities,
     classification_loss,
     fit_head,
-    load_labels,
     train_classifier,
 )
 from videoprism_mlx.training.run import Recipe, Run
 from videoprism_mlx.weights import directory as checkpoint
 from videoprism_mlx.weights.directory import publish
+from videoprism_mlx.weights.labels import Labels, load_labels
 
 COLOURS = {"blue": (20, 30, 220), "green": (20, 200, 40), "red": (220, 30, 30)}
 

@@ -22,7 +22,8 @@ from videoprism_mlx.convert.rules import leaf
 from videoprism_mlx.errors import CheckpointError
 from videoprism_mlx.files import atomic
 from videoprism_mlx.files.identity import sha256
-from videoprism_mlx.weights.directory import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
+from videoprism_mlx.tokenizers import TOKENIZER_FILE
+from videoprism_mlx.weights.directory import CONFIG_FILE, WEIGHTS_FILE
 
 CHECKPOINT = REFERENCE / "clip" / "checkpoint.npz"
 CONFIG = reference_config("clip")

@@ -121,36 +121,20 @@ def describe(
     features: Sequence[str],
 ) -> dict[str, Any]:
     """How the features are made: what a run must share with the output it adds to."""
-    from videoprism_mlx.files.identity import sha256
-    from videoprism_mlx.files.record import own_version
-    from videoprism_mlx.weights.adapters import ADAPTERS_FILE
-    from videoprism_mlx.weights.directory import WEIGHTS_FILE
+    from videoprism_mlx.files.record import made_with
+    from videoprism_mlx.weights.identity import ModelIdentity
 
-    dtype = str(video_encoder_dtype(model)).removeprefix("mlx.core.")
-    if options.window is None:
-        sampling = {"frames": processor.num_frames, "fps": processor.fps}
-    else:
+    preprocessing = processor.preprocessing(partial=options.partial)
+    if options.window is not None:
         stride = shared.given(options.stride, options.window)
         sampling = {"window": options.window, "stride": stride, "fps": options.fps}
-    return {
-        "version": own_version(),
-        "model": {
-            "name": options.model,
-            "class": type(model).__name__,
-            "weights": sha256(directory / WEIGHTS_FILE),
-            "adapters": options.adapters and sha256(options.adapters / ADAPTERS_FILE),
-            "dtype": dtype,
-        },
-        "preprocessing": {**sampling, **processor.sizing(), "partial": options.partial},
-        "features": list(features),
-    }
-
-
-def video_encoder_dtype(model: Any) -> Any:
-    """The type that a model computes in."""
-    from videoprism_mlx.weights.loading import video_encoder
-
-    return video_encoder(model, "the model").spatial_ln.weight.dtype
+        preprocessing = {**sampling, **processor.sizing(), "partial": options.partial}
+    identity = ModelIdentity(model, directory, options.model, options.adapters)
+    return made_with(
+        model=identity.record("name", "class", "weights", "adapters", "dtype"),
+        preprocessing=preprocessing,
+        features=list(features),
+    )
 
 
 def whole_batches(

@@ -5,9 +5,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from videoprism_mlx.cli import shared, text
+
+if TYPE_CHECKING:
+    from videoprism_mlx.weights.identity import ModelIdentity
 
 LABELLED = (
     "a CSV with columns video and label (names, or numbers from 0 on); a JSON list of "
@@ -119,39 +122,45 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 def run_retrieval(options: argparse.Namespace) -> int:
     from videoprism_mlx.datasets.lists import read_captions
     from videoprism_mlx.evaluation.protocols import evaluate_retrieval
+    from videoprism_mlx.weights.identity import ModelIdentity
 
     pairs = read_captions(options.data)
     model, processor, directory = shared.load(options)
     result = evaluate_retrieval(model, processor, pairs, options.captions, **common(options))
-    return report(options, directory, result, retrieval_table(result))
+    identity = ModelIdentity(model, directory, options.model, options.adapters)
+    return report(options, identity, result, retrieval_table(result))
 
 
 def run_zero_shot(options: argparse.Namespace) -> int:
     from videoprism_mlx.datasets.lists import read_labels, read_names
     from videoprism_mlx.evaluation.protocols import evaluate_zero_shot
+    from videoprism_mlx.weights.identity import ModelIdentity
 
     has_templates = options.texts is not None or options.texts_file is not None
     templates = text.read_texts(options) if has_templates else None
     labelled = read_labels(options.data, options.labels and read_names(options.labels))
     model, processor, directory = shared.load(options)
     result = evaluate_zero_shot(model, processor, labelled, templates, **common(options))
-    return report(options, directory, result, class_table(result))
+    identity = ModelIdentity(model, directory, options.model, options.adapters)
+    return report(options, identity, result, class_table(result))
 
 
 def run_classifier(options: argparse.Namespace) -> int:
     from videoprism_mlx.datasets.lists import read_labels, read_names
     from videoprism_mlx.evaluation.protocols import evaluate_classifier, require_classifier
-    from videoprism_mlx.training.classifier import load_labels
+    from videoprism_mlx.weights.identity import ModelIdentity
+    from videoprism_mlx.weights.labels import load_labels
 
     model, processor, directory = shared.load(options)
     require_classifier(model)
     if options.labels is None:
-        names = load_labels(directory, model.config["num_classes"]).names
+        names = load_labels(directory, model.num_classes).names
     else:
         names = read_names(options.labels)
     labelled = read_labels(options.data, names)
     result = evaluate_classifier(model, processor, labelled, names, **common(options))
-    return report(options, directory, result, class_table(result))
+    identity = ModelIdentity(model, directory, options.model, options.adapters)
+    return report(options, identity, result, class_table(result))
 
 
 def common(options: argparse.Namespace) -> dict[str, Any]:
@@ -160,7 +169,10 @@ def common(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def report(
-    options: argparse.Namespace, directory: Path, result: dict[str, Any], table: Sequence[str]
+    options: argparse.Namespace,
+    identity: "ModelIdentity",
+    result: dict[str, Any],
+    table: Sequence[str],
 ) -> int:
     """Prints and writes a result with what it takes to come by it again; 1 if videos are missing.
 
@@ -168,15 +180,9 @@ def report(
     """
     from videoprism_mlx.files.atomic import new_file
     from videoprism_mlx.files.identity import sha256
-    from videoprism_mlx.weights.adapters import ADAPTERS_FILE
-    from videoprism_mlx.weights.directory import WEIGHTS_FILE
 
     settings = result["settings"]
-    settings["model"] |= {
-        "name": options.model,
-        "weights": sha256(directory / WEIGHTS_FILE),
-        "adapters": options.adapters and sha256(options.adapters / ADAPTERS_FILE),
-    }
+    settings["model"] |= identity.record("name", "weights", "adapters")
     settings["data"] = {
         "path": str(options.data),
         "sha256": sha256(options.data) if options.data.is_file() else None,

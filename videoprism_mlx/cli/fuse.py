@@ -26,11 +26,11 @@ def run(options: argparse.Namespace) -> int:
 
     from videoprism_mlx.files.atomic import require_new_directory
     from videoprism_mlx.files.identity import sha256
+    from videoprism_mlx.tokenizers import TOKENIZER_FILE
     from videoprism_mlx.weights.adapters import ADAPTERS_FILE
     from videoprism_mlx.weights.directory import (
         LABELS_FILE,
         PROCESSOR_FILE,
-        TOKENIZER_FILE,
         WEIGHTS_FILE,
         write_directory,
     )

@@ -153,7 +153,6 @@ def load(options: argparse.Namespace) -> tuple[Any, Any, Path]:
     import dataclasses
 
     from videoprism_mlx.features.processor import processor_for, with_settings_of
-    from videoprism_mlx.weights.loading import video_encoder
 
     model, directory = load_model(options)
     settings = {
@@ -165,7 +164,7 @@ def load(options: argparse.Namespace) -> tuple[Any, Any, Path]:
     if options.adapters is not None:  # They may have been trained on other clips.
         processor = with_settings_of(options.adapters, processor)
     processor = dataclasses.replace(processor, **settings)
-    patch = video_encoder(model, "the model").patch_size
+    patch = model.video_encoder.patch_size
     if processor.size % patch:
         raise InputError(f"--size is {processor.size}; expected a multiple of {patch}")
     return model, processor, directory

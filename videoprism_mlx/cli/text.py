@@ -92,8 +92,8 @@ def run_similarity(options: argparse.Namespace) -> int:
 
 def run_classify(options: argparse.Namespace) -> int:
     from videoprism_mlx.encoders import FactorizedVideoClassifier
-    from videoprism_mlx.training.classifier import load_labels
     from videoprism_mlx.video.sampling import find_videos
+    from videoprism_mlx.weights.labels import load_labels
 
     if options.top_k < 1:
         raise InputError(f"--top-k is {options.top_k}; expected 1 or more")
@@ -102,7 +102,7 @@ def run_classify(options: argparse.Namespace) -> int:
     labels = read_texts(options) if has_labels else None
     model, processor, directory = load(options)
     if isinstance(model, FactorizedVideoClassifier):
-        count = model.config["num_classes"]
+        count = model.num_classes
         own = load_labels(directory, count)
         results = classified(options, model, processor, videos, own.multi_label)
         labels = labels or own.names
@@ -213,7 +213,7 @@ def classified(
     import mlx.core as mx
     import numpy as np
 
-    from videoprism_mlx.training.classifier import class_probabilities
+    from videoprism_mlx.evaluation.metrics import class_probabilities
 
     temperature = shared.given(options.temperature, 1.0)
     for name, pooled in usable(options, model, processor, videos, "pooled"):

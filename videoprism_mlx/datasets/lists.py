@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from videoprism_mlx.errors import InputError
-from videoprism_mlx.features.cache import Files
-from videoprism_mlx.video.sampling import files_below, is_video_name, natural_order
+from videoprism_mlx.video.sampling import Files, files_below, is_video_name, natural_order
 
 # What a column or key may be called.
 VIDEO_KEYS = ("video", "file", "files", "path", "video_id")

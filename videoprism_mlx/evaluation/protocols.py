@@ -13,18 +13,22 @@ import mlx.nn as nn
 import numpy as np
 
 from videoprism_mlx.datasets.lists import Captioned, Labelled
-from videoprism_mlx.encoders import FactorizedVideoClassifier, FactorizedVideoCLIP
+from videoprism_mlx.encoders import FactorizedVideoClassifier, FactorizedVideoCLIP, VideoPrismModel
 from videoprism_mlx.errors import InputError
-from videoprism_mlx.evaluation.metrics import class_rows, multi_label_metrics, single_label_metrics
-from videoprism_mlx.features.cache import ArrayCache, Files, fill, require_usable
+from videoprism_mlx.evaluation.metrics import (
+    class_rows,
+    multi_hot,
+    multi_label_metrics,
+    single_label_metrics,
+)
+from videoprism_mlx.features.cache import ArrayCache, fill, require_usable
 from videoprism_mlx.features.encode import check_features, video_features
 from videoprism_mlx.features.processor import PROMPT, Processor, check_template
 from videoprism_mlx.features.text import embed_texts, require_text
 from videoprism_mlx.files import places
-from videoprism_mlx.files.record import own_version
-from videoprism_mlx.training.classifier import multi_hot
-from videoprism_mlx.weights.directory import checksum
-from videoprism_mlx.weights.loading import video_encoder
+from videoprism_mlx.files.record import made_with
+from videoprism_mlx.video.sampling import Files
+from videoprism_mlx.weights.identity import ModelIdentity
 
 # The ranks that a recall is counted up to.
 RECALL_RANKS = (1, 5, 10)
@@ -154,10 +158,10 @@ def evaluate_classifier(
     """
     require_classifier(model)
     highest = max((max(each) for each in labelled.labels if each), default=0)
-    if len(names) != model.config["num_classes"] or highest >= len(names):
+    if len(names) != model.num_classes or highest >= len(names):
         raise InputError(
             f"there are {len(names)} names and classes up to {highest}; the classifier has "
-            f"{model.config['num_classes']} classes, from 0 on"
+            f"{model.num_classes} classes, from 0 on"
         )
     settings = described(model, processor, partial)
     vectors = video_vectors(model, processor, labelled.videos, "pooled", settings, skip_bad, cache)
@@ -189,7 +193,7 @@ class Vectors:
 
 
 def video_vectors(
-    model: nn.Module,
+    model: VideoPrismModel,
     processor: Processor,
     videos: Sequence[Files],
     feature: str,
@@ -217,23 +221,12 @@ def video_vectors(
     return Vectors(rows, np.array(numbers), skipped)
 
 
-def described(model: nn.Module, processor: Processor, partial: bool) -> dict[str, Any]:
+def described(model: VideoPrismModel, processor: Processor, partial: bool) -> dict[str, Any]:
     """How videos become vectors."""
-    dtype = video_encoder(model, "the model").spatial_ln.weight.dtype
-    return {
-        "version": own_version(),
-        "model": {
-            "class": type(model).__name__,
-            "parameters": checksum(model.parameters()),
-            "dtype": str(dtype).removeprefix("mlx.core."),
-        },
-        "preprocessing": {
-            "frames": processor.num_frames,
-            "fps": processor.fps,
-            **processor.sizing(),
-            "partial": partial,
-        },
-    }
+    return made_with(
+        model=ModelIdentity(model).record("class", "parameters", "dtype"),
+        preprocessing=processor.preprocessing(partial=partial),
+    )
 
 
 def classified(

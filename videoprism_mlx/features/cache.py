@@ -17,10 +17,7 @@ from videoprism_mlx.features.encode import read_ahead
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.identity import FileIdentity
 from videoprism_mlx.files.record import RECORD_FILE
-from videoprism_mlx.video.sampling import images_in
-
-# A video file, or the images of one.
-Files = Path | tuple[Path, ...]
+from videoprism_mlx.video.sampling import Files, images_in
 
 
 class ArrayCache:

@@ -14,20 +14,12 @@ from itertools import islice
 from typing import NamedTuple, TypeVar
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 
-from videoprism_mlx.encoders import (
-    FactorizedEncoder,
-    FactorizedVideoClassifier,
-    FactorizedVideoCLIP,
-    image_to_patch,
-    l2_normalize,
-)
-from videoprism_mlx.errors import EXPECTED, InputError
+from videoprism_mlx.encoders import FactorizedEncoder, VideoPrismModel, image_to_patch
+from videoprism_mlx.errors import EXPECTED, InputError, suggestion
 from videoprism_mlx.features.processor import Processor, processor_for
 from videoprism_mlx.inputs import check_video
-from videoprism_mlx.models import suggestion
 from videoprism_mlx.video.reader import Reindexed
 from videoprism_mlx.video.sampling import (
     MAX_SAMPLES,
@@ -39,7 +31,6 @@ from videoprism_mlx.video.sampling import (
     open_source,
     resized,
 )
-from videoprism_mlx.weights.loading import video_encoder
 
 FEATURES = {
     "tokens": "(T * N, D): the encoder's features, patch by patch",
@@ -83,7 +74,7 @@ class Window:
 
 
 def encode(
-    model: nn.Module,
+    model: VideoPrismModel,
     processor: Processor,
     sources: Iterable[Source],
     batch_size: int = 4,
@@ -138,7 +129,7 @@ def encode(
 
 
 def encode_windows(
-    model: nn.Module,
+    model: VideoPrismModel,
     source: Source,
     window: int = 16,
     stride: int | None = None,
@@ -163,7 +154,7 @@ def encode_windows(
     stride = window if stride is None else stride
     check_windowing(window, stride, fps)
     processor = processor or processor_for(model)
-    encoder = video_encoder(model, "the model")
+    encoder = model.video_encoder
     done = 0
     with closing(open_source(source, frame_rate, partial)) as opened:
         while True:
@@ -228,7 +219,7 @@ class Plan(NamedTuple):
 
 
 def encoded_windows(
-    model: nn.Module,
+    model: VideoPrismModel,
     encoder: FactorizedEncoder,
     processor: Processor,
     opened: Frames,
@@ -276,11 +267,10 @@ def space_features(encoder: FactorizedEncoder, clip: np.ndarray) -> list[mx.arra
     return list(encoded)
 
 
-def check_features(model: nn.Module, names: Collection[str] | None) -> list[str]:
+def check_features(model: VideoPrismModel, names: Collection[str] | None) -> list[str]:
     """The names, checked; or that of the vector that sums up a video."""
-    has_embedding = isinstance(model, FactorizedVideoCLIP)
     if names is None:
-        return ["embedding" if has_embedding else "pooled"]
+        return [model.default_feature]
     names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
     for name in names:
         if name not in FEATURES:
@@ -290,7 +280,7 @@ def check_features(model: nn.Module, names: Collection[str] | None) -> list[str]
             )
     if not names:
         raise InputError(f"no features are asked for; expected some of {', '.join(FEATURES)}")
-    if "embedding" in names and not has_embedding:
+    if "embedding" in names and "embedding" not in model.feature_names:
         raise InputError(
             f"a {type(model).__name__} has no embedding; ask for pooled, or use a video-text model "
             "(videoprism_lvt_*)"
@@ -299,31 +289,19 @@ def check_features(model: nn.Module, names: Collection[str] | None) -> list[str]
 
 
 def video_features(
-    model: nn.Module, clips: mx.array, names: Collection[str]
+    model: VideoPrismModel, clips: mx.array, names: Collection[str]
 ) -> dict[str, mx.array]:
     """Features of clips (B, T, S, S, 3), each with a batch axis before the shape in FEATURES."""
-    tokens, _ = video_encoder(model, "the model")(clips)
+    tokens, _ = model.video_encoder(clips)
     return derived_features(model, tokens, clips.shape[1], names)
 
 
 def derived_features(
-    model: nn.Module, tokens: mx.array, frames: int, names: Collection[str]
+    model: VideoPrismModel, tokens: mx.array, frames: int, names: Collection[str]
 ) -> dict[str, mx.array]:
     """The features that follow from the encoder's (B, T * N, D)."""
-    by_frame = mx.unflatten(tokens, 1, (frames, -1)).astype(mx.float32)  # (B, T, N, D)
-    if isinstance(model, FactorizedVideoCLIP):
-        in_context = model.contextualize(tokens)
-        pooled = model.contrastive_vision_pooler(in_context)
-        arrays = {
-            "frames": l2_normalize(model.pool_frames(in_context, frames)),
-            "pooled": pooled,
-            "embedding": l2_normalize(pooled),
-        }
-    elif isinstance(model, FactorizedVideoClassifier):
-        arrays = {"frames": by_frame.mean(2), "pooled": model.atten_pooler(tokens)}
-    else:
-        arrays = {"frames": by_frame.mean(2), "pooled": by_frame.mean((1, 2))}
-    return {name: ({"tokens": tokens} | arrays)[name] for name in names}
+    arrays = model.derive(tokens, frames)
+    return {name: arrays[name] for name in names}
 
 
 def rows_of(arrays: dict[str, mx.array]) -> list[Lazy]:

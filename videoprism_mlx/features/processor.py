@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 
-from videoprism_mlx.encoders import FactorizedVideoCLIP
+from videoprism_mlx.encoders import FactorizedVideoCLIP, VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputError, VideoError
 from videoprism_mlx.files.atomic import new_file
-from videoprism_mlx.models import C4_EN_VOCABULARY_SIZE
 from videoprism_mlx.tokenizers import (
+    C4_EN_VOCABULARY_SIZE,
     TEXT_MAX_LENGTH,
+    TOKENIZER_FILE,
     SentencePieceTokenizer,
     load_text_tokenizer,
     tokenize_texts,
 )
 from videoprism_mlx.video.sampling import Source, check_fps, check_size, read_video
-from videoprism_mlx.weights.directory import PROCESSOR_FILE, TOKENIZER_FILE
-from videoprism_mlx.weights.loading import load_with_directory, video_encoder
+from videoprism_mlx.weights.directory import PROCESSOR_FILE
+from videoprism_mlx.weights.loading import load_with_directory
 
 # The prompt of the official video-text demo.
 PROMPT = "a video of {}."
@@ -96,6 +96,10 @@ class Processor:
         """How a frame is brought to size."""
         return dict(size=self.size, resize=self.resize, resample=self.resample)
 
+    def preprocessing(self, **more: Any) -> dict[str, Any]:
+        """How a video becomes a clip, for a record; `more` is what the processor does not know."""
+        return {"frames": self.num_frames, "fps": self.fps, **self.sizing(), **more}
+
     def tokenize(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Texts, each put into the template, to ids (B, L) and paddings (B, L)."""
         if self.tokenizer is None:
@@ -126,18 +130,18 @@ def check_template(template: str) -> None:
 
 def load(
     name_or_dir: str | Path, dtype: str | mx.Dtype | None = None, revision: str | None = None
-) -> tuple[nn.Module, Processor]:
+) -> tuple[VideoPrismModel, Processor]:
     """A model, as `load_model` gives it, and the processor that makes its arguments."""
     model, directory = load_with_directory(name_or_dir, dtype, revision)
     return model, processor_for(model, directory)
 
 
-def processor_for(model: nn.Module, directory: Path | None = None) -> Processor:
+def processor_for(model: VideoPrismModel, directory: Path | None = None) -> Processor:
     """The processor of a model: frames and size are those of its position table.
 
     In `directory` are its tokenizer and, where they are other than that, its settings.
     """
-    encoder = video_encoder(model, "the model")
+    encoder = model.video_encoder
     frames, rows, _ = encoder.pos_emb_shape
     processor = Processor(num_frames=frames, size=rows * encoder.patch_size)
     if directory:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
-from videoprism_mlx.encoders import FactorizedVideoCLIP
+from videoprism_mlx.encoders import FactorizedVideoCLIP, VideoPrismModel
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.features.processor import Processor
 
@@ -18,7 +18,7 @@ TEMPERATURE = 0.01
 
 def require_text(model: object) -> None:
     """That the model takes text."""
-    if not isinstance(model, FactorizedVideoCLIP):
+    if not (isinstance(model, VideoPrismModel) and model.takes_text):
         raise InputError(
             f"a {type(model).__name__} cannot compare videos with texts; "
             "use a video-text model (videoprism_lvt_*)"

@@ -21,6 +21,11 @@ def own_version() -> str:
     return version("videoprism_mlx")
 
 
+def made_with(**settings: Any) -> dict[str, Any]:
+    """A record of how something is made: the settings, after the version of this package."""
+    return {"version": own_version(), **settings}
+
+
 def digest(value: Any) -> str:
     """A short checksum of anything that JSON can hold."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]

@@ -8,13 +8,14 @@ from typing import Any
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.pictures.sheets import CURVE, FAINT, INK, PAPER, PEAK
-from videoprism_mlx.training.run import CURVES_FILE
 
 # Of what is from 0 to 1, these are no shares.
 NOT_SHARES = ("learning_rate", "temperature", "median_rank", "mean_rank")
 
 # Apart for all eyes, in the order of their use: Okabe and Ito's.
 COLOURS = (CURVE, PEAK, "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+
+CURVES_FILE = "curves.png"
 
 LOSSES = ("loss", "val_loss")
 

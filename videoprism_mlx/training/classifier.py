@@ -27,17 +27,17 @@ from videoprism_mlx.datasets.lists import (
     warn_of_overlap,
 )
 from videoprism_mlx.encoders import FactorizedEncoder, FactorizedVideoClassifier
-from videoprism_mlx.errors import CheckpointError, InputError
+from videoprism_mlx.errors import InputError
 from videoprism_mlx.evaluation.metrics import (
     class_rows,
+    multi_hot,
     multi_label_metrics,
     single_label_metrics,
 )
-from videoprism_mlx.features.cache import ArrayCache, Files, fill, require_usable
+from videoprism_mlx.features.cache import ArrayCache, fill, require_usable
 from videoprism_mlx.features.processor import Processor, processor_for
-from videoprism_mlx.features.text import probabilities
 from videoprism_mlx.files import places
-from videoprism_mlx.files.record import digest, own_version
+from videoprism_mlx.files.record import digest, made_with
 from videoprism_mlx.models import get_model
 from videoprism_mlx.pictures.curves import draw_curves
 from videoprism_mlx.training.run import (
@@ -48,21 +48,21 @@ from videoprism_mlx.training.run import (
     as_float32,
     require_output,
 )
-from videoprism_mlx.video.sampling import MAX_SIZE, open_source
+from videoprism_mlx.video.sampling import MAX_SIZE, Files, open_source
 from videoprism_mlx.weights.directory import (
     LABELS_FILE,
     PROCESSOR_FILE,
     RESULT_FILE,
     WEIGHTS_FILE,
-    checksum,
     publish,
     read_config,
 )
+from videoprism_mlx.weights.identity import ModelIdentity, checksum
+from videoprism_mlx.weights.labels import Labels, load_labels, numbered
 from videoprism_mlx.weights.loading import (
     load_classifier,
     load_video_encoder,
     model_directory,
-    video_encoder,
 )
 
 # What is trained, as the classifier calls it.
@@ -78,13 +78,6 @@ CLIPS_AHEAD = 8
 LISTED = 20
 
 logger = logging.getLogger(__name__)
-
-
-class Labels(NamedTuple):
-    """What a classifier's classes are called, and whether a video may have several."""
-
-    names: tuple[str, ...]
-    multi_label: bool = False
 
 
 class TrainedClassifier(NamedTuple):
@@ -171,7 +164,7 @@ def train_classifier(
     classifier, directory = starting_model(model, count, dtype, recipe.seed)
     meant = Labels(names_of(training, count, directory), training.multi_label)
     warn_of_unseen(training, meant.names)
-    encoder = video_encoder(classifier, model)
+    encoder = classifier.video_encoder
     processor = processor_with(
         processor_for(classifier, directory),
         encoder.patch_size,
@@ -180,14 +173,13 @@ def train_classifier(
     root = Path(cache) if cache is not None else places.cache_directory() / "features"
     features = Features(root, encoder, processor, partial)
 
-    record = {
-        "version": own_version(),
-        "model": {"name": str(model), "head": checksum(trained_parameters(classifier))},
+    record = made_with(
+        model={"name": str(model), "head": checksum(trained_parameters(classifier))},
         **features.record(chosen),
-        "labels": {"count": count, "names": digest(meant.names), "multi_label": meant.multi_label},
-        "training": described(training),
-        "validation": None if validation is None else described(validation),
-    }
+        labels={"count": count, "names": digest(meant.names), "multi_label": meant.multi_label},
+        training=described(training),
+        validation=None if validation is None else described(validation),
+    )
     metric = ["map" if meant.multi_label else "top1", "-val_loss"] if validation else ["-loss"]
     run = Run(output / RUN_FOLDER, recipe, record, metric, save_every)
     run.require_alike()
@@ -342,11 +334,6 @@ def names_of(training: Labelled, count: int, directory: Path) -> tuple[str, ...]
     return training.names or known or numbered(count)
 
 
-def numbered(count: int) -> tuple[str, ...]:
-    """Names of classes that have none."""
-    return tuple(f"class {number}" for number in range(count))
-
-
 def warn_of_unseen(training: Labelled, names: Sequence[str]) -> None:
     """Names the classes that no video shows."""
     seen = {number for labels in training.labels for number in labels}
@@ -446,16 +433,14 @@ class Features:
     @functools.cached_property
     def weights(self) -> str:
         """The checksum of the encoder."""
-        return checksum(self.encoder.parameters())
+        return ModelIdentity(self.encoder).parameters
 
     def record(self, views: Views) -> dict[str, Any]:
         """What the features depend on."""
-        processor = self.processor
-        sampling = {"frames": processor.num_frames, "fps": processor.fps}
         return {
             "features": "tokens in float16",
             "encoder": {**self.encoder.config, "weights": self.weights},
-            "preprocessing": {**sampling, **processor.sizing(), "partial": self.partial},
+            "preprocessing": self.processor.preprocessing(partial=self.partial),
             "views": views.settings(),
         }
 
@@ -529,14 +514,6 @@ class Features:
         return features
 
 
-def multi_hot(labels: Sequence[Sequence[int]], count: int) -> np.ndarray:
-    """Classes of each video as (E, C), true where it has the class."""
-    targets = np.zeros((len(labels), count), bool)
-    for row, numbers in enumerate(labels):
-        targets[row, list(numbers)] = True
-    return targets
-
-
 # The loss, and what comes of it.
 
 
@@ -581,28 +558,3 @@ def class_table(
     if examples is None:
         return []
     return class_rows(logits_of(classifier, examples, batch_size), examples.targets, labels.names)
-
-
-def class_probabilities(
-    logits: np.ndarray, multi_label: bool, temperature: float = 1.0
-) -> np.ndarray:
-    """The softmax of logits (..., C) or, with `multi_label`, the sigmoid of each."""
-    if not multi_label:
-        return probabilities(logits, temperature)
-    both = np.stack([np.zeros_like(logits), logits], axis=-1)
-    return probabilities(both, temperature)[..., 1]
-
-
-def load_labels(directory: Path, count: int) -> Labels:
-    """What the `count` classes of the classifier in a directory are called."""
-    path = directory / LABELS_FILE
-    if not path.is_file():
-        return Labels(numbered(count))
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        names, multi_label = checked_names(found["labels"], path), found["multi_label"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} does not name classes: {error}") from None
-    if len(names) != count:
-        raise CheckpointError(f"{path} names {len(names)} classes; the model has {count}")
-    return Labels(names, bool(multi_label))

@@ -26,10 +26,11 @@ from videoprism_mlx.features.text import embed_texts, require_text
 from videoprism_mlx.files import places
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.identity import sha256
-from videoprism_mlx.files.record import digest, own_version
+from videoprism_mlx.files.record import digest, made_with
 from videoprism_mlx.layers import StackedTransformer
 from videoprism_mlx.models import parse_dtype
 from videoprism_mlx.pictures.curves import draw_curves
+from videoprism_mlx.tokenizers import TOKENIZER_FILE
 from videoprism_mlx.training.run import (
     RUN_FOLDER,
     Parameters,
@@ -44,13 +45,8 @@ from videoprism_mlx.weights.adapters import (
     add_adapters,
     save_adapters,
 )
-from videoprism_mlx.weights.directory import (
-    PROCESSOR_FILE,
-    RESULT_FILE,
-    TOKENIZER_FILE,
-    WEIGHTS_FILE,
-    publish,
-)
+from videoprism_mlx.weights.directory import PROCESSOR_FILE, RESULT_FILE, WEIGHTS_FILE, publish
+from videoprism_mlx.weights.identity import ModelIdentity
 from videoprism_mlx.weights.loading import load_with_directory
 
 # The temperature that training starts from, as in CLIP, and the least it may come to.
@@ -215,18 +211,17 @@ def train_retrieval(
     if frames is not None:
         processor = dataclasses.replace(processor, num_frames=frames)
 
-    preprocessing = {"frames": processor.num_frames, "fps": processor.fps, **processor.sizing()}
+    preprocessing = processor.preprocessing()
     run = Run(
         output / RUN_FOLDER,
         recipe,
-        {
-            "version": own_version(),
-            "task": "retrieval",
-            "model": {"name": model_name, "weights": sha256(directory / WEIGHTS_FILE)},
-            "data": {"train": sha256(Path(data)), "val": val and sha256(Path(val))},
-            "preprocessing": preprocessing | {"template": processor.template},
-            "tuning": dataclasses.asdict(tuning) | {"towers": list(tuning.towers)},
-        },
+        made_with(
+            task="retrieval",
+            model=ModelIdentity(model, directory, model_name).record("name", "weights"),
+            data={"train": sha256(Path(data)), "val": val and sha256(Path(val))},
+            preprocessing=preprocessing | {"template": processor.template},
+            tuning=dataclasses.asdict(tuning) | {"towers": list(tuning.towers)},
+        ),
         metric=["mean/recall@1", "-loss"] if validation else "-loss",
         save_every=save_every,
     )

@@ -27,11 +27,13 @@ from videoprism_mlx.errors import InputError, TrainingError
 from videoprism_mlx.files.atomic import explained_if_full, new_file
 from videoprism_mlx.files.lock import LOCK_FILE, locked
 from videoprism_mlx.files.record import differences
-from videoprism_mlx.weights.directory import CONFIG_FILE, checksum, write_arrays
+from videoprism_mlx.pictures.curves import CURVES_FILE
+from videoprism_mlx.weights.directory import CONFIG_FILE, write_arrays
+from videoprism_mlx.weights.identity import checksum
 
 RUN_FOLDER = "training"
 LAST_FILE, BEST_FILE = "last.safetensors", "best.safetensors"
-METRICS_FILE, CURVES_FILE = "metrics.jsonl", "curves.png"
+METRICS_FILE = "metrics.jsonl"
 RUN_FILES = (LAST_FILE, BEST_FILE, METRICS_FILE, CURVES_FILE, LOCK_FILE)
 
 Parameters = dict[str, Any]

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from videoprism_mlx.errors import InputError, InputTypeError, VideoError
-from videoprism_mlx.inputs import PIXEL_LIMIT
+from videoprism_mlx.runtime.limits import PIXEL_LIMIT
 from videoprism_mlx.video.reader import DEFAULT_FPS, MAX_PIXELS, Reindexed, VideoFile, cv2
 
 __all__ = ["VideoError", "find_videos", "open_source", "read_video"]
@@ -50,6 +50,9 @@ MAX_SAMPLES = 10**7
 BACKLOG = 8
 
 Prepared = TypeVar("Prepared")
+
+# A video file, or the images of one.
+Files = Path | tuple[Path, ...]
 
 # What `read_video` and everything above it takes for a video.
 Source = Any

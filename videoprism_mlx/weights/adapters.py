@@ -15,7 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
-from videoprism_mlx.encoders import FactorizedVideoCLIP, TextEncoder
+from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputError
 from videoprism_mlx.files.atomic import new_file, require_new_file
 from videoprism_mlx.files.identity import sha256
@@ -82,13 +82,13 @@ class AdapterSettings:
 
 
 def add_adapters(
-    model: nn.Module,
+    model: VideoPrismModel,
     rank: int,
     alpha: float | None = None,
     towers: Collection[str] | None = None,
     layers: int | None = None,
     seed: int = 0,
-) -> nn.Module:
+) -> VideoPrismModel:
     """Freezes a model and gives its linear layers adapters, which change nothing as they start.
 
     `alpha` is `rank` by default, so that the scale is 1. `towers` are some of "video" and "text",
@@ -96,7 +96,7 @@ def add_adapters(
     default all; the pooler counts as video. What is trained are `lora_a` and `lora_b` alone, of
     float32. Returns the model.
     """
-    has = towers_of(model)
+    has = model.towers
     chosen = has if towers is None else [towers] if isinstance(towers, str) else towers
     alpha = rank if alpha is None else alpha
     settings = AdapterSettings(rank, alpha, tuple(dict.fromkeys(chosen)), layers)
@@ -112,11 +112,11 @@ def add_adapters(
 
 
 def with_adapters(
-    model: nn.Module,
+    model: VideoPrismModel,
     settings: AdapterSettings,
     linears: Mapping[str, Linear],
     arrays: Mapping[str, mx.array],
-) -> nn.Module:
+) -> VideoPrismModel:
     """`model`, frozen, its linear layers with the adapters of their paths."""
     scale = settings.alpha / settings.rank
     model.freeze()
@@ -126,20 +126,13 @@ def with_adapters(
     ]
     model.update_modules(tree_unflatten(adapted))
     # Past nn.Module's own __setattr__, as the configuration is kept.
-    object.__setattr__(model, "adapters", settings)
+    model.adapters = settings
     return model
 
 
-def towers_of(model: nn.Module) -> tuple[str, ...]:
-    """The towers that a model has."""
-    if isinstance(model, FactorizedVideoCLIP):
-        return ("video", "text")
-    return ("text",) if isinstance(model, TextEncoder) else ("video",)
-
-
-def adapted_layers(model: nn.Module, settings: AdapterSettings) -> dict[str, Linear]:
+def adapted_layers(model: VideoPrismModel, settings: AdapterSettings) -> dict[str, Linear]:
     """The linear layers that adapters are for, by path."""
-    has = towers_of(model)
+    has = model.towers
     if not settings.towers or not set(settings.towers) <= set(has):
         raise InputError(
             f"towers are {', '.join(settings.towers) or 'none'}; a {type(model).__name__} "
@@ -147,7 +140,7 @@ def adapted_layers(model: nn.Module, settings: AdapterSettings) -> dict[str, Lin
         )
     linears: dict[str, Linear] = {}
     for name, part in model.named_modules():
-        is_text = isinstance(model, TextEncoder) or name.startswith("text_encoder.")
+        is_text = model.towers == ("text",) or name.startswith("text_encoder.")
         if ("text" if is_text else "video") not in settings.towers:
             continue
         if isinstance(part, StackedTransformer):
@@ -175,23 +168,23 @@ def adapted_layers(model: nn.Module, settings: AdapterSettings) -> dict[str, Lin
     return linears
 
 
-def adapted_modules(model: nn.Module) -> dict[str, LoRALinear]:
+def adapted_modules(model: VideoPrismModel) -> dict[str, LoRALinear]:
     """The layers of a model that have adapters, by path. ValueError if it was given none."""
-    if getattr(model, "adapters", None) is None:
+    if model.adapters is None:
         raise InputError(f"this {type(model).__name__} was given no adapters; see add_adapters")
     return {path: each for path, each in model.named_modules() if isinstance(each, LoRALinear)}
 
 
-def fuse_adapters(model: nn.Module) -> nn.Module:
+def fuse_adapters(model: VideoPrismModel) -> VideoPrismModel:
     """Adds a model's adapters to its weights: a model like any other again. Returns it."""
     fused = [(path, each.fused()) for path, each in adapted_modules(model).items()]
     model.update_modules(tree_unflatten(fused))
-    object.__setattr__(model, "adapters", None)
-    object.__setattr__(model, "directory", None)  # Its weights are no longer those there.
+    model.adapters = None
+    model.directory = None  # Its weights are no longer those there.
     return model.unfreeze()
 
 
-def save_adapters(model: nn.Module, directory: str | Path, base: str | Path) -> None:
+def save_adapters(model: VideoPrismModel, directory: str | Path, base: str | Path) -> None:
     """Writes a model's adapters alone; `base` is the name or directory of what they are added to.
 
     The directory may hold other things. It has adapters once its adapter_config.json is there.
@@ -214,9 +207,9 @@ def save_adapters(model: nn.Module, directory: str | Path, base: str | Path) -> 
         partial.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
-def base_checksum(model: nn.Module, base: str | Path | None = None) -> str | None:
+def base_checksum(model: VideoPrismModel, base: str | Path | None = None) -> str | None:
     """The checksum of the file that a model's weights were read from; None if it is not known."""
-    directory = getattr(model, "directory", None) or base
+    directory = model.directory or base
     path = None if directory is None else Path(directory) / WEIGHTS_FILE
     return sha256(path) if path and path.is_file() else None
 
@@ -242,7 +235,7 @@ def read_adapter_config(directory: Path) -> tuple[AdapterSettings, dict[str, Any
         raise CheckpointError(f"{path} does not describe adapters: {error}") from None
 
 
-def load_adapters(model: nn.Module, directory: str | Path) -> nn.Module:
+def load_adapters(model: VideoPrismModel, directory: str | Path) -> VideoPrismModel:
     """Gives a loaded model the adapters in a directory, frozen as by add_adapters. Returns it.
 
     They must be those of its layers, all and no others, and of these very weights where the file

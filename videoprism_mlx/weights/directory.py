@@ -1,7 +1,6 @@
 """A model directory: config.json, model.safetensors and, where there is text, the tokenizer."""
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -11,16 +10,16 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 from mlx.utils import tree_flatten
 from safetensors import SafetensorError, safe_open
 
+from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputTypeError
 from videoprism_mlx.files.atomic import new_directory, new_file
+from videoprism_mlx.tokenizers import TOKENIZER_FILE
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-TOKENIZER_FILE = "sentencepiece.model"
 PROCESSOR_FILE = "processor.json"
 LABELS_FILE = "labels.json"
 
@@ -121,7 +120,7 @@ def save_model(
     model: nn.Module, directory: str | Path, tokenizer: str | Path | None = None
 ) -> None:
     """Writes a model that this package built or loaded to the new directory `directory`."""
-    if not hasattr(model, "config"):
+    if not isinstance(model, VideoPrismModel) or model.described is None:
         raise InputTypeError(
             f"a {type(model).__name__} without a configuration cannot be saved; "
             "expected a model from get_model or one of the load functions"
@@ -159,7 +158,7 @@ def write_arrays(path: Path, arrays: Mapping[str, mx.array], metadata: Mapping[s
 
 
 def publish(
-    model: nn.Module,
+    model: VideoPrismModel,
     directory: str | Path,
     files: Mapping[str, str],
     source: Mapping[str, Any] | None = None,
@@ -183,13 +182,3 @@ def publish(
     for path in sorted(staged.iterdir(), key=lambda path: path.name == CONFIG_FILE):
         os.replace(path, directory / path.name)
     staged.rmdir()
-
-
-def checksum(parameters: Any) -> str:
-    """The checksum of a tree of parameters, their names and their types."""
-    digest = hashlib.sha256()
-    for name, array in sorted(tree_flatten(parameters)):
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        bits = array.view(mx.uint16) if array.dtype == mx.bfloat16 else array  # NumPy has none.
-        digest.update(np.ascontiguousarray(bits))
-    return digest.hexdigest()

@@ -6,13 +6,8 @@ from videoprism_mlx.errors import InputError
 from videoprism_mlx.files.download import explained
 from videoprism_mlx.files.places import cache_directory
 from videoprism_mlx.models import RELEASES, unpublished
-from videoprism_mlx.weights.directory import (
-    CONFIG_FILE,
-    LABELS_FILE,
-    PROCESSOR_FILE,
-    TOKENIZER_FILE,
-    WEIGHTS_FILE,
-)
+from videoprism_mlx.tokenizers import TOKENIZER_FILE
+from videoprism_mlx.weights.directory import CONFIG_FILE, LABELS_FILE, PROCESSOR_FILE, WEIGHTS_FILE
 
 
 def converted_directory(name: str, revision: str | None = None) -> Path:

@@ -1,16 +1,14 @@
 """Models with their weights: from a directory, from the Hub, or converted on first use."""
 
-import inspect
 import logging
 import operator
 from pathlib import Path
 
 import mlx.core as mx
-import mlx.nn as nn
 
 from videoprism_mlx import convert
-from videoprism_mlx.encoders import FactorizedEncoder, FactorizedVideoClassifier
-from videoprism_mlx.errors import CheckpointError, InputError
+from videoprism_mlx.encoders import FactorizedEncoder, FactorizedVideoClassifier, VideoPrismModel
+from videoprism_mlx.errors import CheckpointError, InputError, suggestion
 from videoprism_mlx.files import places
 from videoprism_mlx.models import (
     RELEASES,
@@ -20,22 +18,17 @@ from videoprism_mlx.models import (
     checked_config,
     known_names,
     parse_dtype,
-    suggestion,
     unpublished,
-    with_config,
 )
 from videoprism_mlx.weights import hub
 from videoprism_mlx.weights.directory import CONFIG_FILE, load_weights, read_config
-
-# Where the video encoder is in each family.
-ENCODER_PARTS = {"FactorizedVideoCLIP": "vision_encoder", "FactorizedVideoClassifier": "encoder"}
 
 logger = logging.getLogger(__name__)
 
 
 def load_model(
     name_or_dir: str | Path, dtype: str | mx.Dtype | None = None, revision: str | None = None
-) -> nn.Module:
+) -> VideoPrismModel:
     """A model of whatever family, by name, from a model directory, or from the Hub.
 
     `dtype` is the type of parameters and activations, by default the one they are stored in;
@@ -46,7 +39,7 @@ def load_model(
 
 def load_with_directory(
     name_or_dir: str | Path, dtype: str | mx.Dtype | None = None, revision: str | None = None
-) -> tuple[nn.Module, Path]:
+) -> tuple[VideoPrismModel, Path]:
     """As `load_model`, with the directory that the model was read from, `model.directory`."""
     directory = model_directory(name_or_dir, revision)
     try:
@@ -58,8 +51,7 @@ def load_with_directory(
                 "and it will be converted again"
             ) from None
         raise
-    # Past nn.Module's own __setattr__, as the configuration is kept.
-    object.__setattr__(model, "directory", directory)
+    model.directory = directory
     return finished(model, dtype), directory
 
 
@@ -67,7 +59,7 @@ def load_video_encoder(
     name_or_dir: str | Path, dtype: str | mx.Dtype | None = None, revision: str | None = None
 ) -> FactorizedEncoder:
     """The video encoder of any model: a backbone, or the vision tower of a larger one."""
-    return video_encoder(load_model(name_or_dir, dtype, revision), name_or_dir)
+    return load_model(name_or_dir, dtype, revision).video_encoder
 
 
 def load_classifier(
@@ -82,14 +74,14 @@ def load_classifier(
     """
     model = load_model(name_or_dir, dtype, revision)
     if isinstance(model, FactorizedVideoClassifier):
-        if num_classes not in (None, model.config["num_classes"]):
+        if num_classes not in (None, model.num_classes):
             raise InputError(
-                f"{name_or_dir} is a classifier of {model.config['num_classes']} classes, not of "
+                f"{name_or_dir} is a classifier of {model.num_classes} classes, not of "
                 f"{num_classes}; leave num_classes out to load it as it is"
             )
         return model
 
-    encoder = video_encoder(model, name_or_dir)
+    encoder = model.video_encoder
     if num_classes is None:
         raise InputError(f"{name_or_dir} has no classifier's head; say num_classes for a fresh one")
     encoder_params = {key: value for key, value in encoder.config.items() if key != "model"}
@@ -111,7 +103,7 @@ def load_classifier(
     return finished(classifier, encoder.spatial_ln.weight.dtype)
 
 
-def read_model(directory: Path) -> nn.Module:
+def read_model(directory: Path) -> VideoPrismModel:
     """The model in a directory, its weights being those of its configuration, all and no others."""
     described = read_config(directory)
     try:
@@ -122,26 +114,11 @@ def read_model(directory: Path) -> nn.Module:
     return model
 
 
-def finished(model: nn.Module, dtype: str | mx.Dtype | None) -> nn.Module:
+def finished(model: VideoPrismModel, dtype: str | mx.Dtype | None) -> VideoPrismModel:
     """`model` in evaluation mode and, if one is given, in that type."""
     if dtype is not None:
         model.set_dtype(parse_dtype(dtype))
     return model.eval()
-
-
-def video_encoder(model: nn.Module, where: object) -> FactorizedEncoder:
-    """The video encoder inside a model, with a configuration of its own."""
-    if isinstance(model, FactorizedEncoder):
-        return model
-    kind = model.config["model"]
-    if kind not in ENCODER_PARTS:
-        raise InputError(f"{where} is a {kind}: it has no video encoder")
-    settings = model.config.get("encoder_params", model.config)
-    if kind == "FactorizedVideoCLIP":  # Its norm policy is the text tower's.
-        own = inspect.signature(FactorizedEncoder).parameters.keys() - {"norm_policy"}
-        settings = {key: value for key, value in settings.items() if key in own}
-    encoder = getattr(model, ENCODER_PARTS[kind])
-    return with_config(encoder, {"model": "FactorizedEncoder", **settings})
 
 
 def model_directory(name_or_dir: str | Path, revision: str | None = None) -> Path:

@@ -1,0 +1,69 @@
+"""What tells a model from another: its class, its weights, its adapters and its type."""
+
+import dataclasses
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+
+from videoprism_mlx.encoders import VideoPrismModel
+from videoprism_mlx.files.identity import sha256
+from videoprism_mlx.weights.adapters import ADAPTERS_FILE
+from videoprism_mlx.weights.directory import WEIGHTS_FILE
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelIdentity:
+    """The one place that says which model it was. A record takes the fields that it needs.
+
+    `weights` and `adapters` are checksums of files, `parameters` is that of the arrays in memory,
+    which also changes with adapters and type. Each is computed when it is first asked for.
+    """
+
+    model: VideoPrismModel
+    directory: Path | None = None
+    name: str | None = None
+    adapters_directory: Path | None = None
+
+    @functools.cached_property
+    def weights(self) -> str | None:
+        """The checksum of the file that the weights were read from."""
+        directory = self.directory or self.model.directory
+        return None if directory is None else sha256(directory / WEIGHTS_FILE)
+
+    @functools.cached_property
+    def adapters(self) -> str | None:
+        """The checksum of the adapters' file; None without adapters."""
+        folder = self.adapters_directory
+        return None if folder is None else sha256(folder / ADAPTERS_FILE)
+
+    @functools.cached_property
+    def parameters(self) -> str:
+        """The checksum of the parameters as they are in memory."""
+        return checksum(self.model.parameters())
+
+    @property
+    def dtype(self) -> str:
+        """The type that the model computes in."""
+        return str(self.model.dtype).removeprefix("mlx.core.")
+
+    def record(self, *fields: str) -> dict[str, Any]:
+        """Those fields, as a record holds them. `class` is the name of the model's class."""
+        return {
+            field: type(self.model).__name__ if field == "class" else getattr(self, field)
+            for field in fields
+        }
+
+
+def checksum(parameters: Any) -> str:
+    """The checksum of a tree of parameters, their names and their types."""
+    digest = hashlib.sha256()
+    for name, array in sorted(tree_flatten(parameters)):
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        bits = array.view(mx.uint16) if array.dtype == mx.bfloat16 else array  # NumPy has none.
+        digest.update(np.ascontiguousarray(bits))
+    return digest.hexdigest()

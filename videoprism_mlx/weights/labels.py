@@ -1,0 +1,36 @@
+"""The names of a classifier's classes, in the labels.json of its model directory."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from videoprism_mlx.datasets.lists import checked_names
+from videoprism_mlx.errors import CheckpointError
+from videoprism_mlx.weights.directory import LABELS_FILE
+
+
+class Labels(NamedTuple):
+    """What a classifier's classes are called, and whether a video may have several."""
+
+    names: tuple[str, ...]
+    multi_label: bool = False
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """Names of classes that have none."""
+    return tuple(f"class {number}" for number in range(count))
+
+
+def load_labels(directory: Path, count: int) -> Labels:
+    """What the `count` classes of the classifier in a directory are called."""
+    path = directory / LABELS_FILE
+    if not path.is_file():
+        return Labels(numbered(count))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        names, multi_label = checked_names(found["labels"], path), found["multi_label"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} does not name classes: {error}") from None
+    if len(names) != count:
+        raise CheckpointError(f"{path} names {len(names)} classes; the model has {count}")
+    return Labels(names, bool(multi_label))
