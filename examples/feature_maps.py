@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 import videoprism_mlx as vp
-from videoprism_mlx.pictures.sheets import draw_features, feature_colours
+from videoprism_mlx.pictures import draw_features, feature_colours
 
 
 def main() -> None:

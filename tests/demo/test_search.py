@@ -35,7 +35,6 @@ from videoprism_mlx.demo.search import (
     run_demo,
 )
 from videoprism_mlx.demo.world import Scene, Thing
-from videoprism_mlx.pictures import sheets as pictures
 
 COUNT = 14  # Those that are placed, and one at random.
 
@@ -469,38 +468,3 @@ def test_the_picture_shows_what_was_found(shown: demo.Demo) -> None:
     picture = np.array(Image.open(shown.picture))
     assert np.array_equal(picture, demopage.picture(shown))
     assert picture.shape[1] == 1600 and 1200 < len(picture) < 1700
-
-
-def test_search_results_are_drawn_in_their_places() -> None:
-    shades = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (90, 60, 150)]
-    clips = [
-        np.full((5, 8, 8, 3), shade, np.uint8) + np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1)
-        for shade in shades
-    ]
-    rows = [
-        ("right, and wrong", [(clips[0], "0.9", True), (clips[1], "0.8", False)]),
-        ("nobody knows", [(clips[2], "0.7", None), (clips[3], "0.6", None)]),
-    ]
-    sheet = pictures.draw_search(rows, frames=3).astype(int)
-
-    def rectangle(colour: tuple[int, ...]) -> tuple[int, int, int, int]:
-        ys, xs = np.nonzero((sheet == colour).all(-1))
-        return xs.min(), ys.min(), xs.max(), ys.max()
-
-    found = [rectangle(shade) for shade in shades]  # First frames.
-    assert found[0][1] == found[1][1] < found[2][1] == found[3][1]
-    assert found[0][0] == found[2][0] < found[1][0] == found[3][0]
-    for shade, first in zip(shades, found, strict=True):
-        middle, last = (rectangle(tuple(np.add(shade, step))) for step in (2, 4))
-        assert first[2] < middle[0] and middle[2] < last[0] and first[1] == middle[1] == last[1]
-        assert (first[2] - first[0], first[3] - first[1]) == (last[2] - last[0], last[3] - last[1])
-
-    def has_mark(box: tuple[int, ...], colour: str) -> bool:
-        rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-        below = sheet[box[3] + 1 : box[3] + 38, box[0] : box[0] + 25]
-        return bool((below == rgb).all(-1).any())
-
-    assert [has_mark(box, pictures.CURVE) for box in found] == [True, False, False, False]
-    assert [has_mark(box, pictures.PEAK) for box in found] == [False, True, False, False]
-    with pytest.raises(ValueError, match="nothing to draw"):
-        pictures.draw_search([])

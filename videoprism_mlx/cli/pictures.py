@@ -98,7 +98,7 @@ def run_show(options: argparse.Namespace) -> int:
     from PIL import Image
 
     from videoprism_mlx.files.atomic import new_file
-    from videoprism_mlx.pictures.sheets import draw_features, feature_colours, write_feature_video
+    from videoprism_mlx.pictures import draw_features, feature_colours, write_feature_video
 
     frames_wanted = None if is_film else given(options.count, PICTURE_FRAMES)
     fps = given(options.fps, FILM_FPS) if is_film else None
@@ -172,7 +172,7 @@ def run_timeline(options: argparse.Namespace) -> int:
     from videoprism_mlx.features.encode import encode_windows
     from videoprism_mlx.features.text import embed_texts
     from videoprism_mlx.files.atomic import new_file
-    from videoprism_mlx.pictures.sheets import draw_timeline, find_peaks
+    from videoprism_mlx.pictures import draw_timeline, find_peaks
 
     model, processor, _ = shared.load(options)
     texts = embed_texts(model, processor, options.text)

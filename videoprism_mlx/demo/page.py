@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from videoprism_mlx.demo.world import FPS
-from videoprism_mlx.pictures.sheets import CURVE, FAINT, INK, PAPER, draw_search
+from videoprism_mlx.pictures.drawing import CURVE, FAINT, INK, PAPER
+from videoprism_mlx.pictures.sheets import draw_search
 
 if TYPE_CHECKING:
     from videoprism_mlx.demo.search import Clip, Demo, Hit, Ranking, Turn
