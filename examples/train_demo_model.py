@@ -17,7 +17,9 @@ import videoprism_mlx as vp  # Before mlx, which it gives OpenBLAS on Linux.
 import mlx.core as mx  # isort: skip
 import numpy as np  # isort: skip
 import sentencepiece  # isort: skip
-from videoprism_mlx.demo import world
+from videoprism_mlx.demo.captions import name_shapes
+from videoprism_mlx.demo.scenes import draw_scenes
+from videoprism_mlx.demo.world import sentences, write_world
 from videoprism_mlx.files.atomic import new_directory
 from videoprism_mlx.models import DEMO_MODEL
 
@@ -39,13 +41,13 @@ def draw(folder: Path, seed: int, clips: int) -> dict[str, Path]:
 
     The scenes are all of the training kind.
     """
-    scenes = world.draw_scenes(clips, seed)
+    scenes = draw_scenes(clips, seed)
     train, val = folder / "train", folder / "val"
     if not train.exists():
-        world.write_world(train, scenes, seed, captions=1, partial=CAPTIONS - 1)
+        write_world(train, scenes, seed, captions=1, partial=CAPTIONS - 1)
     if not val.exists():
-        held = world.draw_scenes(VALIDATION_CLIPS, seed + 1, distinct=True)
-        world.write_world(val, held, seed + 1)
+        held = draw_scenes(VALIDATION_CLIPS, seed + 1, distinct=True)
+        write_world(val, held, seed + 1)
     with open(train / "captions.csv", newline="", encoding="utf-8") as file:
         heading, *rows = csv.reader(file)
     complete, partial = rows[::CAPTIONS], rows[1::CAPTIONS]
@@ -53,7 +55,7 @@ def draw(folder: Path, seed: int, clips: int) -> dict[str, Path]:
     random = np.random.default_rng([seed, 6])
     for (name, _), scene in zip(complete, scenes, strict=True):
         for motions in (False, True):
-            about_shapes.append((name, world.name_shapes(scene, random, motions)))
+            about_shapes.append((name, name_shapes(scene, random, motions)))
     lists = {"complete": complete, "shapes": [*complete, *partial, *about_shapes]}
     for name, listed in lists.items():
         with open(train / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
@@ -112,7 +114,7 @@ def untrained(folder: Path, seed: int) -> Path:
     if not (folder / "tokenizer").exists():
         with new_directory(folder / "tokenizer") as made:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=map(vp.canonicalize_text, world.sentences(8000, seed)),
+                sentence_iterator=map(vp.canonicalize_text, sentences(8000, seed)),
                 model_prefix=str(made / "spm"),
                 vocab_size=config["vocabulary_size"],
                 hard_vocab_limit=False,

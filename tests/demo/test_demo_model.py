@@ -8,7 +8,16 @@ import pytest
 
 import videoprism_mlx as vp
 from benchmarks.demo_model import measure
-from videoprism_mlx.demo import world
+from videoprism_mlx.demo.animation import draw_clip
+from videoprism_mlx.demo.scenes import (
+    BACKGROUNDS,
+    MOTIONS,
+    Scene,
+    draw_thing,
+    is_held_out,
+    is_visible,
+)
+from videoprism_mlx.demo.world import write_clip
 from videoprism_mlx.models import DEMO_MODEL, SHIPPED
 
 MOST_BYTES = 3_000_000
@@ -40,18 +49,18 @@ def test_it_needs_no_network_and_no_file_but_its_own(
 def test_a_classifier_of_motions(tmp_path: Path) -> None:
     """Ten clips a motion to train on, of things that were held out, and as many others to try."""
     for part, seed in (("train", 1), ("val", 2)):
-        for motion in world.MOTIONS:
+        for motion in MOTIONS:
             folder = tmp_path / part / motion
             folder.mkdir(parents=True)
-            random = np.random.default_rng([seed, world.MOTIONS.index(motion)])
+            random = np.random.default_rng([seed, MOTIONS.index(motion)])
             for number in range(10):
                 while True:
-                    thing = world.draw_thing(random, held_out=True)._replace(motion=motion)
-                    if world.is_visible(thing) and world.is_held_out(thing):
+                    thing = draw_thing(random, held_out=True)._replace(motion=motion)
+                    if is_visible(thing) and is_held_out(thing):
                         break
-                scene = world.Scene((thing,), str(random.choice(world.BACKGROUNDS)))
-                frames = world.draw_clip(scene, random)
-                world.write_clip(folder / f"{number}.mp4", frames)
+                scene = Scene((thing,), str(random.choice(BACKGROUNDS)))
+                frames = draw_clip(scene, random)
+                write_clip(folder / f"{number}.mp4", frames)
     trained = vp.train_classifier(
         DEMO_MODEL,
         tmp_path / "train",
