@@ -1,4 +1,4 @@
-"""How well the small model that ships finds clips of the drawn world that it never saw.
+"""How well the small model that ships finds drawn clips of a kind that it was not trained on.
 
 python -m benchmarks.demo_model [--model DIR] [--seed N] [--save]
 """
@@ -32,7 +32,7 @@ from videoprism_mlx.evaluation.protocols import recalls
 MODEL = "videoprism_lvt_demo_tiny"
 HELD_OUT, SETS = 200, 25
 
-# What a thing is asked for by, when one attribute is all that is said.
+# The attributes that a query of one word may name, and what the query is.
 ATTRIBUTES = {
     "motion": MOTIONS,
     "colour": tuple(COLOURS),
@@ -50,13 +50,13 @@ PHRASES = {
 
 
 class Searcher:
-    """A model that embeds scenes: as clips, read from files, and as captions."""
+    """A model that embeds scenes: their clips, read from files, and their captions."""
 
     def __init__(self, model: str | Path):
         self.model, self.processor = vp.load(model, dtype="float32")
 
     def videos(self, scenes: list[Scene], seed: int, backwards: bool = False) -> np.ndarray:
-        """(V, D)."""
+        """The embeddings (V, D) of a clip of each scene."""
         with tempfile.TemporaryDirectory() as folder:
             paths = []
             for number, scene in enumerate(scenes):
@@ -67,14 +67,14 @@ class Searcher:
             return np.stack([each.features["embedding"] for each in encoded])
 
     def texts(self, scenes: list[Scene], seed: int) -> np.ndarray:
-        """(V, D)."""
+        """The embeddings (V, D) of a caption of each scene."""
         random = np.random.default_rng([seed, 4])
         captions = [describe(scene, random) for scene in scenes]
         return vp.embed_texts(self.model, self.processor, captions)
 
 
 def measure(model: str | Path = MODEL, seed: int = 0) -> dict[str, Any]:
-    """The figures, shares of 1."""
+    """All figures, each from 0 to 1."""
     searcher = Searcher(model)
     scenes = draw_scenes(HELD_OUT, seed, held_out=True, distinct=True)
     similarity = searcher.videos(scenes, seed) @ searcher.texts(scenes, seed).T
@@ -88,7 +88,7 @@ def measure(model: str | Path = MODEL, seed: int = 0) -> dict[str, Any]:
     backwards = np.einsum(
         "svd,std->svt", searcher.videos(flat, seed, backwards=True).reshape(shape), texts
     )
-    best = forwards.argmax(axis=1)  # The video that each text finds, (sets, motions).
+    best = forwards.argmax(axis=1)  # The video that each text finds: (sets, motions).
     right = best == np.arange(len(MOTIONS))
     swapped = {}
     for motion, other in OPPOSITE.items():
@@ -111,7 +111,7 @@ def measure(model: str | Path = MODEL, seed: int = 0) -> dict[str, Any]:
 
 
 def told_by_one_word(searcher: Searcher, seed: int, held_out: bool) -> dict[str, float]:
-    """The share of clips of one thing whose attribute is the likeliest, for each attribute."""
+    """For each attribute: the share of clips of one thing whose own word has the highest cosine."""
     scenes = draw_scenes(HELD_OUT, seed + 1, held_out, two=0.0)
     videos = searcher.videos(scenes, seed + 1)
     shares = {}

@@ -1,4 +1,4 @@
-"""Draws what the encoder sees: a video's frames beside its features as colours.
+"""Draws the frames of a video beside their features as colours.
 
 python examples/feature_maps.py clip.mp4 -o maps.png
 """
