@@ -41,14 +41,14 @@ FINITE = {
 }
 
 
-def one_way(random: np.random.Generator, word: str) -> str:
+def random_wording(random: np.random.Generator, word: str) -> str:
     """One of the wordings of an attribute, at random."""
     return str(random.choice(WORDS.get(word, (word,))))
 
 
 def describe(scene: Scene, random: np.random.Generator, detail: float = 1.0) -> str:
     """A random caption. With `detail` 1 it says everything, with 0 little more than the motion."""
-    say = partial(one_way, random)
+    say = partial(random_wording, random)
 
     def leaves_out(share: float) -> bool:
         return random.random() < share * (1 - detail)
@@ -81,7 +81,7 @@ def describe(scene: Scene, random: np.random.Generator, detail: float = 1.0) -> 
 
 def name_shapes(scene: Scene, random: np.random.Generator, motions: bool) -> str:
     """A random caption that names the shapes, with their motions if asked for, and nothing else."""
-    say = partial(one_way, random)
+    say = partial(random_wording, random)
     phrases = [
         f"a {say(thing.shape)}{' ' + say(thing.motion) if motions else ''}"
         for thing in scene.things
@@ -89,20 +89,20 @@ def name_shapes(scene: Scene, random: np.random.Generator, motions: bool) -> str
     return " and ".join(phrases[i] for i in random.permutation(len(phrases)))
 
 
-def say(word: str) -> str:
-    """An attribute in words, always the same."""
+def first_wording(word: str) -> str:
+    """The first wording of an attribute, for fixed captions."""
     return WORDS.get(word, (word,))[0]
 
 
 def sentence(thing: Thing) -> str:
-    """A short sentence about what a thing does."""
-    return f"a {thing.colour} {say(thing.shape)} {say(thing.motion)}"
+    """A fixed short caption of what a thing does."""
+    return f"a {thing.colour} {first_wording(thing.shape)} {first_wording(thing.motion)}"
 
 
 def summary(scene: Scene) -> str:
-    """A scene in words, always the same."""
+    """A fixed caption of everything in a scene."""
     things = []
     for thing in scene.things:
         attributes = thing.size, thing.texture, thing.colour, thing.shape, thing.motion
-        things.append(" ".join(word for word in ("a", *map(say, attributes)) if word))
-    return f"{' and '.join(things)} {say(scene.background)}"
+        things.append(" ".join(word for word in ("a", *map(first_wording, attributes)) if word))
+    return f"{' and '.join(things)} {first_wording(scene.background)}"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from videoprism_mlx.demo.captions import say, summary
+from videoprism_mlx.demo.captions import first_wording, summary
 from videoprism_mlx.demo.queries import Query
 from videoprism_mlx.demo.scenes import Scene
 from videoprism_mlx.video.sampling import read_video
@@ -33,7 +33,7 @@ class Clip(NamedTuple):
     @property
     def motion(self) -> str:
         """How its things move, in words."""
-        return " and ".join(say(thing.motion) for thing in self.scene.things)
+        return " and ".join(first_wording(thing.motion) for thing in self.scene.things)
 
     def frames(self) -> npt.NDArray[np.uint8]:
         """The frames (T, S, S, 3) of the file: RGB, 0-255."""

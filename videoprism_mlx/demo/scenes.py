@@ -52,7 +52,7 @@ def is_new_look(thing: Thing) -> bool:
 
 
 def is_held_out(thing: Thing) -> bool:
-    """Whether the model is never trained on this shape in this colour, or this colour moving so."""
+    """Whether the model is never trained on this look, or on this colour with this motion."""
     colour, motion = list(COLOURS).index(thing.colour), MOTIONS.index(thing.motion)
     return is_new_look(thing) or (2 * colour + motion) % 9 == 3
 
