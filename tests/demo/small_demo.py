@@ -17,7 +17,7 @@ from videoprism_mlx.demo.search import run_demo
 
 COUNT = 14  # Those that are placed, and one at random.
 
-# What each query means, said in another way than the demo does.
+# What each query means, written in another way than in the demo.
 MEANT: dict[str, Callable[[Scene], bool]] = {
     "a yellow heart": lambda scene: has(scene, "heart", "yellow"),
     "something spinning": lambda scene: has(scene, "spinning"),

@@ -1,4 +1,4 @@
-"""The small model that ships: that it finds what it never saw, and tells motions apart."""
+"""The small model that ships finds things that it was never trained on, and tells motions apart."""
 
 import shutil
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_it_is_small() -> None:
 
 
 @pytest.mark.parametrize("seed", [11])
-def test_it_finds_clips_of_what_was_held_out(seed: int) -> None:
+def test_it_finds_clips_of_held_out_things(seed: int) -> None:
     figures = measure(seed=seed)
     assert figures["text_to_video/recall@1"] >= 0.85
     assert figures["motion/recall@1"] >= 0.85
@@ -47,7 +47,7 @@ def test_it_needs_no_network_and_no_file_but_its_own(
 
 
 def test_a_classifier_of_motions(tmp_path: Path) -> None:
-    """Ten clips a motion to train on, of things that were held out, and as many others to try."""
+    """Ten clips of each motion to train on, of held-out things, and ten others to test on."""
     for part, seed in (("train", 1), ("val", 2)):
         for motion in MOTIONS:
             folder = tmp_path / part / motion

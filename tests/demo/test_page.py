@@ -31,7 +31,7 @@ def opened(uri: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(uri[len(start) :], validate=True)))
 
 
-def test_the_page_needs_nothing_else(page: Page) -> None:
+def test_the_page_loads_nothing_from_elsewhere(page: Page) -> None:
     names = {tag for tag, _ in page.tags}
     assert not names & {"script", "link", "iframe", "video", "object", "a", "form"}
     for _, attributes in page.tags:
@@ -63,7 +63,7 @@ def test_the_page_has_each_query_with_its_clips_and_marks(page: Page, shown: Dem
     assert f"so for {sum(turn.turns for turn in shown.turns)} of 3 clips" in whole
 
 
-def test_dots_are_all_clips_the_right_ones_solid(page: Page, shown: Demo) -> None:
+def test_there_is_a_dot_for_each_clip_and_right_ones_are_solid(page: Page, shown: Demo) -> None:
     circles = page.all("circle")
     assert len(circles) == len(QUERIES) * COUNT
     cosines = [hit.cosine for ranking in shown.rankings for hit in ranking.hits]
@@ -78,7 +78,7 @@ def test_dots_are_all_clips_the_right_ones_solid(page: Page, shown: Demo) -> Non
         assert svg["aria-label"].endswith(", ".join(map(str, ranking.right)))
 
 
-def test_images_play_what_the_files_hold(page: Page, shown: Demo) -> None:
+def test_images_play_the_frames_of_the_files(page: Page, shown: Demo) -> None:
     images, stills = page.all("img"), page.all("source")
     clips = [hit.clip for ranking in shown.rankings for hit in ranking.hits[:4]]
     clips += [clip for turn in shown.turns for clip in (turn.clip, turn.backwards)]
@@ -113,9 +113,7 @@ def test_clips_play_for_ever_and_rest_at_the_end() -> None:
     assert durations == [125] * 15 + [700] and played.info["loop"] == 0
 
 
-def test_many_clips_are_not_all_in_the_gallery(
-    shown: Demo, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_gallery_shows_some_of_many_clips(shown: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demopage, "GALLERY", 5)
     few = Page(demopage.page(shown))
     small = [image for image in few.all("img") if image["width"] == str(demopage.SMALL)]

@@ -22,14 +22,14 @@ def test_each_query_has_a_right_clip_among_things_never_trained_on(seed: int) ->
         assert 1 <= sum(right) <= 20
 
 
-def test_what_the_page_says_of_training_is_so() -> None:
+def test_what_the_page_says_about_training_is_true() -> None:
     trained = draw_scenes(2000, seed=0)
     assert not any(has(scene, "heart", "yellow") for scene in trained)
     assert any(has(scene, "heart") for scene in trained)
     assert any(has(scene, "yellow") for scene in trained)
 
 
-def test_a_thing_answers_once() -> None:
+def test_one_thing_is_not_counted_as_two() -> None:
     star = Thing("star", "yellow", "large", "plain", "left")
     two = Query("two stars", "", ({"shape": "star"}, {"colour": "yellow"}))
     assert two.is_answered_by(Scene((star,), "sand")) is False
@@ -37,7 +37,7 @@ def test_a_thing_answers_once() -> None:
     assert Query("anything").is_answered_by(Scene((star,), "sand")) is None
 
 
-def test_scenes_go_by_the_seed() -> None:
+def test_the_seed_decides_the_scenes() -> None:
     assert choose_scenes(30, 3) == choose_scenes(30, 3) != choose_scenes(30, 4)
     assert set(PLACED) <= set(choose_scenes(len(PLACED), 3))
 

@@ -48,7 +48,7 @@ def test_cosines_are_those_of_the_model_itself(shown: Demo) -> None:
         np.testing.assert_allclose(turn.cosines, np.array(both) @ np.array(words).T, atol=1e-5)
 
 
-def test_what_is_turned_has_the_frames_in_the_other_order(shown: Demo) -> None:
+def test_clips_played_backwards_have_their_frames_in_reverse(shown: Demo) -> None:
     said = [(turn.text, turn.opposite) for turn in shown.turns]
     assert said == [
         ("a pink square moves left", "a pink square moves right"),
@@ -69,7 +69,9 @@ def test_what_is_turned_has_the_frames_in_the_other_order(shown: Demo) -> None:
         ([[0.3, 0.3], [0.1, 0.4]], False),
     ],
 )
-def test_an_answer_turns_if_both_are_right(cosines: list[list[float]], turns: bool) -> None:
+def test_an_answer_turns_if_both_directions_are_right(
+    cosines: list[list[float]], turns: bool
+) -> None:
     clip = Clip(Path("a.mp4"), PLACED[0])
     assert Turn(clip, clip, "left", "right", np.array(cosines)).turns is turns
 
@@ -191,7 +193,7 @@ def test_other_folders_are_left_alone(tmp_path: Path) -> None:
         run_demo(site / "index.html")
 
 
-def test_a_clip_of_ones_own_is_not_removed(tmp_path: Path) -> None:
+def test_a_users_own_clip_is_not_removed(tmp_path: Path) -> None:
     (tmp_path / demo.RECORD).write_text("{}")
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "holiday.mp4").write_text("mine")

@@ -1,4 +1,4 @@
-"""The drawn world: that clips show what their scenes say, and captions say what they show."""
+"""The drawn world: clips show their scenes, and captions describe them."""
 
 import csv
 from pathlib import Path
@@ -32,13 +32,13 @@ def clip(thing: Thing, background: str = "grey", number: int = 0) -> np.ndarray:
 
 
 def inside(frames: np.ndarray, colour: str) -> np.ndarray:
-    """Where frames (T, S, S, 3) are of about a colour: (T, S, S)."""
+    """Where frames (T, S, S, 3) have nearly a colour: (T, S, S)."""
     distance = np.abs(frames.astype(int) - np.array(COLOURS[colour])).sum(axis=-1)
     return distance < 40
 
 
 def centres(mask: np.ndarray) -> np.ndarray:
-    """The middle of what is there in each frame: (T, 2), x and y, NaN where nothing is."""
+    """The centre of a mask (T, S, S) in each frame: (T, 2), x and y. NaN if the mask is empty."""
     places = np.arange(mask.shape[1])
     weight = mask.sum(axis=(1, 2))
     with np.errstate(invalid="ignore"):
@@ -52,14 +52,14 @@ def thing(motion: str, shape: str = "square", texture: str = "plain") -> Thing:
 
 @pytest.mark.parametrize("motion", MOTIONS)
 @pytest.mark.parametrize("number", range(3))
-def test_a_motion_is_what_it_is_called(motion: str, number: int) -> None:
+def test_each_motion_moves_as_its_name_says(motion: str, number: int) -> None:
     frames = clip(thing(motion), number=number)
     assert frames.shape == (FRAMES, SIZE, SIZE, 3)
     mask = inside(frames, "red")
     area = mask.sum(axis=(1, 2))
     if motion == "blinking":
         assert {*(area > 0)} == {False, True}
-        assert ((area[:-4] > 0) != (area[4:] > 0)).all()  # Whatever four frames are looked at.
+        assert ((area[:-4] > 0) != (area[4:] > 0)).all()  # In any four frames in a row.
         return
     assert area.min() > 100
     moved = np.diff(centres(mask), axis=0)  # (T - 1, 2)
@@ -78,7 +78,7 @@ def test_a_motion_is_what_it_is_called(motion: str, number: int) -> None:
     assert (changed > 0.1) == (motion not in ("still",)), changed
 
 
-def test_backwards_it_is_the_opposite_motion() -> None:
+def test_a_motion_played_backwards_is_its_opposite() -> None:
     assert {OPPOSITE[motion] for motion in OPPOSITE} == set(OPPOSITE)
     for motion, other in OPPOSITE.items():
         assert OPPOSITE[other] == motion
@@ -121,7 +121,7 @@ def test_two_things_are_apart() -> None:
             assert all(inside(frames, each.colour)[0].sum() > 50 for each in scene.things)
 
 
-def test_what_is_held_out_never_comes_in_training() -> None:
+def test_held_out_things_are_never_in_training() -> None:
     trained = [t for scene in draw_scenes(3000, 0) for t in scene.things]
     held = [t for scene in draw_scenes(500, 0, held_out=True) for t in scene.things]
     looks, moves = ({(t.shape, t.colour) for t in trained}, {(t.colour, t.motion) for t in trained})
@@ -132,7 +132,7 @@ def test_what_is_held_out_never_comes_in_training() -> None:
     assert {s for s, _ in {(t.shape, t.colour) for t in held} - looks} == set(SHAPES)
 
 
-def test_scenes_are_drawn_anew_from_another_seed() -> None:
+def test_another_seed_gives_other_scenes() -> None:
     assert draw_scenes(20, 1) == draw_scenes(20, 1) != draw_scenes(20, 2)
     distinct = draw_scenes(300, 1, held_out=True, distinct=True)
     assert len({(frozenset(scene.things), scene.background) for scene in distinct}) == 300
@@ -185,7 +185,7 @@ def test_captions_of_shapes_say_nothing_else() -> None:
             assert thing.colour not in said + moving
 
 
-def test_files(tmp_path: Path) -> None:
+def test_the_files_of_a_world(tmp_path: Path) -> None:
     scenes = draw_scenes(6, 2)
     listed = write_world(tmp_path / "one", scenes, 2, captions=1, partial=2)
     with open(listed, newline="", encoding="utf-8") as file:

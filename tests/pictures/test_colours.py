@@ -20,7 +20,7 @@ def moving_things(frames: int = 6, side: int = 12, width: int = 32) -> tuple[Any
     return kinds[where] + 0.1 * RANDOM.randn(*where.shape, width), where
 
 
-def test_like_things_are_of_like_colour_in_all_frames() -> None:
+def test_similar_features_get_similar_colours_in_all_frames() -> None:
     features, where = moving_things()
     colours = feature_colours(features)
     assert colours.shape == (6, 12, 12, 3) and colours.dtype == np.uint8

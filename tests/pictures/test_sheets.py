@@ -46,7 +46,7 @@ def test_every_frame_has_its_colours_beside_it(count: int, size: tuple[int, int]
     assert order.tolist() == list(range(count))
 
 
-def test_of_many_frames_some_are_shown() -> None:
+def test_a_sheet_shows_16_of_many_frames() -> None:
     frames, colours = tinted(33, 40, 40)
     sheet = draw_features(frames, colours)
     shown = [number for number, frame in enumerate(frames) if (sheet == frame[0, 0]).all(-1).any()]
