@@ -33,17 +33,12 @@ NOT_RUN = {
     "python -m pytest": "it runs this test",
     "python -m benchmarks.": "it takes minutes; test_benchmarks.py runs its parts",
     "python examples/train_demo_model.py": "it takes an hour; test_examples.py runs it in small",
+    "python -c": "it draws a checkpoint at full size, for the two below",
     "python tests/reference/": "it needs the official package; what it saved is in the repository",
     "/usr/bin/time": "it measures a conversion at full size",
 }
-# Python that takes too long, by its first words; the tests hold what it prints.
-NOT_EXECUTED = {
-    "import tempfile": "test_parity.py holds the distances and cosines that it prints",
-}
 # What makes a command smaller, which its own options leave at a size that takes long.
 SMALLER = {"demo": ["--clips", "13"]}
-# Shell that draws a checkpoint at full size, for a person to measure with.
-NOT_DRAWN = "python -c 'import videoprism_mlx as vp"
 
 
 class Block(NamedTuple):
@@ -58,10 +53,12 @@ def blocks_of(page: str) -> list[Block]:
     """The fenced blocks of a page."""
     text = (ROOT / page).read_text(encoding="utf-8")
     fenced = re.finditer(r"^( *)```(.*)\n((?s:.*?))^\1```$", text, re.MULTILINE)
-    return [
+    blocks = [
         Block(found[2].strip(), textwrap.dedent(found[3]), text[: found.start()].count("\n") + 1)
         for found in fenced
     ]
+    assert text.count("```") == 2 * len(blocks), f"{page} has a fence without its end"
+    return blocks
 
 
 def commands_of(block: Block) -> list[list[str]]:
@@ -86,8 +83,6 @@ def reason_not_to_run(words: list[str]) -> str | None:
     while "=" in command.partition(" ")[0]:  # A variable for the command.
         command = command.partition(" ")[2]
     command = command.removeprefix(".venv/bin/")
-    if command.startswith(NOT_DRAWN.replace("'", "")):
-        return "it draws a checkpoint at full size"
     return next((why for start, why in NOT_RUN.items() if f"{command} ".startswith(start)), None)
 
 
@@ -154,8 +149,7 @@ def test_snippets_run(
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks_of(page):
         if block.language == "python":
-            if not any(block.text.startswith(start) for start in NOT_EXECUTED):
-                run_python(block, page, names)
+            run_python(block, page, names)
         elif block.language == "bash":
             for words in commands_of(block):
                 if reason_not_to_run(words) is None:
@@ -176,9 +170,6 @@ def test_reasons_are_needed() -> None:
         for words in commands_of(block)
     }
     assert set(NOT_RUN.values()) <= given
-    pythons = [block.text for block in blocks if block.language == "python"]
-    for start in NOT_EXECUTED:
-        assert any(text.startswith(start) for text in pythons)
 
 
 def test_benchmarks_in_the_docs_exist() -> None:
