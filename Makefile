@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/ready
-# The package as it is installed, with convert/ inside: what type and import checks read.
+DOCS_READY := $(VENV)/ready-docs
+# The package as it is installed, with convert/ inside: what mypy, import-linter and the docs read.
 HOUSE := build/house
 
-.PHONY: demo test lint slow
+.PHONY: demo test lint style types house docs slow
 
 demo: $(READY)
 	$(VENV)/bin/videoprism-mlx demo -o demo
@@ -13,13 +14,22 @@ demo: $(READY)
 test: lint
 	$(VENV)/bin/python -m pytest
 
-lint: $(READY)
+lint: style types
+
+style: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
-	rm -rf $(HOUSE) && mkdir -p $(HOUSE)
-	cp -R videoprism_mlx $(HOUSE)/ && cp -R convert $(HOUSE)/videoprism_mlx/convert
+
+types: $(READY) house
 	cd $(HOUSE) && $(CURDIR)/$(VENV)/bin/lint-imports --config $(CURDIR)/.importlinter
 	cd $(HOUSE) && $(CURDIR)/$(VENV)/bin/mypy --config-file $(CURDIR)/pyproject.toml videoprism_mlx
+
+house:
+	@rm -rf $(HOUSE) && mkdir -p $(HOUSE)
+	@cp -R videoprism_mlx $(HOUSE)/ && cp -R convert $(HOUSE)/videoprism_mlx/convert
+
+docs: $(DOCS_READY) house
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
 slow: $(READY)
 	$(VENV)/bin/python -m pytest -m slow
@@ -32,3 +42,7 @@ $(READY): pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip install --quiet --editable '.[test]'
 	@touch $(READY)
+
+$(DOCS_READY): $(READY)
+	PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip install --quiet --editable '.[docs]'
+	@touch $(DOCS_READY)
