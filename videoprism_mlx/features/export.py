@@ -15,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from videoprism_mlx.errors import FeatureFileError
+from videoprism_mlx.files.npz import write_member
 from videoprism_mlx.files.record import Record
 
 FORMATS = ("npz", "safetensors", "jsonl")
@@ -76,12 +77,7 @@ def _write_npz(file: BinaryIO, arrays: Mapping[str, Rows], record: Record) -> No
             **arrays,
             **{key: Rows.of(value) for key, value in beside.items()},
         }.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                descr = np.lib.format.dtype_to_descr(rows.dtype)
-                header = {"descr": descr, "fortran_order": False, "shape": rows.shape}
-                np.lib.format.write_array_header_1_0(member, header)
-                for piece in rows.pieces():
-                    member.write(np.ascontiguousarray(piece).tobytes())
+            write_member(archive, name, rows.dtype, rows.shape, rows.pieces())
 
 
 def _write_safetensors(file: BinaryIO, arrays: Mapping[str, Rows], record: Record) -> None:
