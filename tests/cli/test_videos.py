@@ -20,7 +20,7 @@ from PIL import Image
 
 import videoprism_mlx as vp
 from videoprism_mlx.cli import main
-from videoprism_mlx.features.export import read_features, read_record
+from videoprism_mlx.features.formats import read_features, read_record
 
 GOOD = ["b.mp4", "uneven.mkv", "vp9.webm", "mpeg4.avi"]
 LINE = "a red cat runs"
