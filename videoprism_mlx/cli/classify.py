@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     videos = find_videos(options.paths)
     has_labels = options.texts is not None or options.texts_file is not None
     labels = shared.read_texts(options) if has_labels else None
-    model, processor, _ = shared.load_prompting(options)
+    model, processor, directory = shared.load_prompting(options)
     results = classify(
         model,
         processor,
@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
         labels,
         options.top_k,
         options.temperature,
+        directory=directory,
         partial=options.partial,
     )
     code = 0

@@ -236,13 +236,11 @@ def given(value: Any, default: Any) -> Any:
 
 def load(options: argparse.Namespace) -> "tuple[Any, Processor, Path]":
     """The model, its processor with the options' settings, and the model's directory."""
-    from videoprism_mlx.features.processor import load, with_settings
+    from videoprism_mlx.features.processor import load_with_settings
 
-    model, processor = load(options.model, options.dtype, adapters=options.adapters)
     names = ("num_frames", "size", "resize", "resample", "template")
     settings = {name: getattr(options, name, None) for name in names}
-    assert model.directory is not None  # It was loaded from there.
-    return model, with_settings(processor, model, **settings), model.directory
+    return load_with_settings(options.model, options.dtype, None, options.adapters, **settings)
 
 
 def load_prompting(options: argparse.Namespace) -> "tuple[Any, Processor, Path]":

@@ -5,6 +5,7 @@ Shapes: Q texts, C classes, D width.
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -81,17 +82,19 @@ def classify(
     top_k: int = 5,
     temperature: float | None = None,
     *,
+    directory: Path | None = None,
     partial: bool = False,
 ) -> Iterator[Classified]:
     """The `top_k` likeliest labels of each source.
 
     A video-text model compares the source with the labels as `compare` does with texts. A
-    classifier has labels of its own, which `labels` replaces; its temperature is by default 1. A
-    source that cannot be read gives a `Classified` that holds the error.
+    classifier has labels of its own, in its `directory`, by default the one that it was loaded
+    from; `labels` replaces them. Its temperature is by default 1. A source that cannot be read
+    gives a `Classified` that holds the error.
     """
     require_count("top_k", top_k)
     if isinstance(model, FactorizedVideoClassifier):
-        own = labels_of(model)
+        own = labels_of(model, directory or model.directory)
         names = own.names if labels is None else labels
         if len(names) != len(own.names):
             raise InputError(
@@ -139,8 +142,8 @@ def by_head(
     return score
 
 
-def labels_of(model: FactorizedVideoClassifier) -> Labels:
-    """The labels in the classifier's directory. A classifier without one has numbers for names."""
-    if model.directory is None:
+def labels_of(model: FactorizedVideoClassifier, directory: Path | None) -> Labels:
+    """The labels in a classifier's directory. Without one, the classes are numbered."""
+    if directory is None:
         return Labels(numbered(model.num_classes))
-    return load_labels(model.directory, model.num_classes)
+    return load_labels(directory, model.num_classes)

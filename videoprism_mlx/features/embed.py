@@ -14,7 +14,12 @@ from videoprism_mlx.errors import EXPECTED, InputError
 from videoprism_mlx.features.encode import check_features, encode, one_line
 from videoprism_mlx.features.formats import json_line
 from videoprism_mlx.features.pipeline import Features
-from videoprism_mlx.features.processor import Processor, load, require_count, with_settings
+from videoprism_mlx.features.processor import (
+    Processor,
+    load_with_settings,
+    require_count,
+    with_settings,
+)
 from videoprism_mlx.features.store import FeatureStore, video_record
 from videoprism_mlx.features.windows import Window, check_windowing, encode_windows
 from videoprism_mlx.files.record import Record, made_with
@@ -128,16 +133,18 @@ def prepare(
         for name, value in (("dtype", dtype), ("adapters", adapters)):
             if value is not None:
                 raise InputError(f"{name} is for a model that is to be loaded; this one is already")
-        loaded, processor = model
+        loaded, processor = model[0], with_settings(model[1], model[0], **settings)
         # The file that it was read from says nothing about changes since then.
         identity = ModelIdentity(loaded).record("class", "parameters", "dtype")
     else:
-        loaded, processor = load(model, dtype, adapters=adapters)
+        loaded, processor, directory = load_with_settings(
+            model, dtype, adapters=adapters, **settings
+        )
         folder = None if adapters is None else Path(adapters)
-        identity = ModelIdentity(loaded, loaded.directory, str(model), folder).record(
+        identity = ModelIdentity(loaded, directory, str(model), folder).record(
             "name", "class", "weights", "adapters", "dtype"
         )
-    return loaded, with_settings(processor, loaded, **settings), identity
+    return loaded, processor, identity
 
 
 def without(videos: Mapping[str, Path], skipped: Collection[str]) -> tuple[str, ...]:

@@ -160,9 +160,23 @@ def load(
     `adapters` is a directory of adapters to add to the model's weights. They may come with
     settings of the processor.
     """
+    model, processor, _ = load_with_settings(name_or_dir, dtype, revision, adapters)
+    return model, processor
+
+
+def load_with_settings(
+    name_or_dir: str | Path,
+    dtype: str | mx.Dtype | None = None,
+    revision: str | None = None,
+    adapters: str | Path | None = None,
+    **settings: Any,
+) -> tuple[VideoPrismModel, Processor, Path]:
+    """As `load`, with the model's directory. The processor gets the settings that are not None."""
     model, directory = load_with_adapters(name_or_dir, dtype, revision, adapters)
     processor = processor_for(model, directory)
-    return model, processor if adapters is None else with_settings_of(Path(adapters), processor)
+    if adapters is not None:
+        processor = with_settings_of(Path(adapters), processor)
+    return model, with_settings(processor, model, **settings), directory
 
 
 def load_with_adapters(
@@ -210,7 +224,10 @@ def with_settings_of(directory: Path, processor: Processor) -> Processor:
 
 
 def with_settings(processor: Processor, model: VideoPrismModel, **settings: Any) -> Processor:
-    """The processor with those of the settings that are not None."""
+    """The processor with the settings that are not None.
+
+    Raises InputError unless the model takes frames of the resulting size.
+    """
     given = {name: value for name, value in settings.items() if value is not None}
     processor = dataclasses.replace(processor, **given)
     patch = model.video_encoder.patch_size
