@@ -22,7 +22,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "from the best moments.",
     )
     parser.add_argument("video", metavar="VIDEO", help="a video file, or a folder of images")
-    parser.add_argument("--text", nargs="+", action="extend", required=True, metavar="TEXT")
+    parser.add_argument(
+        "--text",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="TEXT",
+        help="what to look for; each text gets a curve",
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="OUT.png")
     parser.add_argument("--template", help="the prompt, with {} for the text (default: the text)")
     shared.add_model(parser)

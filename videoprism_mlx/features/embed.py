@@ -105,14 +105,14 @@ def check_sampling(
         check_windowing(window, window if stride is None else stride, fps)
         if num_frames is not None:
             raise InputError(
-                "num_frames (--frames) has no meaning with window (--window), which says how many; "
-                "leave it out"
+                "num_frames (--frames) has no meaning with window (--window), which says how many "
+                "frames are taken; leave it out"
             )
         return
     for name, value in (("stride", stride), ("fps", fps)):
         if value is not None:
             raise InputError(
-                f"{name} (--{name}) is about windows; say with window (--window) of how many frames"
+                f"{name} (--{name}) is only for windows; give window (--window) as well"
             )
 
 

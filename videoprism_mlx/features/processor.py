@@ -116,6 +116,8 @@ class Processor:
             raise InputError("this model takes no text; use a video-text model (videoprism_lvt_*)")
         if isinstance(texts, str) or len(texts) == 0:
             raise InputError(f"texts is {texts!r}; expected a list of at least one string")
+        for text in texts:
+            check_text(text)
         if not isinstance(self.tokenizer, SentencePieceTokenizer):
             self.tokenizer = load_text_tokenizer(self.tokenizer)
         prompts = [self.template.replace("{}", text) for text in texts]
@@ -130,6 +132,16 @@ class Processor:
         """Writes the settings into a model directory, where `load` finds them."""
         with new_file(Path(directory) / PROCESSOR_FILE) as partial:
             partial.write_text(json.dumps(self.settings(), indent=2) + "\n", encoding="utf-8")
+
+
+def check_text(text: str) -> None:
+    """Raises InputTypeError or InputError unless this is text, which can be written as UTF-8."""
+    if not isinstance(text, str):
+        raise InputTypeError(f"one of the texts is {text!r}; expected a string")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # Python's way to hold bytes of the command line that are not text.
+        raise InputError(f"{text!r} is not text: it has bytes that are not UTF-8") from None
 
 
 def check_template(template: str) -> None:
@@ -176,7 +188,9 @@ def load_with_settings(
     processor = processor_for(model, directory)
     if adapters is not None:
         processor = with_settings_of(Path(adapters), processor)
-    return model, with_settings(processor, model, **settings), directory
+    if settings:
+        processor = with_settings(processor, model, **settings)
+    return model, processor, directory
 
 
 def load_with_adapters(
