@@ -18,11 +18,16 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "paths", nargs="+", metavar="PATH", help="files, folders (with all below), glob patterns"
     )
-    shared.add_texts(parser, "--labels", required=False)
+    shared.add_texts(
+        parser,
+        "--labels",
+        required=False,
+        help="what the videos may show (default: a classifier's labels)",
+    )
     parser.add_argument(
         "--top-k", type=int, default=5, metavar="N", help="labels to print (default: %(default)s)"
     )
-    shared.add_comparing(parser)
+    shared.add_comparing(parser, "0.01; of a classifier 1")
     parser.set_defaults(run=run)
 
 

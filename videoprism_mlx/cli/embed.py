@@ -14,9 +14,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "embed",
-        help="features of videos, into one file or a file a video",
+        help="features of videos, in one file or a file for each video",
         description="Writes the features of videos. If it is stopped, the same command goes on "
-        "from there. A video that cannot be read is named and skipped, and the exit code is 1.",
+        "from there. A video that cannot be read is named and skipped; the exit code is then 1.",
     )
     parser.add_argument(
         "paths", nargs="+", metavar="PATH", help="files, folders (with all below), glob patterns"

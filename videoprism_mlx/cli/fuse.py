@@ -1,4 +1,4 @@
-"""`videoprism-mlx fuse`: a model and its adapters to a model directory."""
+"""`videoprism-mlx fuse`: a model and its adapters to one model directory."""
 
 import argparse
 from pathlib import Path

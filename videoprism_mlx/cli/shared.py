@@ -41,7 +41,7 @@ def add_frames(parser: argparse.ArgumentParser) -> None:
         dest="num_frames",
         type=int,
         metavar="N",
-        help="frames of a clip; by default the model's",
+        help="frames of a clip; by default the model's number",
     )
 
 
@@ -61,7 +61,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         "--size",
         type=int,
         metavar="PIXELS",
-        help="of a frame's side; by default the model's",
+        help="width and height of a frame; by default the model's",
     )
     parser.add_argument(
         "--resize",
@@ -178,13 +178,13 @@ def add_texts(
     )
 
 
-def add_comparing(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of `similarity` and `classify`."""
+def add_comparing(parser: argparse.ArgumentParser, temperature: str) -> None:
+    """Adds the options of `similarity` and `classify`; `temperature` says what its default is."""
     parser.add_argument(
         "--template", help="the prompt, with {} for the text (default: a video of {}.)"
     )
     parser.add_argument(
-        "--temperature", type=float, help="of the softmax (default: 0.01, of a classifier 1)"
+        "--temperature", type=float, help=f"of the softmax (default: {temperature})"
     )
     add_model(parser)
     add_frames(parser)

@@ -11,7 +11,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "similarity",
         help="how alike videos and texts are",
         description="Prints, best first, the cosine of each video with each text, and the softmax "
-        "over the texts as in the official demo.",
+        "over the texts, as in the official demo.",
     )
     parser.add_argument(
         "--video",
@@ -21,8 +21,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         metavar="PATH",
         help="files, folders (with all below), glob patterns",
     )
-    shared.add_texts(parser, "--text")
-    shared.add_comparing(parser)
+    shared.add_texts(parser, "--text", help="sentences to compare the videos with")
+    shared.add_comparing(parser, "0.01")
     parser.set_defaults(run=run)
 
 

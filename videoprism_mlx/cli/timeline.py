@@ -1,4 +1,4 @@
-"""`videoprism-mlx timeline`: when in a long video a text is seen."""
+"""`videoprism-mlx timeline`: when a long video shows what a text says."""
 
 import argparse
 from pathlib import Path
@@ -17,7 +17,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "timeline",
-        help="where in a long video a text is seen",
+        help="when a long video shows what a text says",
         description="Draws how well each text matches the video, window by window, with frames "
         "from the best moments.",
     )
