@@ -1,4 +1,4 @@
-"""How well the small model that ships finds clips of the drawn world that it never saw.
+"""How well the small model that ships finds drawn clips of a kind that it was not trained on.
 
 python -m benchmarks.demo_model [--model DIR] [--seed N] [--save]
 """
@@ -12,21 +12,34 @@ import numpy as np
 
 import videoprism_mlx as vp
 from benchmarks.timing import save
-from videoprism_mlx.demo import world
-from videoprism_mlx.demo.world import MOTIONS, OPPOSITE, Scene
+from videoprism_mlx.demo.animation import draw_clip
+from videoprism_mlx.demo.captions import WORDS, describe
+from videoprism_mlx.demo.scenes import (
+    BACKGROUNDS,
+    COLOURS,
+    MOTIONS,
+    OPPOSITE,
+    SHAPES,
+    SIZES,
+    TEXTURES,
+    Scene,
+    draw_scenes,
+    motion_sets,
+)
+from videoprism_mlx.demo.world import clip_random, write_clip
 from videoprism_mlx.evaluation.protocols import recalls
 
 MODEL = "videoprism_lvt_demo_tiny"
 HELD_OUT, SETS = 200, 25
 
-# What a thing is asked for by, when one attribute is all that is said.
+# The attributes that a query of one word may name, and what the query is.
 ATTRIBUTES = {
     "motion": MOTIONS,
-    "colour": tuple(world.COLOURS),
-    "background": world.BACKGROUNDS,
-    "size": tuple(world.SIZES),
-    "texture": world.TEXTURES,
-    "shape": world.SHAPES,
+    "colour": tuple(COLOURS),
+    "background": BACKGROUNDS,
+    "size": tuple(SIZES),
+    "texture": TEXTURES,
+    "shape": SHAPES,
 }
 PHRASES = {
     "motion": "a thing {}".format,
@@ -37,37 +50,37 @@ PHRASES = {
 
 
 class Searcher:
-    """A model that embeds scenes: as clips, read from files, and as captions."""
+    """A model that embeds scenes: their clips, read from files, and their captions."""
 
     def __init__(self, model: str | Path):
         self.model, self.processor = vp.load(model, dtype="float32")
 
     def videos(self, scenes: list[Scene], seed: int, backwards: bool = False) -> np.ndarray:
-        """(V, D)."""
+        """The embeddings (V, D) of a clip of each scene."""
         with tempfile.TemporaryDirectory() as folder:
             paths = []
             for number, scene in enumerate(scenes):
-                frames = world.draw_clip(scene, world.clip_random(seed, number))
+                frames = draw_clip(scene, clip_random(seed, number))
                 paths.append(Path(folder) / f"{number}.mp4")
-                world.write_clip(paths[-1], frames[::-1] if backwards else frames)
+                write_clip(paths[-1], frames[::-1] if backwards else frames)
             encoded = vp.encode(self.model, self.processor, paths, batch_size=32)
             return np.stack([each.features["embedding"] for each in encoded])
 
     def texts(self, scenes: list[Scene], seed: int) -> np.ndarray:
-        """(V, D)."""
+        """The embeddings (V, D) of a caption of each scene."""
         random = np.random.default_rng([seed, 4])
-        captions = [world.describe(scene, random) for scene in scenes]
+        captions = [describe(scene, random) for scene in scenes]
         return vp.embed_texts(self.model, self.processor, captions)
 
 
 def measure(model: str | Path = MODEL, seed: int = 0) -> dict[str, Any]:
-    """The figures, shares of 1."""
+    """All figures, each from 0 to 1."""
     searcher = Searcher(model)
-    scenes = world.draw_scenes(HELD_OUT, seed, held_out=True, distinct=True)
+    scenes = draw_scenes(HELD_OUT, seed, held_out=True, distinct=True)
     similarity = searcher.videos(scenes, seed) @ searcher.texts(scenes, seed).T
     found = recalls(similarity, np.arange(len(scenes)))
 
-    sets = world.motion_sets(SETS, seed)
+    sets = motion_sets(SETS, seed)
     flat = [scene for each in sets for scene in each]
     shape = (len(sets), len(MOTIONS), -1)
     texts = searcher.texts(flat, seed).reshape(shape)
@@ -75,7 +88,7 @@ def measure(model: str | Path = MODEL, seed: int = 0) -> dict[str, Any]:
     backwards = np.einsum(
         "svd,std->svt", searcher.videos(flat, seed, backwards=True).reshape(shape), texts
     )
-    best = forwards.argmax(axis=1)  # The video that each text finds, (sets, motions).
+    best = forwards.argmax(axis=1)  # The video that each text finds: (sets, motions).
     right = best == np.arange(len(MOTIONS))
     swapped = {}
     for motion, other in OPPOSITE.items():
@@ -98,13 +111,13 @@ def measure(model: str | Path = MODEL, seed: int = 0) -> dict[str, Any]:
 
 
 def told_by_one_word(searcher: Searcher, seed: int, held_out: bool) -> dict[str, float]:
-    """The share of clips of one thing whose attribute is the likeliest, for each attribute."""
-    scenes = world.draw_scenes(HELD_OUT, seed + 1, held_out, two=0.0)
+    """For each attribute: the share of clips of one thing whose own word has the highest cosine."""
+    scenes = draw_scenes(HELD_OUT, seed + 1, held_out, two=0.0)
     videos = searcher.videos(scenes, seed + 1)
     shares = {}
     for name, words in ATTRIBUTES.items():
         shown = [getattr(scene, name, None) or getattr(scene.things[0], name) for scene in scenes]
-        said = [world.WORDS.get(word, (word,))[0] or "plain" for word in words]
+        said = [WORDS.get(word, (word,))[0] or "plain" for word in words]
         texts = vp.embed_texts(searcher.model, searcher.processor, list(map(PHRASES[name], said)))
         best = (videos @ texts.T).argmax(axis=1)
         shares[name] = float(

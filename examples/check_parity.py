@@ -1,18 +1,18 @@
-"""Converts a Flax checkpoint, encodes a clip and some text, and says how close to Flax it is.
+"""Converts a Flax checkpoint, encodes a clip and two texts, and compares all outputs with Flax.
 
-Checkpoint and clip are drawn here, so nothing is downloaded. What the official model makes of
-them was saved before, and is what the result is compared with.
+Nothing is downloaded: the checkpoint is drawn here with random weights. The clip, the texts, and
+what the official model makes of them are in a file that was saved with the official model.
 """
 
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 import videoprism_mlx as vp
-from videoprism_mlx.convert.verify import OUTPUT
+from videoprism_mlx.convert.verify import OUTPUT, read_activations, saved_inputs
 
 ACTIVATIONS = Path(__file__).parent.parent / "tests/reference/demo/plain.npz"
+
+# What the official model was made with when the file was saved.
 SEED = 7
 CONFIG = dict(
     model="FactorizedVideoCLIP",
@@ -30,23 +30,6 @@ CONFIG = dict(
 )
 
 
-def draw_clip(frames: int = 8, size: int = 72) -> np.ndarray:
-    """An orange disc crossing a blue sky: (1, T, H, W, 3) in [0, 1]."""
-    rows, columns = np.mgrid[:size, :size] / size
-    clip = np.empty((1, frames, size, size, 3), np.float32)
-    for frame in range(frames):
-        sky = np.stack([0.2 * rows, 0.4 + 0.2 * rows, 0.9 - 0.3 * rows], axis=-1)
-        inside = (columns - (frame + 0.5) / frames) ** 2 + (rows - 0.5) ** 2 < 0.04
-        clip[0, frame] = np.where(inside[..., None], [1.0, 0.6, 0.1], sky)
-    return clip
-
-
-def draw_text() -> dict[str, np.ndarray]:
-    """Two texts of token ids, the first one padded: (2, 6) each."""
-    ids = np.array([[5, 17, 42, 0, 0, 0], [8, 99, 3, 61, 12, 2]], np.int32)
-    return dict(text_token_ids=ids, text_paddings=(ids == 0).astype(np.float32))
-
-
 def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         checkpoint = vp.convert.draw_checkpoint(CONFIG, f"{directory}/flax.npz", SEED)
@@ -54,10 +37,15 @@ def main() -> None:
         model = vp.load_model(result.output)
         print(f"converted    {result.model}, {result.parameters:,} parameters")
 
-        clip, text = draw_clip(), draw_text()
-        video_embeddings, text_embeddings, outputs = model(clip, **text, return_intermediate=True)
-        print(f"clip         {clip.shape}")
-        print(f"features     {outputs['spatiotemporal_features'].shape}")
+        inputs = saved_inputs(read_activations(ACTIVATIONS))
+        clip, ids, paddings = (
+            inputs[name] for name in ("inputs", "text_token_ids", "text_paddings")
+        )
+        video_embeddings, text_embeddings, outputs = model(
+            clip, ids, paddings, return_intermediate=True
+        )
+        print(f"clip         {clip.shape}")  # (1, T, H, W, 3)
+        print(f"features     {outputs['spatiotemporal_features'].shape}")  # (1, T * N, D)
         print(f"embeddings   video {video_embeddings.shape}, text {text_embeddings.shape}")
         similarity = (video_embeddings @ text_embeddings.T)[0].tolist()
         print(f"similarity   {', '.join(f'{cosine:.3f}' for cosine in similarity)}")
@@ -65,7 +53,7 @@ def main() -> None:
         compared = vp.convert.verify(model, ACTIVATIONS)
         worst = max((each for each in compared if each.path.startswith(OUTPUT)), key=lambda e: e[1])
         print(
-            f"parity       {worst.distance:.1e} from the official model in float64, at most; "
+            f"parity       at most {worst.distance:.1e} from the official model in float64; "
             f"Flax in float32 is at {worst.flax_distance:.1e}"
         )
         if not all(each.agrees for each in compared):

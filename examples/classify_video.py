@@ -1,4 +1,4 @@
-"""Says which of some labels a video shows, without any training.
+"""Says how likely each of some labels is for a video, without training.
 
 python examples/classify_video.py clip.mp4 "playing drums" "sitting" "a concert"
 """
@@ -21,7 +21,7 @@ def main() -> None:
     processor = dataclasses.replace(processor, template=PROMPT)  # "a video of {}."
     labels = vp.embed_texts(model, processor, options.labels)  # (Q, D)
     [result] = vp.encode(model, processor, [options.video])
-    chances = vp.probabilities(labels @ result.features["embedding"])  # (Q,), they sum to one
+    chances = vp.probabilities(labels @ result.features["embedding"])  # (Q,), their sum is one
     for place in chances.argsort()[::-1]:
         print(f"{chances[place]:6.1%}  {options.labels[place]}")
 

@@ -1,4 +1,4 @@
-"""The features of a video, frame by frame and patch by patch, into a NumPy file.
+"""Writes the features of a video, by frame and by patch, to a NumPy file.
 
 python examples/extract_features.py clip.mp4 -o features.npz
 """

@@ -1,4 +1,4 @@
-"""Draws what the encoder sees: a video's frames beside its features as colours.
+"""Draws the frames of a video beside their features as colours.
 
 python examples/feature_maps.py clip.mp4 -o maps.png
 """
@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 import videoprism_mlx as vp
-from videoprism_mlx.pictures.sheets import draw_features, feature_colours
+from videoprism_mlx.pictures import draw_features, feature_colours
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""When in a long video something is seen, with times.
+"""Finds the moments of a long video that fit a description best.
 
 python examples/long_video.py match.mp4 "a goal is scored" --fps 4
 """
@@ -25,11 +25,11 @@ def main() -> None:
     windows = vp.encode_windows(
         model, options.video, window=16, stride=4, fps=options.fps, processor=processor
     )
-    for window in windows:  # They overlap, yet each frame is encoded once.
+    for window in windows:  # Windows overlap, but each frame is encoded once.
         spans.append((window.start, window.end))
         cosines.append(float(text @ window.features["embedding"]))
 
-    print(f"{len(spans)} windows; most like {options.query!r}:")
+    print(f"{len(spans)} windows; the closest to {options.query!r}:")
     for place in np.argsort(cosines)[::-1][: options.top]:
         start, end = spans[place]
         print(f"  {start:8.1f} to {end:8.1f} s  {cosines[place]:6.3f}")

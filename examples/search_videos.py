@@ -1,4 +1,4 @@
-"""Finds the videos in a folder that fit a description best.
+"""Finds the videos in a folder that fit each description best.
 
 python examples/search_videos.py clips "a dog runs along the beach"
 """
@@ -29,7 +29,7 @@ def main() -> None:
         names.append(name)
         embeddings.append(result.features["embedding"])
     if not names:
-        raise SystemExit("there is nothing to search in")
+        raise SystemExit("none of the videos could be read")
 
     texts = vp.embed_texts(model, processor, options.queries)  # (Q, D), of length one
     for query, cosines in zip(options.queries, texts @ np.stack(embeddings).T, strict=True):

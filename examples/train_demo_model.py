@@ -1,8 +1,10 @@
-"""Trains the small model that ships, from nothing: `python examples/train_demo_model.py OUTPUT`.
+"""Trains the small model that ships, from random weights.
 
-It draws clips with captions, learns a tokenizer from the captions, and trains a model that starts
-with random weights with `train_retrieval`. The same seed gives the same model on the same machine.
-Stopped, it goes on from where it was when it is started again.
+python examples/train_demo_model.py OUTPUT
+
+It draws clips with captions, trains a tokenizer on the captions, and trains the model with
+`train_retrieval`. The same seed gives the same model on the same machine. If it is stopped, the
+same command continues it.
 """
 
 import argparse
@@ -12,40 +14,43 @@ import json
 import time
 from pathlib import Path
 
-import videoprism_mlx as vp  # Before mlx, which it gives OpenBLAS on Linux.
+import videoprism_mlx as vp  # Before mlx: on Linux it makes MLX use OpenBLAS.
 
 import mlx.core as mx  # isort: skip
 import numpy as np  # isort: skip
 import sentencepiece  # isort: skip
-from videoprism_mlx.demo import world
+from videoprism_mlx.demo.captions import name_shapes
+from videoprism_mlx.demo.scenes import draw_scenes
+from videoprism_mlx.demo.world import sentences, write_world
 from videoprism_mlx.files.atomic import new_directory
 from videoprism_mlx.models import DEMO_MODEL
 
 CLIPS, VALIDATION_CLIPS = 16_000, 200
-CAPTIONS = 4  # Of each clip, the first of which says all there is to say.
+CAPTIONS = 4  # Of each clip. The first says everything.
 
-# First on captions that say everything, from which colours are soon learned; then on all of them,
-# of which those that say little teach motion.
+# First on captions that say everything: they teach colours fast. Then on all captions: those that
+# say little teach motion.
 FIRST = vp.Recipe(
     epochs=2, batch_size=64, learning_rate=1.5e-3, weight_decay=0.05, warmup=100, clip=1
 )
-# Shapes are the hardest: they are learned last, from captions that name little else.
+# Shapes are the hardest. They are learned last, with more captions that name little else.
 THEN = dataclasses.replace(FIRST, epochs=30, decay="cosine")
 LAST = dataclasses.replace(THEN, epochs=14, learning_rate=1e-3)
 
 
 def draw(folder: Path, seed: int, clips: int) -> dict[str, Path]:
-    """Lists of clips: with complete captions, all, those about shapes; and to validate on.
+    """Draws clips, and writes lists of them: one for each stage, and one to validate on.
 
-    The scenes are all of the training kind.
+    The lists are "complete" (captions that say everything), "all", "shapes" (half of all, and two
+    captions about the shapes of each clip) and "val". None of the scenes is held out.
     """
-    scenes = world.draw_scenes(clips, seed)
+    scenes = draw_scenes(clips, seed)
     train, val = folder / "train", folder / "val"
     if not train.exists():
-        world.write_world(train, scenes, seed, captions=1, partial=CAPTIONS - 1)
+        write_world(train, scenes, seed, captions=1, partial=CAPTIONS - 1)
     if not val.exists():
-        held = world.draw_scenes(VALIDATION_CLIPS, seed + 1, distinct=True)
-        world.write_world(val, held, seed + 1)
+        held = draw_scenes(VALIDATION_CLIPS, seed + 1, distinct=True)
+        write_world(val, held, seed + 1)
     with open(train / "captions.csv", newline="", encoding="utf-8") as file:
         heading, *rows = csv.reader(file)
     complete, partial = rows[::CAPTIONS], rows[1::CAPTIONS]
@@ -53,7 +58,7 @@ def draw(folder: Path, seed: int, clips: int) -> dict[str, Path]:
     random = np.random.default_rng([seed, 6])
     for (name, _), scene in zip(complete, scenes, strict=True):
         for motions in (False, True):
-            about_shapes.append((name, world.name_shapes(scene, random, motions)))
+            about_shapes.append((name, name_shapes(scene, random, motions)))
     lists = {"complete": complete, "shapes": [*complete, *partial, *about_shapes]}
     for name, listed in lists.items():
         with open(train / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
@@ -67,13 +72,13 @@ def draw(folder: Path, seed: int, clips: int) -> dict[str, Path]:
 
 
 def waves(count: int) -> np.ndarray:
-    """Smooth functions (count, 3) of a position."""
+    """Three smooth functions of a position: (count, 3)."""
     place = (np.arange(count) + 0.5) / count * 2 - 1
     return np.stack([place, np.cos(np.pi * place), np.sin(np.pi * place)], axis=1)
 
 
 def smooth_filters(size: int, count: int) -> np.ndarray:
-    """The `count` slowest cosine waves (count, size * size) over a patch."""
+    """The `count` cosine waves of lowest frequency over a patch: (count, size * size)."""
     pixels, numbers = np.arange(size)[:, None] + 0.5, np.arange(size)
     cosines = np.cos(np.pi * pixels * numbers / size)
     pairs = sorted(((u, v) for u in numbers for v in numbers), key=lambda pair: (sum(pair), pair))
@@ -82,9 +87,9 @@ def smooth_filters(size: int, count: int) -> np.ndarray:
 
 
 def begin_smoothly(model: vp.FactorizedVideoCLIP, seed: int) -> None:
-    """Starts a model from smooth filters and positions, mixed at random.
+    """Sets the filters and positions of a model to random mixtures of smooth functions.
 
-    From white noise it learns colours at once and motion only after a long time.
+    A model that starts from white noise learns colours fast, but motion only after a long time.
     """
     random = np.random.default_rng(seed)
     encoder = model.vision_encoder
@@ -103,16 +108,16 @@ def begin_smoothly(model: vp.FactorizedVideoCLIP, seed: int) -> None:
     rotation, _ = np.linalg.qr(random.standard_normal((width, width)))
     weight = (rotation @ filters).astype(np.float32)
     encoder.patch_projection.linear.weight = mx.array(weight)
-    encoder.patch_projection.linear.bias = mx.array(-0.5 * weight.sum(axis=1))  # Grey is nothing.
+    encoder.patch_projection.linear.bias = mx.array(-0.5 * weight.sum(axis=1))  # Grey becomes 0.
 
 
 def untrained(folder: Path, seed: int) -> Path:
-    """A model directory with random weights, and a tokenizer made for the captions."""
+    """A model directory with random weights, and a tokenizer trained on the captions."""
     config = vp.models.get_config(DEMO_MODEL)
     if not (folder / "tokenizer").exists():
         with new_directory(folder / "tokenizer") as made:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=map(vp.canonicalize_text, world.sentences(8000, seed)),
+                sentence_iterator=map(vp.canonicalize_text, sentences(8000, seed)),
                 model_prefix=str(made / "spm"),
                 vocab_size=config["vocabulary_size"],
                 hard_vocab_limit=False,

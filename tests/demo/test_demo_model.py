@@ -1,4 +1,4 @@
-"""The small model that ships: that it finds what it never saw, and tells motions apart."""
+"""The small model that ships finds things that it was never trained on, and tells motions apart."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,16 @@ import pytest
 
 import videoprism_mlx as vp
 from benchmarks.demo_model import measure
-from videoprism_mlx.demo import world
+from videoprism_mlx.demo.animation import draw_clip
+from videoprism_mlx.demo.scenes import (
+    BACKGROUNDS,
+    MOTIONS,
+    Scene,
+    draw_thing,
+    is_held_out,
+    is_visible,
+)
+from videoprism_mlx.demo.world import write_clip
 from videoprism_mlx.models import DEMO_MODEL, SHIPPED
 
 MOST_BYTES = 3_000_000
@@ -19,7 +28,7 @@ def test_it_is_small() -> None:
 
 
 @pytest.mark.parametrize("seed", [11])
-def test_it_finds_clips_of_what_was_held_out(seed: int) -> None:
+def test_it_finds_clips_of_held_out_things(seed: int) -> None:
     figures = measure(seed=seed)
     assert figures["text_to_video/recall@1"] >= 0.85
     assert figures["motion/recall@1"] >= 0.85
@@ -38,20 +47,20 @@ def test_it_needs_no_network_and_no_file_but_its_own(
 
 
 def test_a_classifier_of_motions(tmp_path: Path) -> None:
-    """Ten clips a motion to train on, of things that were held out, and as many others to try."""
+    """Ten clips of each motion to train on, of held-out things, and ten others to test on."""
     for part, seed in (("train", 1), ("val", 2)):
-        for motion in world.MOTIONS:
+        for motion in MOTIONS:
             folder = tmp_path / part / motion
             folder.mkdir(parents=True)
-            random = np.random.default_rng([seed, world.MOTIONS.index(motion)])
+            random = np.random.default_rng([seed, MOTIONS.index(motion)])
             for number in range(10):
                 while True:
-                    thing = world.draw_thing(random, held_out=True)._replace(motion=motion)
-                    if world.is_visible(thing) and world.is_held_out(thing):
+                    thing = draw_thing(random, held_out=True)._replace(motion=motion)
+                    if is_visible(thing) and is_held_out(thing):
                         break
-                scene = world.Scene((thing,), str(random.choice(world.BACKGROUNDS)))
-                frames = world.draw_clip(scene, random)
-                world.write_clip(folder / f"{number}.mp4", frames)
+                scene = Scene((thing,), str(random.choice(BACKGROUNDS)))
+                frames = draw_clip(scene, random)
+                write_clip(folder / f"{number}.mp4", frames)
     trained = vp.train_classifier(
         DEMO_MODEL,
         tmp_path / "train",

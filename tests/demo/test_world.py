@@ -1,4 +1,4 @@
-"""The drawn world: that clips show what their scenes say, and captions say what they show."""
+"""The drawn world: clips show their scenes, and captions describe them."""
 
 import csv
 from pathlib import Path
@@ -7,22 +7,38 @@ import numpy as np
 import pytest
 
 import videoprism_mlx as vp
-from videoprism_mlx.demo import world
-from videoprism_mlx.demo.world import COLOURS, MOTIONS, SHAPES, Scene, Thing
+from videoprism_mlx.demo.animation import FRAMES, SIZE, draw_clip
+from videoprism_mlx.demo.captions import WORDS, describe, name_shapes
+from videoprism_mlx.demo.scenes import (
+    COLOURS,
+    DIRECTIONS,
+    MOTIONS,
+    OPPOSITE,
+    SHAPES,
+    SIZES,
+    TEXTURES,
+    Scene,
+    Thing,
+    draw_scenes,
+    is_new_look,
+    is_visible,
+    motion_sets,
+)
+from videoprism_mlx.demo.world import clip_random, write_world
 
 
 def clip(thing: Thing, background: str = "grey", number: int = 0) -> np.ndarray:
-    return world.draw_clip(Scene((thing,), background), world.clip_random(5, number))
+    return draw_clip(Scene((thing,), background), clip_random(5, number))
 
 
 def inside(frames: np.ndarray, colour: str) -> np.ndarray:
-    """Where frames (T, S, S, 3) are of about a colour: (T, S, S)."""
+    """Where frames (T, S, S, 3) have nearly a colour: (T, S, S)."""
     distance = np.abs(frames.astype(int) - np.array(COLOURS[colour])).sum(axis=-1)
     return distance < 40
 
 
 def centres(mask: np.ndarray) -> np.ndarray:
-    """The middle of what is there in each frame: (T, 2), x and y, NaN where nothing is."""
+    """The centre of a mask (T, S, S) in each frame: (T, 2), x and y. NaN if the mask is empty."""
     places = np.arange(mask.shape[1])
     weight = mask.sum(axis=(1, 2))
     with np.errstate(invalid="ignore"):
@@ -36,18 +52,18 @@ def thing(motion: str, shape: str = "square", texture: str = "plain") -> Thing:
 
 @pytest.mark.parametrize("motion", MOTIONS)
 @pytest.mark.parametrize("number", range(3))
-def test_a_motion_is_what_it_is_called(motion: str, number: int) -> None:
+def test_each_motion_moves_as_its_name_says(motion: str, number: int) -> None:
     frames = clip(thing(motion), number=number)
-    assert frames.shape == (world.FRAMES, world.SIZE, world.SIZE, 3)
+    assert frames.shape == (FRAMES, SIZE, SIZE, 3)
     mask = inside(frames, "red")
     area = mask.sum(axis=(1, 2))
     if motion == "blinking":
         assert {*(area > 0)} == {False, True}
-        assert ((area[:-4] > 0) != (area[4:] > 0)).all()  # Whatever four frames are looked at.
+        assert ((area[:-4] > 0) != (area[4:] > 0)).all()  # In any four frames in a row.
         return
     assert area.min() > 100
     moved = np.diff(centres(mask), axis=0)  # (T - 1, 2)
-    direction = np.array(world.DIRECTIONS.get(motion, (0, 0)))
+    direction = np.array(DIRECTIONS.get(motion, (0, 0)))
     if direction.any():
         assert (moved @ direction > 1).all()
         assert np.abs(moved @ direction[::-1]).max() < 1
@@ -62,17 +78,15 @@ def test_a_motion_is_what_it_is_called(motion: str, number: int) -> None:
     assert (changed > 0.1) == (motion not in ("still",)), changed
 
 
-def test_backwards_it_is_the_opposite_motion() -> None:
-    assert {world.OPPOSITE[motion] for motion in world.OPPOSITE} == set(world.OPPOSITE)
-    for motion, other in world.OPPOSITE.items():
-        assert world.OPPOSITE[other] == motion
+def test_a_motion_played_backwards_is_its_opposite() -> None:
+    assert {OPPOSITE[motion] for motion in OPPOSITE} == set(OPPOSITE)
+    for motion, other in OPPOSITE.items():
+        assert OPPOSITE[other] == motion
         there, back = (centres(inside(clip(thing(each)), "red")) for each in (motion, other))
-        if motion in world.DIRECTIONS:
-            assert np.sign((there[-1] - there[0]).round()).tolist() == list(
-                world.DIRECTIONS[motion]
-            )
+        if motion in DIRECTIONS:
+            assert np.sign((there[-1] - there[0]).round()).tolist() == list(DIRECTIONS[motion])
             assert np.sign((back[::-1][-1] - back[::-1][0]).round()).tolist() == list(
-                world.DIRECTIONS[motion]
+                DIRECTIONS[motion]
             )
 
 
@@ -85,11 +99,11 @@ def test_shapes_textures_sizes_and_colours_differ() -> None:
         assert 0.2 < areas[shape] < 1.01
     assert areas["star"] < areas["triangle"] < areas["circle"] < areas["square"]
     plain, striped, dotted = (
-        inside(clip(thing("still", texture=texture)), "red")[0].sum() for texture in world.TEXTURES
+        inside(clip(thing("still", texture=texture)), "red")[0].sum() for texture in TEXTURES
     )
     assert 0.3 * plain < striped < 0.8 * plain and 0.3 * plain < dotted < 0.95 * plain
     small, large = (
-        inside(clip(thing("still")._replace(size=size)), "red")[0].sum() for size in world.SIZES
+        inside(clip(thing("still")._replace(size=size)), "red")[0].sum() for size in SIZES
     )
     assert large > 2 * small
     for colour in COLOURS:
@@ -98,18 +112,18 @@ def test_shapes_textures_sizes_and_colours_differ() -> None:
 
 
 def test_two_things_are_apart() -> None:
-    for number, scene in enumerate(world.draw_scenes(40, 3, two=1.0)):
+    for number, scene in enumerate(draw_scenes(40, 3, two=1.0)):
         assert len(scene.things) == 2
         assert len({each.shape for each in scene.things}) == 2
         assert len({each.colour for each in scene.things}) == 2
         if {each.motion for each in scene.things} == {"still"}:
-            frames = world.draw_clip(scene, world.clip_random(3, number))
+            frames = draw_clip(scene, clip_random(3, number))
             assert all(inside(frames, each.colour)[0].sum() > 50 for each in scene.things)
 
 
-def test_what_is_held_out_never_comes_in_training() -> None:
-    trained = [t for scene in world.draw_scenes(3000, 0) for t in scene.things]
-    held = [t for scene in world.draw_scenes(500, 0, held_out=True) for t in scene.things]
+def test_held_out_things_are_never_in_training() -> None:
+    trained = [t for scene in draw_scenes(3000, 0) for t in scene.things]
+    held = [t for scene in draw_scenes(500, 0, held_out=True) for t in scene.things]
     looks, moves = ({(t.shape, t.colour) for t in trained}, {(t.colour, t.motion) for t in trained})
     assert all((t.shape, t.colour) not in looks or (t.colour, t.motion) not in moves for t in held)
     for name in Thing._fields:  # Each word is known, their combination is not.
@@ -118,75 +132,75 @@ def test_what_is_held_out_never_comes_in_training() -> None:
     assert {s for s, _ in {(t.shape, t.colour) for t in held} - looks} == set(SHAPES)
 
 
-def test_scenes_are_drawn_anew_from_another_seed() -> None:
-    assert world.draw_scenes(20, 1) == world.draw_scenes(20, 1) != world.draw_scenes(20, 2)
-    distinct = world.draw_scenes(300, 1, held_out=True, distinct=True)
+def test_another_seed_gives_other_scenes() -> None:
+    assert draw_scenes(20, 1) == draw_scenes(20, 1) != draw_scenes(20, 2)
+    distinct = draw_scenes(300, 1, held_out=True, distinct=True)
     assert len({(frozenset(scene.things), scene.background) for scene in distinct}) == 300
 
 
 def test_motion_sets_differ_in_motion_alone() -> None:
-    for scenes in world.motion_sets(10, 4):
+    for scenes in motion_sets(10, 4):
         assert [scene.things[0].motion for scene in scenes] == list(MOTIONS)
         assert (
             len({(scene.things[0]._replace(motion=""), scene.background) for scene in scenes}) == 1
         )
-        assert all(world.is_new_look(scene.things[0]) for scene in scenes)
-        assert all(world.is_visible(scene.things[0]) for scene in scenes)
+        assert all(is_new_look(scene.things[0]) for scene in scenes)
+        assert all(is_visible(scene.things[0]) for scene in scenes)
 
 
 def test_a_complete_caption_says_everything() -> None:
     random = np.random.default_rng(0)
-    for scene in world.draw_scenes(200, 7):
-        said = world.describe(scene, random)
+    for scene in draw_scenes(200, 7):
+        said = describe(scene, random)
         for word in [scene.background, *(word for each in scene.things for word in each)]:
-            ways = world.WORDS.get(word, (word,))
+            ways = WORDS.get(word, (word,))
             assert any(way in said for way in ways), (said, word)
 
 
 def test_less_detail_says_less() -> None:
     random = np.random.default_rng(0)
-    scenes = world.draw_scenes(200, 7)
+    scenes = draw_scenes(200, 7)
     words = [
-        np.mean([len(world.describe(scene, random, detail).split()) for scene in scenes])
+        np.mean([len(describe(scene, random, detail).split()) for scene in scenes])
         for detail in (0.0, 0.5, 1.0)
     ]
     assert words[0] < words[1] - 2 < words[2] - 4
     for scene in scenes:
-        said = world.describe(scene, random, 0.0)
+        said = describe(scene, random, 0.0)
         assert said and not said.startswith(" ") and "  " not in said
-        assert not {*said.split()} & {*world.WORDS["small"], *world.WORDS["large"]}
+        assert not {*said.split()} & {*WORDS["small"], *WORDS["large"]}
 
 
 def test_captions_of_shapes_say_nothing_else() -> None:
     random = np.random.default_rng(0)
-    for scene in world.draw_scenes(50, 8):
-        said = world.name_shapes(scene, random, motions=False)
-        moving = world.name_shapes(scene, random, motions=True)
+    for scene in draw_scenes(50, 8):
+        said = name_shapes(scene, random, motions=False)
+        moving = name_shapes(scene, random, motions=True)
         assert said.count(" and a ") == moving.count(" and a ") == len(scene.things) - 1
         for thing in scene.things:
-            ways = world.WORDS.get(thing.shape, (thing.shape,))
+            ways = WORDS.get(thing.shape, (thing.shape,))
             assert any(f"a {way}" in said for way in ways)
             assert any(f"a {way} " in moving for way in ways)
-            assert any(way in moving for way in world.WORDS[thing.motion])
+            assert any(way in moving for way in WORDS[thing.motion])
             assert thing.colour not in said + moving
 
 
-def test_files(tmp_path: Path) -> None:
-    scenes = world.draw_scenes(6, 2)
-    listed = world.write_world(tmp_path / "one", scenes, 2, captions=1, partial=2)
+def test_the_files_of_a_world(tmp_path: Path) -> None:
+    scenes = draw_scenes(6, 2)
+    listed = write_world(tmp_path / "one", scenes, 2, captions=1, partial=2)
     with open(listed, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["video"] for row in rows] == [
         f"clip{n:05d}.mp4" for n in range(6) for _ in range(3)
     ]
-    again = world.write_world(tmp_path / "two", scenes, 2, captions=1, partial=2)
+    again = write_world(tmp_path / "two", scenes, 2, captions=1, partial=2)
     assert listed.read_text() == again.read_text()
     for number, scene in enumerate(scenes):
         path = listed.parent / f"clip{number:05d}.mp4"
         assert path.read_bytes() == (again.parent / path.name).read_bytes()
-        drawn = world.draw_clip(scene, world.clip_random(2, number))
-        read = vp.read_video(path, num_frames=world.FRAMES, size=None)
+        drawn = draw_clip(scene, clip_random(2, number))
+        read = vp.read_video(path, num_frames=FRAMES, size=None)
         assert read.shape == drawn.shape
         assert np.abs(read * 255 - drawn).mean() < 6  # Less what encoding costs.
     with pytest.raises(FileExistsError):
-        world.write_world(tmp_path / "one", scenes, 2)
+        write_world(tmp_path / "one", scenes, 2)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 import math
 import resource
 import signal
@@ -16,12 +15,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from PIL import Image
 
 from videoprism_mlx.errors import TrainingError
 from videoprism_mlx.files.lock import locked
-from videoprism_mlx.pictures import curves
-from videoprism_mlx.pictures.curves import draw_curves, write_curves
 from videoprism_mlx.training import run as training
 from videoprism_mlx.training.run import (
     Parameters,
@@ -531,47 +527,6 @@ def test_parameters_are_trained_in_float32() -> None:
 
 def test_no_epoch_is_best_before_any() -> None:
     assert Progress().best(["quality"]) is None
-
-
-# Curves.
-
-HISTORY = [
-    {"epoch": n, "loss": 1 / n, "learning_rate": 1e-4, "val_loss": 2 / n, "top1": 1 - 1 / n}
-    for n in range(1, 6)
-]
-
-
-def test_curves_are_drawn(tmp_path: Path) -> None:
-    def ink(history: list[dict[str, Any]], colour: str) -> int:
-        write_curves(tmp_path / "curves.png", history)
-        pixels = np.array(Image.open(tmp_path / "curves.png").convert("RGB")).astype(int)
-        wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-        return int((np.abs(pixels - wanted).max(axis=-1) < 20).sum())
-
-    training_alone = [{key: one[key] for key in ("epoch", "loss")} for one in HISTORY]
-    assert ink(training_alone, curves.CURVE) > 500 and ink(training_alone, curves.PEAK) == 0
-    assert ink(HISTORY, curves.CURVE) > 1000  # The second panel's first curve as well.
-    assert ink(HISTORY, curves.PEAK) > 500
-    assert ink(HISTORY[:1], curves.CURVE) > 20
-    with pytest.raises(ValueError, match="the history is empty"):
-        write_curves(tmp_path / "curves.png", [])
-
-
-def test_the_same_history_gives_the_same_picture(tmp_path: Path) -> None:
-    write_curves(tmp_path / "one.png", HISTORY, best=5)
-    write_curves(tmp_path / "two.png", HISTORY, best=5)
-    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
-
-
-def test_without_matplotlib_the_training_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with caplog.at_level(logging.WARNING):
-        draw_curves(tmp_path, HISTORY)
-    [said] = caplog.messages
-    assert "pip install 'videoprism_mlx[pictures]'" in said and "\n" not in said
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_files_of_a_run_are_known() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from videoprism_mlx.cli import shared
 
 if TYPE_CHECKING:
-    from videoprism_mlx.demo.search import Demo
+    from videoprism_mlx.demo.results import Demo
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
 
     from videoprism_mlx.features.maps import map_features
     from videoprism_mlx.files.atomic import new_file
-    from videoprism_mlx.pictures.sheets import draw_features, feature_colours, write_feature_video
+    from videoprism_mlx.pictures import draw_features, feature_colours, write_feature_video
 
     fps = shared.given(options.fps, FILM_FPS)
     model, processor, _ = shared.load(options)

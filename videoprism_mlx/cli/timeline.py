@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
     from videoprism_mlx.features.timeline import frame_at, score_windows
     from videoprism_mlx.files.atomic import new_file
-    from videoprism_mlx.pictures.sheets import draw_timeline, find_peaks
+    from videoprism_mlx.pictures import draw_timeline, find_peaks
 
     model, processor, _ = shared.load(options)
     starts, ends, scores = score_windows(

@@ -1,0 +1,74 @@
+"""Writing .mp4 files."""
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import media
+import numpy as np
+import pytest
+
+from videoprism_mlx.errors import InputError, VideoError
+from videoprism_mlx.video.write import write_video
+
+
+def frames(count: int, width: int = 64, height: int = 48) -> list[np.ndarray]:
+    return [media.frame(number, width, height) for number in range(count)]
+
+
+def test_what_is_written_can_be_read(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", iter(frames(9, *media.SIZE)), fps=12.5)
+    clip = cv2.VideoCapture(str(tmp_path / "clip.mp4"))
+    assert clip.get(cv2.CAP_PROP_FPS) == 12.5
+    for number in range(9):
+        read, image = clip.read()
+        assert read and media.number(image[..., ::-1]) == number
+    assert not clip.read()[0]
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([], "no frames to write"),
+        ([*frames(2), frames(1, 32)[0]], "frame 2 is 32 x 48 pixels, unlike those before it: 64 x"),
+        ([frames(1)[0].astype(np.float32)], r"frame 0 is float32 \(48, 64, 3\); expected uint8"),
+        ([*frames(1), frames(1)[0][..., 0]], r"frame 1 is uint8 \(48, 64\); expected uint8 \(hei"),
+        (frames(1, 63), "the frames are 63 x 48 pixels; expected an even width and height"),
+    ],
+)
+def test_bad_frames(images: list[np.ndarray], message: str, tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=message):
+        write_video(tmp_path / "clip.mp4", images, 8)
+
+
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), 1001])
+def test_bad_frame_rates(fps: float, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected a number above zero, 1000 at most"):
+        write_video(tmp_path / "clip.mp4", frames(2), fps)
+    assert not (tmp_path / "clip.mp4").exists()
+
+
+def test_bad_places(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"clip\.avi does not end in \.mp4"):
+        write_video(tmp_path / "clip.avi", frames(2), 8)
+    with pytest.raises(OSError, match="cannot write"):
+        write_video(tmp_path / "missing" / "clip.mp4", frames(2), 8)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Makes the system refuse to write more than so many bytes to a file, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_noticed(tmp_path: Path) -> None:
+    noise = np.random.RandomState(0).randint(0, 255, (60, 96, 128, 3)).astype(np.uint8)
+    with largest_file(50_000), pytest.raises(OSError, match="of 60 frames: is the disk full"):
+        write_video(tmp_path / "clip.mp4", noise, 8)

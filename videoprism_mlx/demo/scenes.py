@@ -1,0 +1,109 @@
+"""The drawn world: the scenes that a clip may show, and which of them are never trained on.
+
+The small model `videoprism_lvt_demo_tiny` is trained on clips of this world. The combinations that
+`is_held_out` names are left out, to test the model on them.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+SHAPES = ("circle", "square", "triangle", "star", "cross", "heart")
+COLOURS = {
+    "red": (214, 40, 40),
+    "orange": (247, 127, 0),
+    "yellow": (252, 211, 30),
+    "green": (46, 157, 70),
+    "blue": (38, 90, 219),
+    "purple": (123, 44, 191),
+    "pink": (255, 130, 190),
+}
+SIZES = {"small": 0.19, "large": 0.32}  # The radius, as a share of the frame.
+TEXTURES = ("plain", "striped", "dotted")
+BACKGROUNDS = ("black", "white", "grey", "night sky", "sand")
+MOTIONS = ("left", "right", "up", "down", "growing", "shrinking", "spinning", "blinking", "still")
+
+OPPOSITE = {"left": "right", "up": "down", "growing": "shrinking"}
+OPPOSITE |= {motion: other for other, motion in OPPOSITE.items()}
+
+DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+
+
+class Thing(NamedTuple):
+    """What moves in a clip."""
+
+    shape: str
+    colour: str
+    size: str
+    texture: str
+    motion: str
+
+
+class Scene(NamedTuple):
+    """What a clip shows: one thing or two."""
+
+    things: tuple[Thing, ...]
+    background: str
+
+
+def is_new_look(thing: Thing) -> bool:
+    """Whether the model is never trained on this shape in this colour."""
+    return (SHAPES.index(thing.shape) + list(COLOURS).index(thing.colour)) % 6 == 1
+
+
+def is_held_out(thing: Thing) -> bool:
+    """Whether the model is never trained on this look, or on this colour with this motion."""
+    colour, motion = list(COLOURS).index(thing.colour), MOTIONS.index(thing.motion)
+    return is_new_look(thing) or (2 * colour + motion) % 9 == 3
+
+
+def is_visible(thing: Thing) -> bool:
+    """Whether the motion can be seen. A plain circle that spins always looks the same."""
+    return (thing.shape, thing.texture, thing.motion) != ("circle", "plain", "spinning")
+
+
+def draw_thing(random: np.random.Generator, held_out: bool) -> Thing:
+    """A random thing: of those that are held out, or of all others."""
+    while True:
+        choices = (SHAPES, tuple(COLOURS), tuple(SIZES), TEXTURES, MOTIONS)
+        thing = Thing(*(str(random.choice(choice)) for choice in choices))
+        if is_visible(thing) and is_held_out(thing) == held_out:
+            return thing
+
+
+def draw_scenes(
+    count: int, seed: int, held_out: bool = False, two: float = 0.25, distinct: bool = False
+) -> list[Scene]:
+    """Random scenes. A share `two` of them show two things, which differ in shape and colour.
+
+    If `distinct`, no scene comes twice.
+    """
+    random = np.random.default_rng([seed, held_out])
+    scenes: list[Scene] = []
+    seen: set[tuple[frozenset[Thing], str]] = set()
+    while len(scenes) < count:
+        things = [draw_thing(random, held_out)]
+        while len(things) < 1 + (random.random() < two):
+            other = draw_thing(random, held_out)
+            if other.shape != things[0].shape and other.colour != things[0].colour:
+                things.append(other)
+                break
+        scene = Scene(tuple(things), str(random.choice(BACKGROUNDS)))
+        key = (frozenset(scene.things), scene.background)
+        if not (distinct and key in seen):
+            seen.add(key)
+            scenes.append(scene)
+    return scenes
+
+
+def motion_sets(count: int, seed: int) -> list[list[Scene]]:
+    """Sets of scenes that differ in their motion alone. Each shows one thing with a new look."""
+    random = np.random.default_rng([seed, 2])
+    sets: list[list[Scene]] = []
+    while len(sets) < count:
+        thing = draw_thing(random, held_out=True)
+        alike = [thing._replace(motion=motion) for motion in MOTIONS]
+        if is_new_look(thing) and all(map(is_visible, alike)):
+            background = str(random.choice(BACKGROUNDS))
+            sets.append([Scene((each,), background) for each in alike])
+    return sets
