@@ -1,5 +1,6 @@
 """The command line: what it prints, and where, and its exit codes."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +93,31 @@ def test_both_ways_to_call_it() -> None:
     ):
         printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         assert "--verify ACTIVATIONS" in printed
+
+
+def test_info_of_a_released_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info", "videoprism_lvt_public_v1_base", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["parameters"] == 247_623_424
+    assert found["weights_bytes"] == {
+        "float32": 4 * 247_623_424, "bfloat16": 2 * 247_623_424, "float16": 2 * 247_623_424
+    }  # fmt: skip
+    assert (found["frames"], found["size"]) == (16, "288 x 288")
+    assert found["source"].startswith("https://huggingface.co/google/videoprism-lvt-base")
+    assert run("info", "videoprism_lvt_public_v1_base") == 0
+    printed = capsys.readouterr().out
+    assert "parameters      247,623,424\n" in printed
+    assert "weights         990 MB float32, 495 MB bfloat16, 495 MB float16\n" in printed
+
+
+def test_info_of_a_directory(
+    searchable: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("info", searchable, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["frames"], found["size"]) == (4, "18 x 18")
+    assert found["model"] == "FactorizedVideoCLIP"
+    assert run("info", "videoprism_lvt_public_v1_bse") == 2
+    assert "did you mean 'videoprism_lvt_public_v1_base'" in capsys.readouterr().err
+    assert run("info", tmp_path) == 2
+    assert "is no model directory" in capsys.readouterr().err

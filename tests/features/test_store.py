@@ -16,9 +16,15 @@ import pytest
 from safetensors.numpy import load_file
 
 from videoprism_mlx.errors import FeatureFileError
-from videoprism_mlx.features.encode import Window
-from videoprism_mlx.features.export import FORMATS, Rows, read_features, read_record, write_features
+from videoprism_mlx.features.formats import (
+    FORMATS,
+    Rows,
+    read_features,
+    read_record,
+    write_features,
+)
 from videoprism_mlx.features.store import FeatureStore, video_record
+from videoprism_mlx.features.windows import Window
 
 RECORD = {
     "version": "1.0",

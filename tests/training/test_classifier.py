@@ -22,9 +22,9 @@ import videoprism_mlx as vp
 from videoprism_mlx.cli import main
 from videoprism_mlx.datasets.lists import Labelled
 from videoprism_mlx.errors import CheckpointError, TrainingError
-from videoprism_mlx.evaluation.metrics import class_probabilities
 from videoprism_mlx.features.cache import ArrayCache
 from videoprism_mlx.features.processor import Processor, processor_for
+from videoprism_mlx.features.text import class_probabilities
 from videoprism_mlx.pictures.curves import draw_curves
 from videoprism_mlx.training import classifier as classification
 from videoprism_mlx.training.classifier import (

@@ -18,7 +18,7 @@ import videoprism_mlx as vp
 from videoprism_mlx.cli import main
 from videoprism_mlx.convert.verify import named_outputs, saved_inputs
 from videoprism_mlx.errors import CheckpointError
-from videoprism_mlx.features.export import read_features, read_record
+from videoprism_mlx.features.formats import read_features, read_record
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.layers import Linear
 from videoprism_mlx.runtime import device

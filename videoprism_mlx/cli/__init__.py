@@ -1,39 +1,69 @@
-"""The `videoprism-mlx` command: parsing and printing, a module for each group of commands.
+"""The `videoprism-mlx` command: parsing and printing, a module for each command.
 
-Modules import what they run inside `run`, so that `--help` comes at once.
+A module imports what its command runs inside `run`, so that `--help` is fast.
 """
 
 import argparse
+import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
 
-from videoprism_mlx.cli import convert, demo, embed, evaluate, fuse, info, pictures, text, train
+from videoprism_mlx.cli import (
+    classify,
+    convert,
+    demo,
+    embed,
+    evaluate,
+    fuse,
+    info,
+    show,
+    similarity,
+    timeline,
+    train,
+)
 from videoprism_mlx.errors import EXPECTED
 
-BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+COMMANDS = (
+    demo,
+    embed,
+    similarity,
+    classify,
+    train,
+    evaluate,
+    info,
+    show,
+    timeline,
+    fuse,
+    convert,
+)
+
+BUG, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code.
 
-    0 if all went well, 1 if some of the videos could not be used or a model departs, 2 for bad
-    input. Results go to stdout, everything else to stderr.
+    0 if all went well; 1 if videos were skipped, a converted model differs from the original, or
+    there is a bug; 2 for bad input. Results go to stdout, everything else to stderr.
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("videoprism_mlx").setLevel(logging.INFO)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # Names of files may have bytes that are not text. They are printed as \udcff.
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(prog="videoprism-mlx", description="VideoPrism in MLX.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (demo, embed, text, train, evaluate, info, pictures, fuse, convert):
-        module.add(commands)
+    for command in COMMANDS:
+        command.add(commands)
     options = parser.parse_args(arguments)
     try:
-        code = options.run(options)
+        code: int = options.run(options)
         if sys.stdout:  # It may have been closed.
             sys.stdout.flush()
         return code
-    except BrokenPipeError:  # Whoever read the results has enough.
+    except BrokenPipeError:  # The reader of the results, such as `head`, has enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except EXPECTED as error:
@@ -42,3 +72,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("videoprism-mlx: stopped", file=sys.stderr)
         return INTERRUPTED
+    except Exception:
+        print_bug()
+        return BUG
+
+
+def print_bug() -> None:
+    """Prints the traceback of the current exception, and how to report it."""
+    import platform
+    import traceback
+
+    from videoprism_mlx.files.record import own_version
+
+    traceback.print_exc()
+    print(
+        f"This is a bug in videoprism_mlx {own_version()} (Python {platform.python_version()}, "
+        f"{platform.platform()}). Please report it with the lines above, the command, and what "
+        "`videoprism-mlx info MODEL` prints.",
+        file=sys.stderr,
+    )

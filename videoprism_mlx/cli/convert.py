@@ -30,7 +30,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument("-o", "--output", type=Path, help="the directory (or .npz) to write")
     parser.add_argument(
         "--config",
-        help="a configuration's name, a config.json or a model directory, where shapes do not tell",
+        help="a configuration's name, a config.json or a model directory, if the shapes in the "
+        "checkpoint do not tell which it is",
     )
     parser.add_argument("--dtype", help="float32 (default), bfloat16 or float16")
     parser.add_argument(
@@ -100,14 +101,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def refuse(options: argparse.Namespace, names: Sequence[str], where: str) -> None:
-    """That none of these options, which would have no effect, is given."""
+    """Raises InputError if one of these options, which have no effect here, is given."""
     for name in names:
         if getattr(options, name) is not None:
             raise InputError(f"--{name} has no meaning {where}; leave it out")
 
 
 def print_comparisons(comparisons: "Sequence[Comparison]") -> None:
-    """Prints a line for each module and what it comes to."""
+    """Prints a line for each module, and whether all agree."""
     from videoprism_mlx.convert.verify import FACTOR
 
     width = max(len(each.path) for each in comparisons)

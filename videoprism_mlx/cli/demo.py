@@ -1,4 +1,4 @@
-"""`videoprism-mlx demo`: a search to look at, without a download."""
+"""`videoprism-mlx demo`: a search to look at, without any download."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "demo",
-        help="see what this does, in seconds: draws clips and finds them by words",
+        help="see in seconds what this does: it draws clips and finds them by words",
         description="Draws a folder of clips, encodes them with a tiny model that comes with the "
         "package, searches them, and writes a page that shows what was found. It uses no network "
         "and opens nothing.",
@@ -23,7 +23,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--query",
         action="append",
         metavar="TEXT",
-        help="ask this instead of the demo's own queries; may be given several times",
+        help="search for this instead of the demo's own queries; may be given several times",
     )
     parser.add_argument(
         "-o",
@@ -34,10 +34,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="a new folder, or one of an earlier demo, which is replaced (default: %(default)s)",
     )
     parser.add_argument(
-        "--clips", type=int, default=40, metavar="N", help="how many (default: %(default)s)"
+        "--clips", type=int, default=40, metavar="N", help="clips to draw (default: %(default)s)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="that clips are drawn from (default: %(default)s)"
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="other seeds give other clips (default: %(default)s)",
     )
     shared.add_json(parser)
     parser.set_defaults(run=run)
@@ -55,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def print_table(demo: "Demo") -> None:
-    """The first clips of each query, what the model makes of motion, and what it took."""
+    """Prints the best clips of each query, the clips played backwards, and how long it took."""
     from videoprism_mlx.demo.page import TOP
 
     words = {True: "yes", False: "no", None: ""}
@@ -86,7 +90,7 @@ def print_table(demo: "Demo") -> None:
 
 
 def as_json(demo: "Demo") -> dict[str, Any]:
-    """All that was found."""
+    """The results, as `--json` prints them."""
     return {
         "page": str(demo.page),
         "picture": str(demo.picture),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from videoprism_mlx.cli import shared, text
+from videoprism_mlx.cli import shared
 
 if TYPE_CHECKING:
     from videoprism_mlx.weights.identity import ModelIdentity
@@ -65,7 +65,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     add_data(parser, LABELLED)
     add_labels(parser)
-    text.add_texts(
+    shared.add_texts(
         parser,
         "--template",
         required=False,
@@ -137,7 +137,7 @@ def run_zero_shot(options: argparse.Namespace) -> int:
     from videoprism_mlx.weights.identity import ModelIdentity
 
     has_templates = options.texts is not None or options.texts_file is not None
-    templates = text.read_texts(options) if has_templates else None
+    templates = shared.read_texts(options) if has_templates else None
     labelled = read_labels(options.data, options.labels and read_names(options.labels))
     model, processor, directory = shared.load(options)
     result = evaluate_zero_shot(model, processor, labelled, templates, **common(options))

@@ -1,4 +1,4 @@
-"""`videoprism-mlx fuse`: a model and its adapters to a model directory."""
+"""`videoprism-mlx fuse`: a model and its adapters to one model directory."""
 
 import argparse
 from pathlib import Path
@@ -11,9 +11,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "fuse",
-        help="a model and adapters trained for it to a model directory",
+        help="a model and its adapters to one model directory",
         description="Adds adapters to the weights of the model that they were trained on, and "
-        "writes a model directory like any other.",
+        "writes the result as a model directory.",
     )
     shared.add_model(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, help="the directory to write")
@@ -24,6 +24,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(options: argparse.Namespace) -> int:
     from mlx.utils import tree_flatten
 
+    from videoprism_mlx.features.processor import load_with_adapters
     from videoprism_mlx.files.atomic import require_new_directory
     from videoprism_mlx.files.identity import sha256
     from videoprism_mlx.tokenizers import TOKENIZER_FILE
@@ -38,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     if options.adapters is None:
         raise InputError("say with --adapters which directory the adapters are in")
     require_new_directory(options.output)
-    model, directory = shared.load_model(options)
+    model, directory = load_with_adapters(options.model, options.dtype, adapters=options.adapters)
     source = {
         "base": options.model,
         "base_weights": sha256(directory / WEIGHTS_FILE),
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     own = options.adapters / PROCESSOR_FILE
     processor = own if own.is_file() else directory / PROCESSOR_FILE
     beside = [directory / TOKENIZER_FILE, processor, directory / LABELS_FILE]
-    arrays = dict(tree_flatten(model.parameters()))
+    arrays = dict(tree_flatten(model.parameters()))  # type: ignore[no-untyped-call]  # MLX's own.
     copied = [file for file in beside if file.is_file()]
     write_directory(options.output, model.config, arrays, source, copied=copied)
     if options.json:

@@ -1,4 +1,4 @@
-"""`videoprism-mlx info`: what a model is and needs."""
+"""`videoprism-mlx info`: what a model is, and how much memory it needs."""
 
 import argparse
 from pathlib import Path
@@ -12,7 +12,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser = commands.add_parser(
         "info",
         help="a model's parameters, memory, frames and source",
-        description="Describes a model by name, which downloads nothing, or in a directory.",
+        description="Describes a model, by its name or in a directory. It downloads nothing.",
     )
     parser.add_argument("model", metavar="NAME|DIR", help="a model's name, or a model directory")
     shared.add_json(parser)
@@ -35,39 +35,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 def describe(name_or_dir: str) -> dict[str, Any]:
-    """What there is to say about a model."""
+    """What `info` says about a model."""
     from mlx.utils import tree_flatten
 
     from videoprism_mlx.features.processor import processor_for
-    from videoprism_mlx.models import (
-        RELEASES,
-        SHIPPED,
-        build,
-        canonical_name,
-        checked_config,
-        get_config,
-    )
-    from videoprism_mlx.weights import hub
-    from videoprism_mlx.weights.directory import WEIGHTS_FILE, read_config, stored_shapes
+    from videoprism_mlx.models import build, canonical_name
 
-    name, directory = canonical_name(name_or_dir), Path(name_or_dir).expanduser()
-    source: Any
-    if name is None and directory.is_dir():
-        described = read_config(directory)
-        config, source = checked_config(described), described.get("source", "not recorded")
-        stored_shapes(directory / WEIGHTS_FILE)
-    else:
-        config, directory = get_config(name_or_dir), None
-        source = "no published weights"
-        if name in SHIPPED:
-            directory, source = SHIPPED[name], "comes with the package"
-        elif name in RELEASES:
-            source = f"https://huggingface.co/{RELEASES[name].repository}"
-            kept = hub.converted_directory(name, None)
-            source += f", kept in {kept}" if kept.is_dir() else ", not fetched yet"
+    config, directory, source = find(name_or_dir)
     model = build(config)
-    parameters = sum(array.size for _, array in tree_flatten(model.parameters()))
-    described = {"name": name or str(directory), "model": config["model"], "parameters": parameters}
+    arrays = dict(tree_flatten(model.parameters()))  # type: ignore[no-untyped-call]  # MLX's own.
+    parameters = sum(array.size for array in arrays.values())
+    name = canonical_name(name_or_dir) or str(directory)
+    described = {"name": name, "model": config["model"], "parameters": parameters}
     if config["model"] != "TextEncoder":
         processor = processor_for(model, directory)
         described |= {
@@ -79,3 +58,25 @@ def describe(name_or_dir: str) -> dict[str, Any]:
     sizes = {"float32": 4, "bfloat16": 2, "float16": 2}
     described["weights_bytes"] = {dtype: size * parameters for dtype, size in sizes.items()}
     return described
+
+
+def find(name_or_dir: str) -> tuple[dict[str, Any], Path | None, Any]:
+    """A model's configuration, its directory if it is on this machine, and where it is from."""
+    from videoprism_mlx.models import RELEASES, SHIPPED, canonical_name, checked_config, get_config
+    from videoprism_mlx.weights import hub
+    from videoprism_mlx.weights.directory import WEIGHTS_FILE, read_config, stored_shapes
+
+    name, directory = canonical_name(name_or_dir), Path(name_or_dir).expanduser()
+    if name is None and directory.is_dir():
+        described = read_config(directory)
+        config = checked_config(described)
+        stored_shapes(directory / WEIGHTS_FILE)  # Raises an error if the file is damaged.
+        return config, directory, described.get("source", "not recorded")
+    config = get_config(name_or_dir)
+    if name in SHIPPED:
+        return config, SHIPPED[name], "comes with the package"
+    if name in RELEASES:
+        kept = hub.converted_directory(name, None)
+        known = f"kept in {kept}" if kept.is_dir() else "not fetched yet"
+        return config, None, f"https://huggingface.co/{RELEASES[name].repository}, {known}"
+    return config, None, "no published weights"

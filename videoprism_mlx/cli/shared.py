@@ -1,22 +1,27 @@
-"""What several commands share: their options, and reporting videos that cannot be used."""
+"""What several commands share: their options, loading the model, and printing."""
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from videoprism_mlx.errors import InputError
 
 if TYPE_CHECKING:
+    from videoprism_mlx.features.compare import Classified, Compared
+    from videoprism_mlx.features.processor import Processor
     from videoprism_mlx.training.run import Recipe
 
 DEFAULT_MODEL = "videoprism_lvt_public_v1_base"
 
+Result = TypeVar("Result", bound="Compared | Classified")
+
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Which model, in which type."""
+    """Adds the options that say which model, and in which type."""
     parser.add_argument(
         "--model",
         default=DEFAULT_MODEL,
@@ -30,28 +35,43 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_frames(parser: argparse.ArgumentParser) -> None:
-    """How many frames make a clip."""
+    """Adds the option that says how many frames make a clip."""
     parser.add_argument(
         "--frames",
         dest="num_frames",
         type=int,
         metavar="N",
-        help="frames of a clip; by default the model's",
+        help="frames of a clip; by default the model's number",
+    )
+
+
+def add_span(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say which part of a video."""
+    parser.add_argument(
+        "--start", type=float, metavar="SECONDS", help="where to begin (default: the beginning)"
+    )
+    parser.add_argument(
+        "--end", type=float, metavar="SECONDS", help="where to end (default: the end)"
     )
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
-    """How videos become frames."""
-    parser.add_argument("--size", type=int, help="pixels of a frame's side; by default the model's")
+    """Adds the options that say how videos become frames."""
+    parser.add_argument(
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="width and height of a frame; by default the model's",
+    )
     parser.add_argument(
         "--resize",
         choices=("stretch", "crop"),
-        help="stretch frames to the square (default), or crop their centre",
+        help="stretch frames to a square (default), or crop the square in the centre",
     )
     parser.add_argument(
         "--resample",
         choices=("area", "lanczos"),
-        help="average areas (default), or give the very pixels of the official demos, slower",
+        help="average areas (default), or give the exact pixels of the official demos, slower",
     )
     parser.add_argument(
         "--partial", action="store_true", help="use what can be decoded of a damaged video"
@@ -59,7 +79,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Results as JSON."""
+    """Adds the option for results as JSON."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -143,59 +163,126 @@ def recipe(options: argparse.Namespace) -> "Recipe":
     return Recipe(**{name: getattr(options, name) for name in names})
 
 
-def given(value: Any, default: Any) -> Any:
-    """What an option says, be it 0, or else the default."""
-    return default if value is None else value
+def add_texts(
+    parser: argparse.ArgumentParser, option: str, required: bool = True, help: str | None = None
+) -> None:
+    """Adds the options for texts, on the command line or in a file."""
+    group = parser.add_mutually_exclusive_group(required=required)
+    group.add_argument(option, dest="texts", nargs="+", action="extend", metavar="TEXT", help=help)
+    group.add_argument(
+        f"{option}-file",
+        dest="texts_file",
+        type=Path,
+        metavar="FILE",
+        help="the same, one a line",
+    )
 
 
-def load(options: argparse.Namespace) -> tuple[Any, Any, Path]:
-    """The model, its processor with the options' settings, and the directory of both."""
-    import dataclasses
-
-    from videoprism_mlx.features.processor import processor_for, with_settings_of
-
-    model, directory = load_model(options)
-    settings = {
-        name: getattr(options, name)
-        for name in ("num_frames", "size", "resize", "resample", "template")
-        if getattr(options, name, None) is not None
-    }
-    processor = processor_for(model, directory)
-    if options.adapters is not None:  # They may have been trained on other clips.
-        processor = with_settings_of(options.adapters, processor)
-    processor = dataclasses.replace(processor, **settings)
-    patch = model.video_encoder.patch_size
-    if processor.size % patch:
-        raise InputError(f"--size is {processor.size}; expected a multiple of {patch}")
-    return model, processor, directory
+def add_comparing(parser: argparse.ArgumentParser, temperature: str) -> None:
+    """Adds the options of `similarity` and `classify`; `temperature` says what its default is."""
+    parser.add_argument(
+        "--template", help="the prompt, with {} for the text (default: a video of {}.)"
+    )
+    parser.add_argument(
+        "--temperature", type=float, help=f"of the softmax (default: {temperature})"
+    )
+    add_model(parser)
+    add_frames(parser)
+    add_reading(parser)
+    add_json(parser)
 
 
-def load_model(options: argparse.Namespace) -> tuple[Any, Path]:
-    """The model, its adapters fused, and the directory that it was read from."""
-    from videoprism_mlx.weights.adapters import fuse_adapters, load_adapters
-    from videoprism_mlx.weights.loading import finished, load_with_directory
-
-    if options.adapters is None:
-        return load_with_directory(options.model, options.dtype)
-    model, directory = load_with_directory(options.model)  # Rounded once, when it is whole.
-    fuse_adapters(load_adapters(model, options.adapters))
-    return finished(model, options.dtype), directory
+def read_texts(options: argparse.Namespace) -> list[str]:
+    """The texts of the command line or the file. Raises InputError if one is empty."""
+    texts: list[str] = options.texts
+    if options.texts_file is not None:
+        try:
+            lines = options.texts_file.read_text(encoding="utf-8-sig").split("\n")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{options.texts_file} is not text in UTF-8 ({error})") from None
+        texts = [line.strip() for line in lines if line.strip()]
+    require_words(texts)
+    if not texts:
+        raise InputError(f"{options.texts_file} holds no text; expected one a line")
+    return texts
 
 
 def require_words(texts: Sequence[str]) -> None:
-    """That no text is empty."""
+    """Raises InputError if a text is empty."""
     for text in texts:
         if not text.strip():
             raise InputError("one of the texts is empty")
 
 
+def require_ending(output: Path, *endings: str) -> str:
+    """The ending of an output's name. Raises InputError unless it is one of these."""
+    ending = output.suffix.lower()
+    if ending not in endings:
+        raise InputError(f"{output} does not say what to draw; call it *{' or *'.join(endings)}")
+    return ending
+
+
+def require_another_file(output: Path, video: str) -> None:
+    """Raises InputError if the output would replace the video."""
+    with suppress(FileNotFoundError):
+        if output.samefile(video):
+            raise InputError(f"{output} is the video itself; name another output")
+
+
+def given(value: Any, default: Any) -> Any:
+    """The value of an option, or the default if the option was not given."""
+    return default if value is None else value
+
+
+def load(options: argparse.Namespace) -> "tuple[Any, Processor, Path]":
+    """The model, its processor with the options' settings, and the model's directory."""
+    from videoprism_mlx.features.processor import load_with_settings
+
+    names = ("num_frames", "size", "resize", "resample", "template")
+    settings = {name: getattr(options, name, None) for name in names}
+    return load_with_settings(options.model, options.dtype, None, options.adapters, **settings)
+
+
+def load_prompting(options: argparse.Namespace) -> "tuple[Any, Processor, Path]":
+    """As `load`. By default the prompt is that of the official demo."""
+    from videoprism_mlx.features.processor import PROMPT, check_template
+
+    options.template = given(options.template, PROMPT)
+    check_template(options.template)
+    return load(options)
+
+
+def each_video(
+    videos: Mapping[str, Path], results: Iterable[Result]
+) -> Iterator[tuple[str, Result]]:
+    """The name and result of each video. Shows a bar, and prints a line for each skipped video."""
+    from tqdm import tqdm
+
+    from videoprism_mlx.features.encode import one_line
+
+    is_short = len(videos) == 1 or (sys.stdout and sys.stdout.isatty())
+    bar = tqdm(videos.items(), unit="video", disable=True if is_short else None)
+    for result, (name, path) in zip(results, bar, strict=True):
+        if result.error is not None:
+            bar.clear()
+            print(f"skipped: {one_line(path, result.error)}", file=sys.stderr)
+        yield name, result
+
+
 def print_json(result: Any) -> None:
     """Prints a result on one line of stdout."""
-    print(json.dumps(result, ensure_ascii=False))
+    line = json.dumps(result, ensure_ascii=False)
+    try:
+        line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:  # JSON has its own way to write what stdout cannot.
+        line = json.dumps(result)
+    print(line)
 
 
-def complain(video: object, error: Exception) -> None:
-    """One line about a video that cannot be used."""
-    about = str(error)
-    about = about if str(video) in about else f"{video}: {about}"
-    print(f"skipped: {' '.join(about.split())}", file=sys.stderr)
+def report_picture(options: argparse.Namespace, **result: object) -> int:
+    """Prints where the picture is and, in JSON, what it shows."""
+    if options.json:
+        print_json({"output": str(options.output), **result})
+    else:
+        print(options.output)
+    return 0

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from videoprism_mlx.errors import InputError
-from videoprism_mlx.features.text import probabilities
 
 # Of so many classes one may be the right one.
 FEW = 5
@@ -125,13 +124,3 @@ def multi_hot(labels: Sequence[Sequence[int]], count: int) -> np.ndarray:
     for row, numbers in enumerate(labels):
         targets[row, list(numbers)] = True
     return targets
-
-
-def class_probabilities(
-    logits: np.ndarray, multi_label: bool, temperature: float = 1.0
-) -> np.ndarray:
-    """The softmax of logits (..., C) or, with `multi_label`, the sigmoid of each."""
-    if not multi_label:
-        return probabilities(logits, temperature)
-    both = np.stack([np.zeros_like(logits), logits], axis=-1)
-    return probabilities(both, temperature)[..., 1]

@@ -1,1 +1,1 @@
-"""From videos and texts to features."""
+"""Videos and texts to features, in memory and in files."""

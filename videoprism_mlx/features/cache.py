@@ -1,4 +1,4 @@
-"""Arrays made of videos and kept on disk: a file each, read by memory-mapping."""
+"""Arrays of videos, kept on disk: one memory-mapped file for each video."""
 
 import dataclasses
 import hashlib
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from videoprism_mlx.errors import EXPECTED, InputError
-from videoprism_mlx.features.encode import read_ahead
+from videoprism_mlx.errors import EXPECTED, FeatureFileError, InputError
+from videoprism_mlx.features.encode import one_line
+from videoprism_mlx.features.pipeline import Array, read_ahead
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.identity import FileIdentity
 from videoprism_mlx.files.record import RECORD_FILE
@@ -23,8 +24,9 @@ from videoprism_mlx.video.sampling import Files, images_in
 class ArrayCache:
     """One array for each video, all made in the way that `record` describes.
 
-    The folder is named by the record, a file in it by the video's path, size and time of change:
-    what was made in another way, or of another version of a video, is not found.
+    The folder's name depends on the record, and a file's name on the path, size and time of change
+    of the video. An array that was made in another way, or of another version of the video, is
+    therefore not found.
     """
 
     def __init__(self, root: Path, record: Mapping[str, Any]):
@@ -35,24 +37,25 @@ class ArrayCache:
                 partial.write_text(self.record, encoding="utf-8")
 
     def path(self, files: Files) -> Path:
-        """Where the array of a video as it is now is kept. OSError if there is no such video."""
+        """The file for the array of this version of a video. Raises OSError if it is missing."""
         if isinstance(files, Path):
             files = tuple(images_in(files)) if files.is_dir() else (files,)
         identity = [dataclasses.astuple(FileIdentity.of(file)) for file in files]
         name = hashlib.sha256(json.dumps(identity).encode(errors="surrogateescape")).hexdigest()
         return self.folder / name[:2] / f"{name[:32]}.npy"
 
-    def load(self, path: Path) -> np.ndarray:
-        """The array that is kept at `path`, read as it is looked at."""
+    def load(self, path: Path) -> Array:
+        """The array at `path`, memory-mapped."""
         try:
-            return np.load(path, mmap_mode="r")
+            array: Array = np.load(path, mmap_mode="r")
         except (ValueError, EOFError) as error:
-            raise InputError(
+            raise FeatureFileError(
                 f"{path} is damaged ({error}); remove it, and it will be made again"
             ) from None
+        return array
 
-    def store(self, path: Path, array: np.ndarray) -> None:
-        """Keeps an array at `path`."""
+    def store(self, path: Path, array: Array) -> None:
+        """Writes an array to `path`."""
         with new_file(path, replace=True) as partial, open(partial, "wb") as file:
             np.save(file, array)
 
@@ -61,16 +64,16 @@ def fill(
     cache: ArrayCache,
     videos: Sequence[Files],
     read: Callable[[Files], Any],
-    finish: Callable[[Any], np.ndarray] = np.asarray,
+    finish: Callable[[Any], Array] = np.asarray,
     what: str = "reading",
     size: int | None = None,
     ahead: int = 8,
 ) -> tuple[list[Path | None], list[str]]:
-    """Makes the arrays that are not kept yet: where each is, None if its video cannot be used.
+    """Makes the arrays that are missing. Returns the path of each, and a line for each bad video.
 
-    Videos are `read` by threads, at most `ahead` of what is made of them by `finish`. With the
-    `size` of an array in bytes, what all will take on the disk is said before. Also returns a line
-    about each video that cannot be used, which is printed too.
+    Threads call `read` for up to `ahead` videos before `finish` makes arrays of the results. The
+    path of a bad video is None; its line is also printed to stderr. With `size`, the bytes of one
+    array, the disk space that all will take is printed first.
     """
     paths: list[Path | None] = []
     bad: dict[int, Exception] = {}
@@ -80,7 +83,7 @@ def fill(
         except EXPECTED as error:
             bad[number] = error
             paths.append(None)
-    missing: dict[Path, int] = {}  # A video may be listed twice.
+    missing: dict[Path, int] = {}  # Of a video that is listed twice, once.
     for number, path in enumerate(paths):
         if path is not None and path not in missing and not path.exists():
             missing[path] = number
@@ -121,7 +124,10 @@ def fill(
 
 
 def require_usable(lines: Sequence[str], total: int, skip_bad: bool) -> None:
-    """That all videos can be used, or those that cannot may be left out, and some remain."""
+    """Raises InputError if there are bad videos, unless they may be skipped and others remain.
+
+    `lines` has a line for each bad video, of `total` videos.
+    """
     if lines and (not skip_bad or len(lines) == total):
         raise InputError(
             f"{len(lines)} of {total} videos cannot be used, as listed; mend or remove them"
@@ -131,6 +137,5 @@ def require_usable(lines: Sequence[str], total: int, skip_bad: bool) -> None:
 
 def unusable(files: Files, error: Exception) -> str:
     """One line about a video that cannot be used."""
-    name, about = str(files if isinstance(files, Path) else files[0]), str(error)
-    line = " ".join((about if name in about else f"{name}: {about}").split())
+    line = one_line(files if isinstance(files, Path) else files[0], error)
     return "cannot be used: " + line.encode("utf-8", "backslashreplace").decode()

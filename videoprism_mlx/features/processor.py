@@ -1,4 +1,4 @@
-"""Videos and texts to a model's arguments: all the preprocessing that a feature depends on.
+"""Videos and texts to a model's arguments: all the preprocessing that features depend on.
 
 Shapes: B batch, T frames, S size of a frame, L text positions.
 """
@@ -12,9 +12,10 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
 from videoprism_mlx.encoders import FactorizedVideoCLIP, VideoPrismModel
-from videoprism_mlx.errors import CheckpointError, InputError, VideoError
+from videoprism_mlx.errors import CheckpointError, InputError, InputTypeError, VideoError
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.tokenizers import (
     C4_EN_VOCABULARY_SIZE,
@@ -25,8 +26,9 @@ from videoprism_mlx.tokenizers import (
     tokenize_texts,
 )
 from videoprism_mlx.video.sampling import Source, check_fps, check_size, read_video
+from videoprism_mlx.weights.adapters import fuse_adapters, load_adapters
 from videoprism_mlx.weights.directory import PROCESSOR_FILE
-from videoprism_mlx.weights.loading import load_with_directory
+from videoprism_mlx.weights.loading import finished, load_with_directory
 
 # The prompt of the official video-text demo.
 PROMPT = "a video of {}."
@@ -34,10 +36,10 @@ PROMPT = "a video of {}."
 
 @dataclasses.dataclass
 class Processor:
-    """How videos are sampled and resized, and texts put into words and ids.
+    """How videos are sampled and resized, and texts become token ids.
 
-    `tokenizer` is one, or what `load_text_tokenizer` makes one of; None for a model without text.
-    `template` has a {} for the text.
+    `template` is the prompt, with {} for the text. `tokenizer` is a tokenizer, or a name or path
+    for `load_text_tokenizer`; None for a model that takes no text.
     """
 
     num_frames: int = 16
@@ -54,14 +56,17 @@ class Processor:
     def __post_init__(self) -> None:
         check_size(self.size, self.resize, self.resample)
         check_fps(self.fps)
-        if operator.index(self.num_frames) < 1:
-            raise InputError(f"num_frames is {self.num_frames}; expected 1 or more")
+        require_count("num_frames", self.num_frames)
         check_template(self.template)
 
     def __call__(
         self, videos: Sequence[Source] | None = None, texts: Sequence[str] | None = None
     ) -> dict[str, mx.array]:
-        """The model's keyword arguments: `inputs` (B, T, S, S, 3), and ids and paddings (B', L)."""
+        """The model's keyword arguments.
+
+        `inputs` (B, T, S, S, 3) for the videos, and for the texts `text_token_ids` (B', L) and
+        `text_paddings` (B', L).
+        """
         arguments = {}
         if videos is not None:
             if isinstance(videos, (str, Path)) or len(videos) == 0:
@@ -78,13 +83,16 @@ class Processor:
             arguments |= {"text_token_ids": mx.array(ids), "text_paddings": mx.array(paddings)}
         return arguments
 
-    def read(self, video: Source, **options: Any) -> np.ndarray:
+    def read(self, video: Source, **options: Any) -> npt.NDArray[np.float32]:
         """A video as a clip (T, S, S, 3); `options` go to `read_video`."""
         settings = dict(num_frames=self.num_frames, fps=self.fps, **self.sizing())
         return read_video(video, **settings | options)
 
-    def read_exactly(self, video: Source, **options: Any) -> np.ndarray:
-        """As `read`, a clip of `num_frames` or a VideoError: at a rate, a short video has fewer."""
+    def read_exactly(self, video: Source, **options: Any) -> npt.NDArray[np.float32]:
+        """As `read`, but raises VideoError if the clip has fewer frames than `num_frames`.
+
+        That happens if `fps` is set and the video is short.
+        """
         clip = self.read(video, **options)
         if len(clip) != self.num_frames:
             raise VideoError(
@@ -93,26 +101,30 @@ class Processor:
         return clip
 
     def sizing(self) -> dict[str, Any]:
-        """How a frame is brought to size."""
+        """How a frame is resized."""
         return dict(size=self.size, resize=self.resize, resample=self.resample)
 
     def preprocessing(self, **more: Any) -> dict[str, Any]:
-        """How a video becomes a clip, for a record; `more` is what the processor does not know."""
+        """How a video becomes a clip, for a record. `more` is what else decides about it."""
         return {"frames": self.num_frames, "fps": self.fps, **self.sizing(), **more}
 
-    def tokenize(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def tokenize(
+        self, texts: Sequence[str]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Texts, each put into the template, to ids (B, L) and paddings (B, L)."""
         if self.tokenizer is None:
             raise InputError("this model takes no text; use a video-text model (videoprism_lvt_*)")
         if isinstance(texts, str) or len(texts) == 0:
             raise InputError(f"texts is {texts!r}; expected a list of at least one string")
+        for text in texts:
+            check_text(text)
         if not isinstance(self.tokenizer, SentencePieceTokenizer):
             self.tokenizer = load_text_tokenizer(self.tokenizer)
         prompts = [self.template.replace("{}", text) for text in texts]
         return tokenize_texts(self.tokenizer, prompts, self.max_length)
 
     def settings(self) -> dict[str, Any]:
-        """Everything but the tokenizer, for a record of how features were made."""
+        """All settings but the tokenizer, as `save` writes them."""
         fields = dataclasses.fields(self)
         return {field.name: getattr(self, field.name) for field in fields if field.compare}
 
@@ -122,24 +134,84 @@ class Processor:
             partial.write_text(json.dumps(self.settings(), indent=2) + "\n", encoding="utf-8")
 
 
+def check_text(text: str) -> None:
+    """Raises InputTypeError or InputError unless this is text, which can be written as UTF-8."""
+    if not isinstance(text, str):
+        raise InputTypeError(f"one of the texts is {text!r}; expected a string")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # Python's way to hold bytes of the command line that are not text.
+        raise InputError(f"{text!r} is not text: it has bytes that are not UTF-8") from None
+
+
 def check_template(template: str) -> None:
-    """That there is a place for the text."""
+    """Raises InputError unless the template has a place for the text."""
     if not isinstance(template, str) or "{}" not in template:
         raise InputError(f"the template is {template!r}; expected a text with {{}} in it")
 
 
+def require_count(name: str, value: Any, expected: str = "1 or more") -> None:
+    """Raises InputError unless `value` is a whole number, 1 or more."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise InputTypeError(f"{name} is {value!r}; expected a whole number, {expected}") from None
+    if number < 1:
+        raise InputError(f"{name} is {value}; expected {expected}")
+
+
 def load(
-    name_or_dir: str | Path, dtype: str | mx.Dtype | None = None, revision: str | None = None
+    name_or_dir: str | Path,
+    dtype: str | mx.Dtype | None = None,
+    revision: str | None = None,
+    *,
+    adapters: str | Path | None = None,
 ) -> tuple[VideoPrismModel, Processor]:
-    """A model, as `load_model` gives it, and the processor that makes its arguments."""
-    model, directory = load_with_directory(name_or_dir, dtype, revision)
-    return model, processor_for(model, directory)
+    """A model, as `load_model` gives it, and the processor that makes its arguments.
+
+    `adapters` is a directory of adapters to add to the model's weights. They may come with
+    settings of the processor.
+    """
+    model, processor, _ = load_with_settings(name_or_dir, dtype, revision, adapters)
+    return model, processor
+
+
+def load_with_settings(
+    name_or_dir: str | Path,
+    dtype: str | mx.Dtype | None = None,
+    revision: str | None = None,
+    adapters: str | Path | None = None,
+    **settings: Any,
+) -> tuple[VideoPrismModel, Processor, Path]:
+    """As `load`, with the model's directory. The processor gets the settings that are not None."""
+    model, directory = load_with_adapters(name_or_dir, dtype, revision, adapters)
+    processor = processor_for(model, directory)
+    if adapters is not None:
+        processor = with_settings_of(Path(adapters), processor)
+    if settings:
+        processor = with_settings(processor, model, **settings)
+    return model, processor, directory
+
+
+def load_with_adapters(
+    name_or_dir: str | Path,
+    dtype: str | mx.Dtype | None = None,
+    revision: str | None = None,
+    adapters: str | Path | None = None,
+) -> tuple[VideoPrismModel, Path]:
+    """A model, with the adapters in that directory fused, and the model's own directory."""
+    if adapters is None:
+        return load_with_directory(name_or_dir, dtype, revision)
+    # Only the sum of weights and adapters is rounded to `dtype`.
+    model, directory = load_with_directory(name_or_dir, None, revision)
+    fuse_adapters(load_adapters(model, adapters))
+    return finished(model, dtype), directory
 
 
 def processor_for(model: VideoPrismModel, directory: Path | None = None) -> Processor:
-    """The processor of a model: frames and size are those of its position table.
+    """The processor of a model. Frames and size are those of its position table.
 
-    In `directory` are its tokenizer and, where they are other than that, its settings.
+    The model directory may hold a tokenizer, and settings that replace the model's own.
     """
     encoder = model.video_encoder
     frames, rows, _ = encoder.pos_emb_shape
@@ -155,11 +227,24 @@ def processor_for(model: VideoPrismModel, directory: Path | None = None) -> Proc
 
 
 def with_settings_of(directory: Path, processor: Processor) -> Processor:
-    """A processor with the settings that are kept in a directory, if there are any."""
+    """The processor with the settings that a directory holds, if it holds some."""
     path = directory / PROCESSOR_FILE
     if not path.is_file():
         return processor
     try:
         return dataclasses.replace(processor, **json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:  # Whatever the file holds, it is not a bug here.
         raise CheckpointError(f"{path} does not describe a processor: {error}") from None
+
+
+def with_settings(processor: Processor, model: VideoPrismModel, **settings: Any) -> Processor:
+    """The processor with the settings that are not None.
+
+    Raises InputError unless the model takes frames of the resulting size.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    processor = dataclasses.replace(processor, **given)
+    patch = model.video_encoder.patch_size
+    if processor.size % patch:
+        raise InputError(f"size is {processor.size}; expected a multiple of {patch}")
+    return processor

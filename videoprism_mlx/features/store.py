@@ -1,4 +1,4 @@
-"""Features of many videos on disk, safe to interrupt and to go on with."""
+"""Features of many videos on disk: a run that is killed loses nothing, the next one goes on."""
 
 import dataclasses
 import json
@@ -13,28 +13,29 @@ from typing import Any
 
 import numpy as np
 
-from videoprism_mlx.errors import FeatureFileError, InputError
-from videoprism_mlx.features.encode import Window
-from videoprism_mlx.features.export import (
+from videoprism_mlx.errors import FeatureFileError, InputError, OutputError
+from videoprism_mlx.features.formats import (
     FORMATS,
-    Record,
     Rows,
     lazy_features,
     read_features,
     read_record,
     write_features,
 )
+from videoprism_mlx.features.pipeline import Array
+from videoprism_mlx.features.windows import Window
 from videoprism_mlx.files.atomic import LONGEST_NAME, explained_if_full, new_file, short_name
 from videoprism_mlx.files.identity import FileIdentity
 from videoprism_mlx.files.lock import locked
-from videoprism_mlx.files.record import RECORD_FILE, differences
+from videoprism_mlx.files.record import RECORD_FILE, Record, differences
 
 
 class FeatureStore:
-    """Features by video: in a folder with a file for each, or in one file for all.
+    """Features by video: in a folder with a file for each video, or in one file for all.
 
-    The one file is put together by `finish`. Until then its parts are in a folder beside it, where
-    a later run finds them. `record` says how features are made; what is there must be made alike.
+    `finish` writes the one file. Until then there is a folder of parts beside it, a file for each
+    video, where a later run finds them. `record` says how the features are made. An output that
+    was made in another way is not added to.
     """
 
     def __init__(self, output: Path, record: Record, file_format: str | None = None):
@@ -48,7 +49,7 @@ class FeatureStore:
         if self.format not in FORMATS:
             raise InputError(f"the format is {file_format!r}; expected one of {', '.join(FORMATS)}")
         if output.exists() and output.is_dir() == self.is_one_file:
-            raise InputError(
+            raise OutputError(
                 f"{output} is a {'folder' if self.is_one_file else 'file'}; expected a new or "
                 f"earlier output: a folder, or a file called *.{', *.'.join(FORMATS)}"
             )
@@ -58,7 +59,10 @@ class FeatureStore:
 
     @contextmanager
     def opened(self) -> Iterator["FeatureStore"]:
-        """Checks what is there, and keeps other runs from writing to it."""
+        """Checks the output that is there, and locks it against other runs.
+
+        Raises OutputError if another run has it, or if it cannot be added to.
+        """
         is_new = not self._folder.exists()
         with locked(self._folder, self.output):
             try:
@@ -70,7 +74,10 @@ class FeatureStore:
                     shutil.rmtree(self._folder)
 
     def _check_record(self) -> None:
-        """That what is there was made alike; where nothing is, notes how it will be."""
+        """Raises OutputError unless the output was made in the same way, or is new.
+
+        Writes the record into a new one.
+        """
         if self.is_one_file and self.output.exists():
             self._require_alike(read_record(self.output), self.output)
         path = self._folder / RECORD_FILE
@@ -79,9 +86,11 @@ class FeatureStore:
                 found = json.loads(path.read_text(encoding="utf-8"))
             except ValueError:
                 raise FeatureFileError(f"{path} is damaged; name another output") from None
+            if not isinstance(found, dict):
+                raise FeatureFileError(f"{path} is damaged; name another output")
             self._require_alike(found, self.output)
         elif any(not one.name.startswith(".") for one in self._folder.iterdir()):
-            raise InputError(
+            raise OutputError(
                 f"{self._folder} holds something else than features; name a new or empty folder"
             )
         else:
@@ -90,13 +99,13 @@ class FeatureStore:
 
     def _require_alike(self, found: Record, where: Path) -> None:
         if changed := differences(found, self.record):
-            raise InputError(
+            raise OutputError(
                 f"{where} was made in another way, and is not mixed: {'; '.join(changed)}. "
                 "Name another output, or remove it"
             )
 
     def missing(self, videos: Mapping[str, Path]) -> list[str]:
-        """The names of those videos that are not stored yet, or have changed since."""
+        """The names of the videos that are not stored yet, or have changed since then."""
         if self.is_one_file and self.output.exists():
             stored = {video["name"]: video for video in read_record(self.output)["videos"]}
             self._is_complete = all(
@@ -116,11 +125,11 @@ class FeatureStore:
         return self._folder / folder / f"{short_name(last, LONGEST_NAME)}.{self._part_format}"
 
     def _parts(self) -> Iterator[Path]:
-        """The files of single videos."""
+        """The files of the videos."""
         return iter(sorted(self._folder.rglob(f"*.{self._part_format}")))
 
     def _unpack(self) -> None:
-        """Brings what is in the one file into its parts, but for what is there already."""
+        """Writes the parts of the one file, except for those that are there already."""
         arrays = read_features(self.output)
         first = 0
         for video in read_record(self.output)["videos"]:
@@ -130,13 +139,16 @@ class FeatureStore:
                 self._write(video, rows)
             first = last
 
-    def add(self, video: Record, features: Mapping[str, np.ndarray]) -> None:
-        """Stores the features of a video, with its record of before it was read."""
+    def add(self, video: Record, features: Mapping[str, Array]) -> None:
+        """Stores the features of a video.
+
+        `video` is its `video_record` from before it was read, as it may change while it is read.
+        """
         rows = {key: Rows.of(array[None]) for key, array in features.items()}
         self._write(video, rows)
 
     def add_windows(self, video: Record, windows: Iterable[Window]) -> None:
-        """Stores the features of a video's windows, which need not be in memory together."""
+        """Stores the features of a video's windows, one at a time in memory."""
         with ExitStack() as stack:
             spools: dict[str, Spool] = {}
             for window in windows:
@@ -153,7 +165,7 @@ class FeatureStore:
             write_features(partial, self._part_format, rows, record)
 
     def finish(self, names: Sequence[str]) -> None:
-        """Puts the one file together: `names` in their order, then what else was there."""
+        """Writes the one file: first the videos `names`, in that order, then all others."""
         if not self.is_one_file:
             return
         parts = {read_record(part)["videos"][0]["name"]: part for part in self._parts()}
@@ -168,11 +180,11 @@ class FeatureStore:
 
 
 class Spool:
-    """Arrays of one shape, kept in a nameless file until they are wanted together."""
+    """Arrays of one shape, kept in an unnamed temporary file until they are written together."""
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it outlives this.
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - `__exit__` closes it.
         self._count = 0
 
     def __enter__(self) -> "Spool":
@@ -181,7 +193,8 @@ class Spool:
     def __exit__(self, *error: object) -> None:
         self._file.close()
 
-    def append(self, array: np.ndarray) -> None:
+    def append(self, array: Array) -> None:
+        """Adds an array, on disk."""
         with explained_if_full(self._folder / "windows"):
             self._file.write(np.ascontiguousarray(array).tobytes())
             self._file.flush()
@@ -189,9 +202,10 @@ class Spool:
         self._count += 1
 
     def rows(self) -> Rows:
+        """All arrays, stacked."""
         return Rows(self._dtype, (self._count, *self._shape), self._pieces)
 
-    def _pieces(self) -> Iterator[np.ndarray]:
+    def _pieces(self) -> Iterator[Array]:
         self._file.seek(0)
         size = self._dtype.itemsize * math.prod(self._shape)
         for _ in range(self._count):
@@ -199,12 +213,15 @@ class Spool:
 
 
 def video_record(name: str, path: Path) -> dict[str, Any]:
-    """What tells a version of a file from another, at no cost."""
+    """A video's name and what tells this version of its file from others."""
     return {"name": name, **dataclasses.asdict(FileIdentity.of(path))}
 
 
 def is_same(stored: Record | None, name: str, path: Path) -> bool:
-    """Whether what was stored is of the video as it is now. One that is gone has not changed."""
+    """Whether the stored features are of this version of the video.
+
+    A video that is gone has not changed. Raises InputError if another video has the same name.
+    """
     if stored is None:
         return False
     try:

@@ -1,12 +1,14 @@
-"""Texts to embeddings, and how alike videos and texts are.
+"""Texts to embeddings, and similarities to probabilities.
 
-Shapes: V videos or windows, Q texts, D width.
+Shapes: V videos or windows, Q texts, C classes, D width.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
 from videoprism_mlx.encoders import FactorizedVideoCLIP, VideoPrismModel
 from videoprism_mlx.errors import InputError
@@ -17,7 +19,7 @@ TEMPERATURE = 0.01
 
 
 def require_text(model: object) -> None:
-    """That the model takes text."""
+    """Raises InputError unless the model compares videos with texts."""
     if not (isinstance(model, VideoPrismModel) and model.takes_text):
         raise InputError(
             f"a {type(model).__name__} cannot compare videos with texts; "
@@ -27,23 +29,37 @@ def require_text(model: object) -> None:
 
 def embed_texts(
     model: FactorizedVideoCLIP, processor: Processor, texts: Sequence[str], batch_size: int = 64
-) -> np.ndarray:
-    """The embeddings (Q, D) of texts, of length one, each put into the processor's template."""
+) -> npt.NDArray[np.float32]:
+    """The embeddings (Q, D) of texts, of length one. Each text is put into the template first."""
     require_text(model)
     ids, paddings = processor.tokenize(texts)
-    by_length = np.argsort((paddings == 0).sum(axis=1), kind="stable")  # Short ones cost less.
+    by_length = np.argsort((paddings == 0).sum(axis=1), kind="stable")  # Short batches are faster.
     embeddings = np.empty((len(ids), model.text_encoder.unimodal_ln.weight.size), np.float32)
     for first in range(0, len(ids), batch_size):
         rows = by_length[first : first + batch_size]
         _, embedded, _ = model(text_token_ids=ids[rows], text_paddings=paddings[rows])
+        assert embedded is not None  # There were texts.
         embeddings[rows] = np.array(embedded.astype(mx.float32))
     return embeddings
 
 
-def probabilities(similarity: np.ndarray, temperature: float = TEMPERATURE) -> np.ndarray:
+def probabilities(
+    similarity: npt.NDArray[Any], temperature: float = TEMPERATURE
+) -> npt.NDArray[np.float64]:
     """The softmax over texts of similarities (V, Q), as in the official demo."""
     if not 0 < temperature < np.inf:
         raise InputError(f"the temperature is {temperature!r}; expected a number above 0")
     logits = similarity.astype(np.float64) / temperature
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+    shares: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return shares
+
+
+def class_probabilities(
+    logits: npt.NDArray[Any], multi_label: bool, temperature: float = 1.0
+) -> npt.NDArray[np.float64]:
+    """The softmax of logits (..., C) or, with `multi_label`, the sigmoid of each."""
+    if not multi_label:
+        return probabilities(logits, temperature)
+    both = np.stack([np.zeros_like(logits), logits], axis=-1)
+    return probabilities(both, temperature)[..., 1]

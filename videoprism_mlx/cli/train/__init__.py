@@ -2,7 +2,7 @@
 
 import argparse
 
-from videoprism_mlx.cli import train_classifier, train_retrieval
+from videoprism_mlx.cli.train import classifier, retrieval
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -14,5 +14,5 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "it is started again.",
     )
     kinds = parser.add_subparsers(required=True, metavar="WHAT")
-    for module in (train_classifier, train_retrieval):
+    for module in (classifier, retrieval):
         module.add(kinds)

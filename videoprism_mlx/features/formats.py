@@ -1,13 +1,17 @@
-"""Files of features: NumPy archives, safetensors and JSON lines, read and written in streams.
+"""Files of features: NumPy archives, safetensors and JSON lines, written in streams and read.
 
-A file holds arrays whose first axis runs over its videos or, where they have them, over all their
-windows; and a record, which says what made them and of which videos.
+A file holds arrays with a row for each of its videos or, if the videos have windows, for each of
+all their windows; and a record of how the features were made and of which videos.
+
+Shapes: V videos, W windows of all videos.
 """
 
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -15,14 +19,16 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from videoprism_mlx.errors import FeatureFileError
+from videoprism_mlx.features.pipeline import Array, Features
+from videoprism_mlx.files.npz import write_array, write_member
 from videoprism_mlx.files.record import Record
 
 FORMATS = ("npz", "safetensors", "jsonl")
 
-# What stands beside the features in a NumPy archive.
+# The arrays of a NumPy archive that are not features.
 RECORD, VIDEOS, VIDEO_OF_WINDOW = "record", "videos", "video_of_window"
 
-# In a JSON line, the names of what is float16. The rest is float32, times are float64.
+# In a JSON line, the names of the float16 features. All others are float32, and times float64.
 HALVES = "float16"
 
 _SAFETENSORS_TYPES = {"float16": "F16", "float32": "F32", "float64": "F64"}
@@ -31,18 +37,18 @@ _SAFETENSORS_TYPES = {"float16": "F16", "float32": "F32", "float64": "F64"}
 class Rows(NamedTuple):
     """An array that comes in pieces along its first axis."""
 
-    dtype: np.dtype
+    dtype: np.dtype[Any]
     shape: tuple[int, ...]
-    pieces: Callable[[], Iterable[np.ndarray]]
+    pieces: Callable[[], Iterable[Array]]
 
     @classmethod
-    def of(cls, array: np.ndarray) -> "Rows":
-        """An array that is all there."""
+    def of(cls, array: Array) -> "Rows":
+        """A whole array as one piece."""
         return cls(array.dtype, array.shape, lambda: [array])
 
     @classmethod
     def joined(cls, parts: Sequence["Rows"]) -> "Rows":
-        """Arrays one below the other."""
+        """Several arrays, concatenated along the first axis."""
         inner = {(part.dtype, part.shape[1:]) for part in parts}
         if len(inner) > 1:
             raise FeatureFileError(f"features of several types and shapes do not join: {inner}")
@@ -66,22 +72,14 @@ def write_features(
 
 def _write_npz(file: BinaryIO, arrays: Mapping[str, Rows], record: Record) -> None:
     videos = record["videos"]
-    beside = {VIDEOS: np.array([video["name"] for video in videos])}
-    if any("windows" in video for video in videos):
-        counts = [video["windows"] for video in videos]
-        beside[VIDEO_OF_WINDOW] = np.repeat(np.arange(len(videos)), counts)
-    beside[RECORD] = np.array(json.dumps(record))
     with zipfile.ZipFile(file, "w") as archive:
-        for name, rows in {
-            **arrays,
-            **{key: Rows.of(value) for key, value in beside.items()},
-        }.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                descr = np.lib.format.dtype_to_descr(rows.dtype)
-                header = {"descr": descr, "fortran_order": False, "shape": rows.shape}
-                np.lib.format.write_array_header_1_0(member, header)
-                for piece in rows.pieces():
-                    member.write(np.ascontiguousarray(piece).tobytes())
+        for name, rows in arrays.items():
+            write_member(archive, name, rows.dtype, rows.shape, rows.pieces())
+        write_array(archive, VIDEOS, np.array([video["name"] for video in videos]))
+        if any("windows" in video for video in videos):
+            counts = [video["windows"] for video in videos]
+            write_array(archive, VIDEO_OF_WINDOW, np.repeat(np.arange(len(videos)), counts))
+        write_array(archive, RECORD, np.array(json.dumps(record)))
 
 
 def _write_safetensors(file: BinaryIO, arrays: Mapping[str, Rows], record: Record) -> None:
@@ -109,9 +107,9 @@ def _write_json_lines(file: BinaryIO, arrays: Mapping[str, Rows], record: Record
             file.write(json_line(video, values, record).encode())
 
 
-def json_line(video: Record, values: Mapping[str, np.ndarray], record: Record) -> str:
+def json_line(video: Record, values: Mapping[str, Array], record: Record) -> str:
     """The line of one video or window: its name, its features and how they were made."""
-    # As short as the type allows: 0.1 for a float32 that prints as 0.1.
+    # The shortest digits that give the same float32: 0.1 instead of 0.10000000149011612.
     short = {
         name: [float(str(x)) for x in value] if value.ndim else float(value)
         for name, value in values.items()
@@ -124,24 +122,67 @@ def json_line(video: Record, values: Mapping[str, np.ndarray], record: Record) -
 
 def read_record(path: Path) -> dict[str, Any]:
     """The record of a file of features."""
-    try:
+    with _explained(path):
         if path.suffix == ".npz":
-            with np.load(path) as archive:
-                return json.loads(str(archive[RECORD]))
+            with _opened_npz(path) as archive:
+                return _checked(json.loads(str(archive[RECORD])))
         if path.suffix == ".safetensors":
             with safe_open(path, "numpy") as file:
-                return json.loads(file.metadata()[RECORD])
-        records = [line[RECORD] for line in _lines(path)]
+                return _checked(json.loads((file.metadata() or {})[RECORD]))
+        records = [_checked(line[RECORD]) for line in _lines(path)]
         videos = {record["videos"][0]["name"]: record["videos"][0] for record in records}
         return {**records[0], "videos": list(videos.values())}
+
+
+def read_features(path: Path) -> Features:
+    """The arrays of a file of features, (V, ...) or (W, ...)."""
+    with _explained(path):
+        if path.suffix == ".npz":
+            with _opened_npz(path) as archive:
+                beside = (RECORD, VIDEOS, VIDEO_OF_WINDOW)
+                return {name: archive[name] for name in archive.files if name not in beside}
+        if path.suffix == ".safetensors":
+            with safe_open(path, "numpy") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        lines = list(_lines(path))
+        names = [name for name in lines[0] if name not in ("video", HALVES, RECORD)]
+        kinds: dict[str, Any] = dict.fromkeys(names, np.float32)
+        kinds |= dict.fromkeys(lines[0].get(HALVES, []), np.float16)
+        kinds |= {"start": np.float64, "end": np.float64}
+        return {name: np.array([line[name] for line in lines], kinds[name]) for name in names}
+
+
+def lazy_features(path: Path) -> dict[str, Rows]:
+    """As `read_features`, of a safetensors file. Each array is read when it is written."""
+
+    def read(name: str) -> list[Array]:
+        with _explained(path), safe_open(path, "numpy") as file:
+            return [file.get_tensor(name)]
+
+    def rows(name: str) -> Rows:
+        stored = file.get_slice(name)
+        dtype = next(t for t, code in _SAFETENSORS_TYPES.items() if code == stored.get_dtype())
+        return Rows(np.dtype(dtype), tuple(stored.get_shape()), lambda: read(name))
+
+    with _explained(path), safe_open(path, "numpy") as file:
+        return {name: rows(name) for name in file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Raises FeatureFileError for whatever reading a damaged or foreign file raises."""
+    try:
+        yield
     except (
         ValueError,
         KeyError,
         IndexError,
         TypeError,
         EOFError,
+        NotImplementedError,
         SafetensorError,
         zipfile.BadZipFile,
+        zlib.error,
     ):
         raise FeatureFileError(
             f"{path} is damaged, or no file of features; expected what `videoprism-mlx embed` "
@@ -149,38 +190,25 @@ def read_record(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def read_features(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file of features, (V, ...) or (W, ...)."""
-    if path.suffix == ".npz":
-        with np.load(path) as archive:
-            beside = (RECORD, VIDEOS, VIDEO_OF_WINDOW)
-            return {name: archive[name] for name in archive.files if name not in beside}
-    if path.suffix == ".safetensors":
-        with safe_open(path, "numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    lines = list(_lines(path))
-    names = [name for name in lines[0] if name not in ("video", HALVES, RECORD)]
-    kinds = dict.fromkeys(names, np.float32) | dict.fromkeys(lines[0].get(HALVES, []), np.float16)
-    kinds |= {"start": np.float64, "end": np.float64}
-    return {name: np.array([line[name] for line in lines], kinds[name]) for name in names}
+def _opened_npz(path: Path) -> "np.lib.npyio.NpzFile":
+    archive = np.load(path)
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError("one array instead of an archive")
+    return archive
+
+
+def _checked(record: Any) -> dict[str, Any]:
+    """The record, which names videos. Raises ValueError or the like if it does not."""
+    if not isinstance(record, dict):
+        raise ValueError("no record")
+    for video in record["videos"]:
+        if not isinstance(video["name"], str) or not isinstance(video.get("path", ""), str):
+            raise ValueError("a video without a name or path")
+        range(video.get("windows", 1))
+    return record
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     with open(path, encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)
-
-
-def lazy_features(path: Path) -> dict[str, Rows]:
-    """As `read_features`, of a safetensors file, each array read when it is written."""
-
-    def rows(name: str) -> Rows:
-        with safe_open(path, "numpy") as file:
-            stored = file.get_slice(name)
-            dtype = next(t for t, code in _SAFETENSORS_TYPES.items() if code == stored.get_dtype())
-            shape = tuple(stored.get_shape())
-        return Rows(np.dtype(dtype), shape, lambda: [read_features(path)[name]])
-
-    with safe_open(path, "numpy") as file:
-        names = list(file.keys())
-    return {name: rows(name) for name in names}

@@ -1,0 +1,80 @@
+"""`videoprism-mlx show`: a video's features as colours."""
+
+import argparse
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from videoprism_mlx.cli import shared
+from videoprism_mlx.errors import InputError
+
+# Frames of a picture, and of a film's second.
+PICTURE_FRAMES = 16
+FILM_FPS = 8.0
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "show",
+        help="a video's features as colours, beside its frames",
+        description="Draws the features of the video encoder. Patches that are alike to the model "
+        "have the same colour in all frames. A .png shows frames spread over the video, an .mp4 "
+        "the whole video.",
+    )
+    parser.add_argument("video", metavar="VIDEO", help="a video file, or a folder of images")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="OUT.png or OUT.mp4")
+    shared.add_model(parser)
+    parser.add_argument(
+        "--frames",
+        dest="count",
+        type=int,
+        metavar="N",
+        help=f"frames of a .png (default: {PICTURE_FRAMES})",
+    )
+    parser.add_argument(
+        "--fps", type=float, help=f"frames a second of an .mp4 (default: {FILM_FPS:g})"
+    )
+    shared.add_span(parser)
+    shared.add_reading(parser)
+    shared.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    is_film = shared.require_ending(options.output, ".png", ".mp4") == ".mp4"
+    if options.fps is not None and not is_film:
+        raise InputError("--fps is about an .mp4; leave it out, or say --frames")
+    if options.count is not None and is_film:
+        raise InputError("--frames is about a .png; leave it out, or say --fps")
+    shared.require_another_file(options.output, options.video)
+
+    from PIL import Image
+
+    from videoprism_mlx.features.maps import map_features
+    from videoprism_mlx.files.atomic import new_file
+    from videoprism_mlx.pictures import draw_features, feature_colours, write_feature_video
+
+    fps = shared.given(options.fps, FILM_FPS)
+    model, processor, _ = shared.load(options)
+    maps = map_features(
+        model,
+        processor,
+        options.video,
+        shared.given(options.count, PICTURE_FRAMES),
+        fps if is_film else None,
+        start=options.start,
+        end=options.end,
+        partial=options.partial,
+    )
+    colours = feature_colours(maps.features)
+    if is_film:
+        with new_file(options.output, replace=True) as unfinished, TemporaryDirectory() as folder:
+            film = Path(folder) / "film.mp4"  # OpenCV goes by the ending.
+            write_feature_video(film, maps.frames, colours, maps.times, fps)
+            shutil.copyfile(film, unfinished)
+    else:
+        sheet = draw_features(maps.frames, colours, maps.times.tolist(), Path(options.video).name)
+        with new_file(options.output, replace=True) as unfinished:
+            Image.fromarray(sheet).save(unfinished, "png")
+    return shared.report_picture(options, frames=len(maps.frames))

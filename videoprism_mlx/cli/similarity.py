@@ -1,0 +1,51 @@
+"""`videoprism-mlx similarity`: how well texts describe videos."""
+
+import argparse
+
+from videoprism_mlx.cli import shared
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "similarity",
+        help="how alike videos and texts are",
+        description="Prints, best first, the cosine of each video with each text, and the softmax "
+        "over the texts, as in the official demo.",
+    )
+    parser.add_argument(
+        "--video",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="PATH",
+        help="files, folders (with all below), glob patterns",
+    )
+    shared.add_texts(parser, "--text", help="sentences to compare the videos with")
+    shared.add_comparing(parser, "0.01")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from videoprism_mlx.features.compare import compare
+    from videoprism_mlx.video.sampling import find_videos
+
+    texts = shared.read_texts(options)
+    videos = find_videos(options.video)
+    model, processor, _ = shared.load_prompting(options)
+    results = compare(
+        model, processor, videos.values(), texts, options.temperature, partial=options.partial
+    )
+    code = 0
+    for name, result in shared.each_video(videos, results):
+        if result.error is not None:
+            code = 1
+        elif options.json:
+            rows = {"cosine": result.cosines, "probability": result.probabilities}
+            lists = {key: row.tolist() for key, row in rows.items()}
+            shared.print_json({"video": name, "texts": texts, **lists})
+        else:
+            print(f"{name}\n  cosine  softmax  text")
+            for i in result.probabilities.argsort(kind="stable")[::-1]:
+                print(f"  {result.cosines[i]:6.3f}  {result.probabilities[i]:7.1%}  {texts[i]}")
+    return code

@@ -1,0 +1,316 @@
+"""The features of many videos into files: all that `videoprism-mlx embed` does."""
+
+import dataclasses
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from tqdm import tqdm
+
+from videoprism_mlx.encoders import VideoPrismModel
+from videoprism_mlx.errors import EXPECTED, InputError
+from videoprism_mlx.features.encode import check_features, encode, one_line
+from videoprism_mlx.features.formats import json_line
+from videoprism_mlx.features.pipeline import Features
+from videoprism_mlx.features.processor import (
+    Processor,
+    load_with_settings,
+    require_count,
+    with_settings,
+)
+from videoprism_mlx.features.store import FeatureStore, video_record
+from videoprism_mlx.features.windows import Window, check_windowing, encode_windows
+from videoprism_mlx.files.record import Record, made_with
+from videoprism_mlx.video.sampling import find_videos
+from videoprism_mlx.weights.identity import ModelIdentity
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedded:
+    """What `embed` did.
+
+    `videos` are the names of the videos whose features are in the output, some perhaps from earlier
+    calls. `skipped` says why the others are not. `output` is None if it was an open file.
+    """
+
+    output: Path | None
+    videos: tuple[str, ...]
+    skipped: dict[str, str]
+
+
+def embed(
+    paths: str | Path | Sequence[str | Path],
+    output: str | Path | TextIO,
+    model: str | Path | tuple[VideoPrismModel, Processor],
+    *,
+    features: Collection[str] | None = None,
+    format: str | None = None,
+    num_frames: int | None = None,
+    size: int | None = None,
+    resize: str | None = None,
+    resample: str | None = None,
+    partial: bool = False,
+    window: int | None = None,
+    stride: int | None = None,
+    fps: float | None = None,
+    batch_size: int = 1,
+    dtype: str | None = None,
+    adapters: str | Path | None = None,
+    progress: bool = True,
+) -> Embedded:
+    """Writes the features of many videos. A later call with the same arguments goes on.
+
+    `paths` are files, folders (with all below them) and glob patterns. `output` is a file called
+    *.npz, *.safetensors or *.jsonl; else a folder, in which each video gets a file of that
+    `format`; or an open text file, such as sys.stdout, for JSON lines. A video that cannot be read
+    is skipped. If the call is interrupted, what is done is kept.
+
+    `model` is a name or directory, with `dtype` and `adapters` as for `load`, or what `load`
+    returned. `num_frames`, `size`, `resize` and `resample` replace settings of its processor.
+    `features` are as for `encode`. With `window`, and then `stride` and `fps`, there are features
+    of each window, as from `encode_windows`, instead of features of each video. `progress` shows
+    a bar if stderr is a terminal, and prints a line for each skipped video to stderr.
+    """
+    require_count("batch_size", batch_size)
+    check_sampling(num_frames, window, stride, fps)
+    videos = find_videos([paths] if isinstance(paths, (str, Path)) else paths)
+    sizing = dict(num_frames=num_frames, size=size, resize=resize, resample=resample)
+    loaded, processor, identity = prepare(model, dtype, adapters, sizing)
+    names = check_features(loaded, features)
+    windowing = Windowing.of(window, stride, fps)
+    job = Job(loaded, processor, names, batch_size, windowing, partial)
+    record = made_with(model=identity, preprocessing=job.preprocessing(), features=names)
+
+    if not isinstance(output, (str, Path)):
+        require_vectors(names)
+        skipped = job.run(videos, JsonLines(output, record), progress)
+        return Embedded(None, without(videos, skipped), skipped)
+    store = FeatureStore(Path(output), record, format)
+    if store.format == "jsonl":
+        require_vectors(names)
+    with store.opened():
+        missing = whole_batches(videos, store.missing(videos), batch_size)
+        skipped = job.run(missing, store, progress)
+        store.finish(list(videos))
+    return Embedded(store.output, without(videos, skipped), skipped)
+
+
+def check_sampling(
+    num_frames: int | None, window: int | None, stride: int | None, fps: float | None
+) -> None:
+    """Raises InputError if one of these has no effect together with the others, or is wrong."""
+    if window is not None:
+        check_windowing(window, window if stride is None else stride, fps)
+        if num_frames is not None:
+            raise InputError(
+                "num_frames (--frames) has no meaning with window (--window), which says how many "
+                "frames are taken; leave it out"
+            )
+        return
+    for name, value in (("stride", stride), ("fps", fps)):
+        if value is not None:
+            raise InputError(
+                f"{name} (--{name}) is only for windows; give window (--window) as well"
+            )
+
+
+def require_vectors(features: Sequence[str]) -> None:
+    """Raises InputError unless each feature is one vector, as JSON lines hold them."""
+    for name in {"tokens", "frames"} & set(features):
+        raise InputError(f"JSON lines hold one vector a video, not {name}; name an npz instead")
+
+
+def prepare(
+    model: str | Path | tuple[VideoPrismModel, Processor],
+    dtype: str | None,
+    adapters: str | Path | None,
+    settings: Mapping[str, Any],
+) -> tuple[VideoPrismModel, Processor, dict[str, Any]]:
+    """The model, its processor with these settings, and what tells the model from others."""
+    if isinstance(model, tuple):
+        for name, value in (("dtype", dtype), ("adapters", adapters)):
+            if value is not None:
+                raise InputError(f"{name} is for a model that is to be loaded; this one is already")
+        loaded, processor = model[0], with_settings(model[1], model[0], **settings)
+        # The file that it was read from says nothing about changes since then.
+        identity = ModelIdentity(loaded).record("class", "parameters", "dtype")
+    else:
+        loaded, processor, directory = load_with_settings(
+            model, dtype, adapters=adapters, **settings
+        )
+        folder = None if adapters is None else Path(adapters)
+        identity = ModelIdentity(loaded, directory, str(model), folder).record(
+            "name", "class", "weights", "adapters", "dtype"
+        )
+    return loaded, processor, identity
+
+
+def without(videos: Mapping[str, Path], skipped: Collection[str]) -> tuple[str, ...]:
+    """The names of the videos that were not skipped."""
+    return tuple(name for name in videos if name not in skipped)
+
+
+def whole_batches(
+    videos: Mapping[str, Path], missing: Collection[str], batch_size: int
+) -> dict[str, Path]:
+    """The missing videos, and all others of the batches that they are in.
+
+    Rounding depends on the batch, and must not depend on where an earlier run was stopped.
+    """
+    names, wanted = list(videos), set(missing)
+    batches = [names[i : i + batch_size] for i in range(0, len(names), batch_size)]
+    return {name: videos[name] for batch in batches if wanted & set(batch) for name in batch}
+
+
+class Sink(Protocol):
+    """Takes features, with the record of their video: a `FeatureStore`, or `JsonLines`."""
+
+    def add(self, video: Record, features: Features) -> None:
+        """Takes the features of a video."""
+
+    def add_windows(self, video: Record, windows: Iterable[Window]) -> None:
+        """Takes the features of a video's windows."""
+
+
+@dataclasses.dataclass
+class JsonLines:
+    """Writes features to an open text file as they come: a line for each video or window."""
+
+    file: TextIO
+    record: Record
+
+    def add(self, video: Record, features: Features) -> None:
+        """Writes the line of a video."""
+        print(json_line(video, features, self.record), end="", file=self.file, flush=True)
+
+    def add_windows(self, video: Record, windows: Iterable[Window]) -> None:
+        """Writes a line for each window of a video."""
+        for window in windows:
+            self.add(video, window.arrays())
+
+
+@dataclasses.dataclass(frozen=True)
+class Windowing:
+    """Frames of a window, frames from one to the next, and their rate; None for the video's own."""
+
+    window: int
+    stride: int
+    fps: float | None
+
+    @classmethod
+    def of(cls, window: int | None, stride: int | None, fps: float | None) -> "Windowing | None":
+        """None without a window. By default a window begins where the one before it ends."""
+        if window is None:
+            return None
+        return cls(window, window if stride is None else stride, fps)
+
+
+class Unusable(Exception):
+    """The error of a video, as opposed to an error of the sink that takes its windows."""
+
+    def __init__(self, error: Exception):
+        super().__init__(error)
+        self.error = error
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """How videos become features."""
+
+    model: VideoPrismModel
+    processor: Processor
+    features: Sequence[str]
+    batch_size: int
+    windowing: Windowing | None
+    partial: bool
+
+    def preprocessing(self) -> dict[str, Any]:
+        """How videos are sampled and resized, for the record."""
+        if self.windowing is None:
+            return self.processor.preprocessing(partial=self.partial)
+        sampling = dataclasses.asdict(self.windowing)
+        return {**sampling, **self.processor.sizing(), "partial": self.partial}
+
+    def run(self, videos: Mapping[str, Path], sink: Sink, progress: bool) -> dict[str, str]:
+        """Gives the features of the videos to the sink. Returns the skipped ones, and why."""
+        skipped = {}
+        if self.windowing is None:
+            results = self._store_clips(videos, sink)
+        else:
+            results = self._store_windows(videos, sink, progress)
+        with tqdm(total=len(videos), unit="video", disable=None if progress else True) as bar:
+            for name, error in results:
+                if error is not None:
+                    skipped[name] = str(error)
+                    if progress:
+                        bar.clear()
+                        print(f"skipped: {one_line(videos[name], error)}", file=sys.stderr)
+                bar.update()
+        return skipped
+
+    def _store_clips(
+        self, videos: Mapping[str, Path], sink: Sink
+    ) -> Iterator[tuple[str, Exception | None]]:
+        """The name of each video: after its features are stored, or with the reading error."""
+        records: dict[str, dict[str, Any]] = {}
+
+        def recorded() -> Iterator[Path]:
+            """Each path, after the file's version is noted: from then on it may change."""
+            for name, path in videos.items():
+                with suppress(*EXPECTED):  # Reading the file will raise this again.
+                    records[name] = video_record(name, path)
+                yield path
+
+        results = encode(
+            self.model,
+            self.processor,
+            recorded(),
+            self.batch_size,
+            self.features,
+            errors="yield",
+            partial=self.partial,
+        )
+        for (name, path), encoded in zip(videos.items(), results, strict=True):
+            record = records.pop(name, None)
+            if encoded.error is None:
+                # A file that appeared just now has no record yet.
+                sink.add(record or video_record(name, path), encoded.features)
+            yield name, encoded.error
+
+    def _store_windows(
+        self, videos: Mapping[str, Path], sink: Sink, progress: bool
+    ) -> Iterator[tuple[str, Exception | None]]:
+        """As `_store_clips`, with the features of windows."""
+        for name, path in videos.items():
+            error = None
+            try:
+                record = video_record(name, path)
+            except EXPECTED as missing:
+                yield name, missing
+                continue
+            try:
+                sink.add_windows(record, self._windows(path, progress))
+            except Unusable as unusable:
+                error = unusable.error
+            yield name, error
+
+    def _windows(self, path: Path, progress: bool) -> Iterator[Window]:
+        """The windows of a video. Raises Unusable if it cannot be read."""
+        assert self.windowing is not None
+        with tqdm(unit="window", disable=None if progress else True, leave=False) as bar:
+            try:
+                for window in encode_windows(
+                    self.model,
+                    path,
+                    **dataclasses.asdict(self.windowing),
+                    processor=self.processor,
+                    features=self.features,
+                    partial=self.partial,
+                ):
+                    bar.total = window.count
+                    bar.update()
+                    yield window
+            except EXPECTED as error:
+                raise Unusable(error) from error

@@ -1,0 +1,77 @@
+"""When in a long video texts are seen.
+
+Shapes: N windows, Q texts, H and W pixels of a frame.
+"""
+
+from collections.abc import Sequence
+from functools import partial as bind
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from videoprism_mlx.encoders import VideoPrismModel
+from videoprism_mlx.features.compare import text_rows
+from videoprism_mlx.features.processor import Processor
+from videoprism_mlx.features.windows import encode_windows
+from videoprism_mlx.video.sampling import Source, sample, thumbnail
+
+
+class Timeline(NamedTuple):
+    """The cosines `scores` (N, Q) of windows and texts; windows go from `starts` to `ends` (N,)."""
+
+    starts: npt.NDArray[np.float64]
+    ends: npt.NDArray[np.float64]
+    scores: npt.NDArray[np.float32]
+
+
+def score_windows(
+    model: VideoPrismModel,
+    processor: Processor,
+    source: Source,
+    texts: Sequence[str],
+    window: int | None = None,
+    stride: int | None = None,
+    fps: float | None = None,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    partial: bool = False,
+    progress: bool = True,
+) -> Timeline:
+    """Compares the windows of a video with texts, which are put into the processor's template.
+
+    The windows are those of `encode_windows`; by default they have the processor's number of
+    frames. `progress` shows a bar if stderr is a terminal.
+    """
+    texts_embedded = text_rows(model, processor, texts)
+    starts, ends, scores = [], [], []
+    with tqdm(unit="window", disable=None if progress else True) as bar:
+        for each in encode_windows(
+            model,
+            source,
+            processor.num_frames if window is None else window,
+            stride,
+            fps,
+            processor=processor,
+            features=["embedding"],
+            start=start,
+            end=end,
+            partial=partial,
+        ):
+            bar.total = each.count
+            bar.update()
+            starts.append(each.start)
+            ends.append(each.end)
+            scores.append(texts_embedded @ each.features["embedding"])
+    return Timeline(np.array(starts), np.array(ends), np.array(scores))
+
+
+def frame_at(
+    source: Source, seconds: float, height: int, partial: bool = False
+) -> npt.NDArray[np.uint8]:
+    """The frame that is shown at that time, resized to (height, W, 3), 0-255."""
+    prepare = bind(thumbnail, height=height)
+    [frame], _ = sample(source, prepare, 1, start=seconds, fps=1, partial=partial)
+    return frame
