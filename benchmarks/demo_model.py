@@ -14,7 +14,7 @@ import videoprism_mlx as vp
 from benchmarks.timing import save
 from videoprism_mlx.demo import world
 from videoprism_mlx.demo.world import MOTIONS, OPPOSITE, Scene
-from videoprism_mlx.evaluation.protocols import recalls
+from videoprism_mlx.evaluation.metrics import recalls
 
 MODEL = "videoprism_lvt_demo_tiny"
 HELD_OUT, SETS = 200, 25
