@@ -123,8 +123,7 @@ def train(
 
     `files` are the names that publishing leaves in `output`, besides config.json.
     """
-    require_own(output, "a training run", [RUN_FOLDER], {CONFIG_FILE, *files})
-    require_own(output / RUN_FOLDER, "a training run", RUN_FILES, ())
+    check_output(output, files)
     task = prepare()
     record, sources = task.record, task.sources
     run = Run(output / RUN_FOLDER, recipe, record, task.metric, options.save_every)
@@ -141,6 +140,12 @@ def train(
         metrics = task.publish(learner, outcome, output)
         draw_curves(run.folder, history, measured["epoch"])
     return Trained(output, metrics, history, skipped)
+
+
+def check_output(output: Path, files: Collection[str]) -> None:
+    """Raises OutputError unless `output` is new, empty, or holds a run and what it published."""
+    require_own(output, "a training run", [RUN_FOLDER], {CONFIG_FILE, *files})
+    require_own(output / RUN_FOLDER, "a training run", RUN_FILES, ())
 
 
 def fill_all(sources: Sequence[Source], skip_bad: bool) -> tuple[list[Paths], list[str]]:

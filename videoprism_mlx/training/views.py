@@ -36,7 +36,7 @@ class Views:
         for name in ("crop", "span"):
             value = getattr(self, name)
             if not 0 < as_number(name, value) <= 1:
-                raise InputError(f"{name} is {value}; expected a share, above 0 and up to 1")
+                raise InputError(f"{name} is {value}; expected a share, up to 1")
 
     def settings(self) -> dict[str, Any] | None:
         """The settings that features depend on; None if there is only the plain view."""
