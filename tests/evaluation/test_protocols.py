@@ -263,6 +263,10 @@ def test_mistakes(
         (lambda: evaluate_retrieval(*searcher, pairs_of(six_clips), "last"), "captions is 'last'"),
         (lambda: evaluate_retrieval(*searcher, []), "there are no videos"),
         (
+            lambda: evaluate_zero_shot(*searcher, Labelled((), (), False, NAMES)),
+            "there are no videos to measure",
+        ),
+        (
             lambda: evaluate_retrieval(*classifier, pairs_of(six_clips)),
             "cannot compare videos with",
         ),

@@ -227,6 +227,8 @@ class Evaluation:
 
     def vectors(self, videos: Sequence[Files], feature: str) -> Vectors:
         """A feature (D,) of each video, computed or found in the cache."""
+        if not videos:
+            raise InputError("there are no videos to measure")
         check_features(self.model, [feature])
         root = places.cache_directory() / "embeddings" if self.cache is None else Path(self.cache)
         cache = ArrayCache(root, {**self.record, "feature": feature})

@@ -100,7 +100,9 @@ def train_classifier(
     of classes is trained further; other models get a new head. `data` and `val` are lists or
     folders as for `read_labels`. `labels` are the names of the classes, or a file with a name on
     each line. Each training video has `views` views (see `Views` for `crop` and `span`); their
-    features are computed once and kept in `cache`. `dtype` is the type of the encoder.
+    features are computed once and kept in `cache`. How videos are read is up to the model's
+    `Processor`, but for `num_frames`, `size`, `resize` and `resample` that are given; `partial` is
+    as for `read_video`. `dtype` is the type of the encoder.
 
     The best epoch, which is written to `output` as a model directory, is the one with the highest
     top-1 accuracy on `val`, or with the highest mean average precision if videos have several
@@ -109,7 +111,15 @@ def train_classifier(
     error once all of them are known; with `skip_bad` they are left out.
     """
     options = Options(
-        num_frames, size, resize, resample, partial, dtype, save_every, skip_bad, cache
+        num_frames=num_frames,
+        size=size,
+        resize=resize,
+        resample=resample,
+        partial=partial,
+        dtype=dtype,
+        save_every=save_every,
+        skip_bad=skip_bad,
+        cache=cache,
     )
     chosen = Views(views, crop, span, recipe.seed)
     prepare = functools.partial(prepare_task, model, data, val, labels, recipe, chosen, options)

@@ -46,7 +46,10 @@ class Frames:
 
 
 class Pairs:
-    """Videos whose clips are cached, and the captions of each."""
+    """Videos whose clips are cached, and the captions of each as token ids.
+
+    `paths` has the clip of each of `pairs`; None leaves out a video that cannot be used.
+    """
 
     def __init__(
         self, frames: Frames, paths: Sequence[Path | None], pairs: Sequence[Captioned]
@@ -55,11 +58,11 @@ class Pairs:
         self.cache = frames.cache
         self.frames = [path for path, _ in usable]
         self.captions = [pair.captions for _, pair in usable]
-        self.ids: Array | None = None
-        self.paddings: Array | None = None
-        self._firsts = np.cumsum([0, *map(len, self.captions)])
+        self.ids: Array = np.empty((0, 0), np.int32)
+        self.paddings: Array = np.empty((0, 0), np.float32)
         if texts := self.texts():
             self.ids, self.paddings = frames.processor.tokenize(texts)
+        self._firsts = np.cumsum([0, *map(len, self.captions)])
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -74,13 +77,12 @@ class Pairs:
 
     def chosen_texts(self, rows: Rows, random: np.random.Generator) -> tuple[Array, Array]:
         """One caption of each video, at random: ids (B, L) and paddings (B, L)."""
-        assert self.ids is not None and self.paddings is not None
         chosen = [random.integers(self._firsts[row], self._firsts[row + 1]) for row in rows]
         return self.ids[chosen], self.paddings[chosen]
 
     def digest(self) -> str:
         """A checksum that changes with the videos, with their versions and with the token ids."""
-        ids = None if self.ids is None else self.ids.tolist()
+        ids = self.ids.tolist() if len(self) else None
         return digest([[path.name for path in self.frames], list(map(len, self.captions)), ids])
 
     def video_of_text(self) -> npt.NDArray[np.intp]:

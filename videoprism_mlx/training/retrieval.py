@@ -116,8 +116,10 @@ def train_retrieval(
     """Fine-tunes a video-text model on videos and captions.
 
     `model` is a model's name or directory; `data` and `val` are lists as for `read_captions`.
-    Frames of the videos are read once and kept in `cache`. `dtype`, if given, replaces
-    `tuning.dtype`. `frames` is the older name of `num_frames`.
+    Frames of the videos are read once and kept in `cache`. How they are read is up to the model's
+    `Processor`, but for `num_frames`, `size`, `resize` and `resample` that are given; `partial` is
+    as for `read_video`. `dtype`, if given, replaces `tuning.dtype`. `frames` is the older name of
+    `num_frames`.
 
     The best epoch is written to `output`: a model directory or, if `tuning` has a rank, adapters.
     It is the one with the highest recall@1 on `val`, averaged over both directions; of equal ones
@@ -128,15 +130,15 @@ def train_retrieval(
     if frames is not None and num_frames not in (None, frames):
         raise InputError(f"num_frames is {num_frames} and frames, its older name, is {frames}")
     options = Options(
-        frames if num_frames is None else num_frames,
-        size,
-        resize,
-        resample,
-        partial,
-        dtype,
-        save_every,
-        skip_bad,
-        cache,
+        num_frames=frames if num_frames is None else num_frames,
+        size=size,
+        resize=resize,
+        resample=resample,
+        partial=partial,
+        dtype=dtype,
+        save_every=save_every,
+        skip_bad=skip_bad,
+        cache=cache,
     )
     prepare = functools.partial(prepare_task, model, data, val, recipe, tuning, options)
     return train(prepare, Path(output), OUTPUT_FILES, recipe, options)
@@ -157,7 +159,8 @@ def prepare_task(
             "found among those of its batch"
         )
     if options.dtype is not None:
-        name = str(parse_dtype(options.dtype)).removeprefix("mlx.core.")
+        is_name = isinstance(options.dtype, str)
+        name = options.dtype if is_name else str(options.dtype).removeprefix("mlx.core.")
         tuning = dataclasses.replace(tuning, dtype=name)
     training = read_captions(data)
     validation = [] if val is None else read_captions(val)
