@@ -159,8 +159,8 @@ def prepare_task(
             "found among those of its batch"
         )
     if options.dtype is not None:
-        is_name = isinstance(options.dtype, str)
-        name = options.dtype if is_name else str(options.dtype).removeprefix("mlx.core.")
+        dtype = options.dtype
+        name = dtype if isinstance(dtype, str) else str(dtype).removeprefix("mlx.core.")
         tuning = dataclasses.replace(tuning, dtype=name)
     training = read_captions(data)
     validation = [] if val is None else read_captions(val)
