@@ -27,7 +27,7 @@ from videoprism_mlx.demo.scenes import (
     motion_sets,
 )
 from videoprism_mlx.demo.world import clip_random, write_clip
-from videoprism_mlx.evaluation.protocols import recalls
+from videoprism_mlx.evaluation.metrics import recalls
 
 MODEL = "videoprism_lvt_demo_tiny"
 HELD_OUT, SETS = 200, 25

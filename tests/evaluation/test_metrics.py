@@ -1,5 +1,6 @@
 """Metrics against known answers, and against the definitions written out."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +14,7 @@ from videoprism_mlx.evaluation.metrics import (
     ranks,
     single_label_metrics,
 )
+from videoprism_mlx.features.text import class_probabilities
 
 RANDOM = np.random.RandomState(0)
 
@@ -137,6 +139,8 @@ def test_a_logit_of_zero_is_no() -> None:
         (single_label_metrics, np.zeros((1, 2)), np.array([2]), "from 2 to 2; expected 0 to 1"),
         (single_label_metrics, np.zeros((1, 2)), np.array([-1]), "expected 0 to 1"),
         (single_label_metrics, np.full((1, 2), np.nan), np.array([0]), "2 of the logits are NaN"),
+        (single_label_metrics, np.zeros((1, 2)), np.zeros(1), "of float64; expected whole numbers"),
+        (single_label_metrics, np.array([["a", "b"]]), np.array([0]), "logits are of <U1"),
         (multi_label_metrics, np.zeros((3, 2)), np.zeros((3, 3)), "the same"),
         (multi_label_metrics, np.zeros((3, 2)), np.zeros((3, 2)), "no example has a label"),
         (multi_label_metrics, np.full((1, 2), np.inf), np.ones((1, 2)), "NaN or infinity"),
@@ -147,3 +151,15 @@ def test_bad_input(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         measure(logits, targets)
+
+
+def test_probabilities() -> None:
+    logits = np.array([[1.0, -2.0, 800.0], [0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(
+        class_probabilities(logits, True), [[0.731059, 0.119203, 1], [0.5, 0.5, 0.5]], atol=1e-6
+    )
+    np.testing.assert_allclose(class_probabilities(logits, False)[1], [1 / 3] * 3)
+    halved = class_probabilities(logits, True, temperature=2)
+    assert halved[0, 0] == pytest.approx(1 / (1 + math.exp(-0.5)))
+    with pytest.raises(ValueError, match="temperature is 0"):
+        class_probabilities(logits, True, temperature=0)

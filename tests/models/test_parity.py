@@ -24,9 +24,10 @@ from videoprism_mlx.convert.verify import (
     saved_inputs,
 )
 from videoprism_mlx.files.identity import sha256
-from videoprism_mlx.training.classifier import classification_loss, trained_parameters
-from videoprism_mlx.training.retrieval import contrastive_gradients
-from videoprism_mlx.training.run import Parameters, Recipe
+from videoprism_mlx.training.classifier import trained_parameters
+from videoprism_mlx.training.losses import classification_loss, contrastive_gradients
+from videoprism_mlx.training.recipe import Recipe
+from videoprism_mlx.training.state import Parameters
 
 # Gradients are sums over all positions, which cancel: the order of summing tells more there.
 GRADIENT_FACTOR = 2 * FACTOR

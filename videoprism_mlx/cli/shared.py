@@ -13,7 +13,7 @@ from videoprism_mlx.errors import InputError
 if TYPE_CHECKING:
     from videoprism_mlx.features.compare import Classified, Compared
     from videoprism_mlx.features.processor import Processor
-    from videoprism_mlx.training.run import Recipe
+    from videoprism_mlx.training.recipe import Recipe
 
 DEFAULT_MODEL = "videoprism_lvt_public_v1_base"
 
@@ -92,72 +92,53 @@ def add_recipe(
     decay: str = "constant",
     clip: float | None = None,
 ) -> None:
-    """How something is trained, with these for defaults."""
+    """The options of a `Recipe`, with these defaults."""
     group = parser.add_argument_group("training")
-    count = dict(type=int, metavar="N")
-    group.add_argument("--epochs", **count, default=epochs, help="at most (default: %(default)s)")
-    group.add_argument(
-        "--batch-size", **count, default=batch_size, help="examples a step (default: %(default)s)"
-    )
-    group.add_argument(
-        "--learning-rate",
-        type=float,
-        default=learning_rate,
-        metavar="RATE",
-        help="of Adam (default: %(default)s)",
-    )
-    group.add_argument(
-        "--weight-decay",
-        type=float,
-        default=weight_decay,
-        metavar="SHARE",
-        help="of the weights, decoupled (default: %(default)s)",
-    )
-    group.add_argument(
-        "--warmup", **count, default=0, help="steps until the rate is up (default: %(default)s)"
-    )
+
+    def add(flag: str, default: Any, help: str, type: Any = int, metavar: str = "N") -> None:
+        group.add_argument(flag, type=type, default=default, metavar=metavar, help=help)
+
+    add("--epochs", epochs, "epochs at most (default: %(default)s)")
+    add("--batch-size", batch_size, "examples in a step (default: %(default)s)")
+    rate_help = "learning rate of Adam (default: %(default)s)"
+    add("--learning-rate", learning_rate, rate_help, float, "RATE")
+    decay_help = "decoupled weight decay, of matrices only (default: %(default)s)"
+    add("--weight-decay", weight_decay, decay_help, float, "SHARE")
+    add("--warmup", 0, "steps in which the learning rate rises from 0 (default: %(default)s)")
     group.add_argument(
         "--decay",
         choices=("constant", "cosine"),
         default=decay,
-        help="of the rate after that (default: %(default)s)",
+        help="how the learning rate goes on after the warm-up (default: %(default)s)",
     )
-    group.add_argument(
-        "--clip",
-        type=float,
-        default=clip,
-        metavar="NORM",
-        help="the longest a gradient may be (default: %(default)s)",
-    )
-    group.add_argument(
-        "--patience", **count, help="stop after so many epochs that were no better than the best"
-    )
-    group.add_argument(
-        "--seed", **count, default=0, help="the same gives the same result (default: %(default)s)"
-    )
+    add("--clip", clip, "largest norm of a gradient (default: %(default)s)", float, "NORM")
+    add("--patience", None, "stop after N epochs in a row without an improvement")
+    add("--seed", 0, "the same seed gives the same result (default: %(default)s)")
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """What a training keeps, and what it does without."""
+    """What a training run keeps, and whether it goes on without bad videos."""
     parser.add_argument(
         "--save-every",
         type=int,
         metavar="N",
-        help="keep the state every N steps as well as after each epoch",
+        help="keep the state every N steps, as well as after each epoch",
     )
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="where what is made of videos is kept"
+        "--cache", type=Path, metavar="DIR", help="where what was read or encoded is kept"
     )
     parser.add_argument(
-        "--skip-bad", action="store_true", help="leave out videos that cannot be used"
+        "--skip-bad",
+        action="store_true",
+        help="leave out videos that cannot be used; otherwise they are an error",
     )
 
 
 def recipe(options: argparse.Namespace) -> "Recipe":
-    """The recipe that the options say."""
+    """The recipe that the options describe."""
     import dataclasses
 
-    from videoprism_mlx.training.run import Recipe
+    from videoprism_mlx.training.recipe import Recipe
 
     names = [field.name for field in dataclasses.fields(Recipe)]
     return Recipe(**{name: getattr(options, name) for name in names})

@@ -1,16 +1,18 @@
-"""How well a model does on a dataset, by the protocols that published numbers are measured with.
+"""How good a model is on a dataset, by the protocols behind published numbers.
 
 Shapes: V videos, Q texts, C classes, T frames, S size of a frame, D width.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
+import numpy.typing as npt
 
 from videoprism_mlx.datasets.lists import Captioned, Labelled
 from videoprism_mlx.encoders import FactorizedVideoClassifier, FactorizedVideoCLIP, VideoPrismModel
@@ -19,6 +21,7 @@ from videoprism_mlx.evaluation.metrics import (
     class_rows,
     multi_hot,
     multi_label_metrics,
+    recalls,
     single_label_metrics,
 )
 from videoprism_mlx.features.cache import ArrayCache, fill, require_usable
@@ -26,14 +29,16 @@ from videoprism_mlx.features.encode import check_features, video_features
 from videoprism_mlx.features.processor import PROMPT, Processor, check_template
 from videoprism_mlx.features.text import embed_texts, require_text
 from videoprism_mlx.files import places
+from videoprism_mlx.files.atomic import new_file
+from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.record import made_with
 from videoprism_mlx.video.sampling import Files
 from videoprism_mlx.weights.identity import ModelIdentity
 
-# The ranks that a recall is counted up to.
-RECALL_RANKS = (1, 5, 10)
+Array = npt.NDArray[Any]
 
-# What becomes of a video's captions: each is a text of its own, or all are one, or the first is it.
+# What is done with a video's captions: each is a text, or all are joined to one text, or only the
+# first one is used.
 CAPTIONS = ("each", "joined", "first")
 
 
@@ -46,13 +51,19 @@ def evaluate_retrieval(
     partial: bool = False,
     skip_bad: bool = False,
     cache: str | Path | None = None,
+    identity: ModelIdentity | None = None,
+    data: str | Path | None = None,
+    output: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Finding videos by their captions, and captions by their videos: `metrics` as of `recalls`.
+    """Measures how well videos are found by their captions, and captions by their videos.
 
-    `captions` is one of CAPTIONS: "joined" is the retrieval of paragraphs. Texts are put into the
-    processor's template. Embeddings of videos are kept in `cache`, and not made again. Videos that
-    cannot be used are an error or, with `skip_bad`, left out with their captions. The result also
-    counts what was measured and says how, in `settings`.
+    `captions` is one of CAPTIONS; "joined" is paragraph retrieval. Texts are put into the
+    processor's template. The embeddings of videos are kept in `cache` and computed once. Videos
+    that cannot be used are an error; with `skip_bad` they are left out with their captions.
+
+    The result has `metrics` as in `recalls`, the number of videos and texts, and `settings`, which
+    say how it was made. `identity` and `data`, the file or folder that the list is from, are noted
+    there. `output` is a JSON file to which the result is written as well.
     """
     require_text(model)
     if captions not in CAPTIONS:
@@ -66,19 +77,18 @@ def evaluate_retrieval(
     longer = dataclasses.replace(processor, max_length=processor.max_length + 1)
     is_cut = longer.tokenize(texts)[1][:, -1] == 0
 
-    settings = described(model, processor, partial)
-    videos = [pair.video for pair in pairs]
-    vectors = video_vectors(model, processor, videos, "embedding", settings, skip_bad, cache)
+    evaluation = Evaluation(model, processor, partial, skip_bad, cache, identity, data, output)
+    vectors = evaluation.vectors([pair.video for pair in pairs], "embedding")
     kept = np.isin(owners, vectors.numbers)
     similarity = vectors.rows @ text_embeddings[kept].T
-    return {
-        "protocol": "retrieval",
+    measured = {
         "metrics": recalls(similarity, np.searchsorted(vectors.numbers, owners[kept])),
         **vectors.counts(len(pairs)),
         "texts": int(kept.sum()),
         "texts_cut": int(is_cut[kept].sum()),
-        "settings": {**settings, "captions": captions, "template": processor.template},
     }
+    settings = {"captions": captions, "template": processor.template}
+    return evaluation.result("retrieval", measured, settings)
 
 
 def texts_of(pair: Captioned, captions: str) -> list[str]:
@@ -97,12 +107,16 @@ def evaluate_zero_shot(
     partial: bool = False,
     skip_bad: bool = False,
     cache: str | Path | None = None,
+    identity: ModelIdentity | None = None,
+    data: str | Path | None = None,
+    output: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Classes found by their names in prompts, as by a classifier.
+    """Measures how well a video-text model classifies videos by the names of the classes.
 
-    `templates`, each with a {} for the name, are by default the processor's or, where it has none,
-    that of the official demo. With several labels a video only `map` is measured. For the rest see
-    `evaluate_retrieval`; `classes` has a row a class.
+    `templates` are prompts with a {} for the name. The default is the processor's template or, if
+    it has none, the prompt of the official demo. If videos have several labels, only `map` is
+    measured. The result also has `classes`, a row for each class. For the other arguments see
+    `evaluate_retrieval`.
     """
     require_text(model)
     if labelled.names is None:
@@ -110,18 +124,12 @@ def evaluate_zero_shot(
     if templates is None:
         templates = [PROMPT if processor.template == "{}" else processor.template]
     classes = class_embeddings(model, processor, labelled.names, templates)
-    settings = described(model, processor, partial)
-    vectors = video_vectors(
-        model, processor, labelled.videos, "embedding", settings, skip_bad, cache
-    )
-    result = classified(vectors, vectors.rows @ classes.T, labelled, labelled.names)
-    if labelled.multi_label:  # A cosine above 0 does not mean that it is there.
-        result["metrics"] = {"map": result["metrics"]["map"]}
-    return {
-        "protocol": "zero-shot",
-        **result,
-        "settings": {**settings, "templates": list(templates)},
-    }
+    evaluation = Evaluation(model, processor, partial, skip_bad, cache, identity, data, output)
+    vectors = evaluation.vectors(labelled.videos, "embedding")
+    measured = classified(vectors, vectors.rows @ classes.T, labelled, labelled.names)
+    if labelled.multi_label:  # Cosines have no threshold that means yes or no.
+        measured["metrics"] = {"map": measured["metrics"]["map"]}
+    return evaluation.result("zero-shot", measured, {"templates": list(templates)})
 
 
 def class_embeddings(
@@ -129,16 +137,17 @@ def class_embeddings(
     processor: Processor,
     names: Sequence[str],
     templates: Sequence[str],
-) -> np.ndarray:
-    """The mean of the embeddings of each name in all templates, of length one again: (C, D)."""
+) -> npt.NDArray[np.float32]:
+    """The embedding of each name, averaged over the templates and of length one: (C, D)."""
     if isinstance(templates, str) or not templates:
         raise InputError(f"templates is {templates!r}; expected a list of at least one text")
     for template in templates:
         check_template(template)
     prompts = [template.replace("{}", name) for template in templates for name in names]
     embedded = embed_texts(model, dataclasses.replace(processor, template="{}"), prompts)
-    means = embedded.reshape(len(templates), len(names), -1).mean(axis=0)
-    return means / np.linalg.norm(means, axis=-1, keepdims=True)
+    means: Array = embedded.reshape(len(templates), len(names), -1).mean(axis=0)
+    unit: npt.NDArray[np.float32] = means / np.linalg.norm(means, axis=-1, keepdims=True)
+    return unit
 
 
 def evaluate_classifier(
@@ -150,11 +159,14 @@ def evaluate_classifier(
     partial: bool = False,
     skip_bad: bool = False,
     cache: str | Path | None = None,
+    identity: ModelIdentity | None = None,
+    data: str | Path | None = None,
+    output: str | Path | None = None,
 ) -> dict[str, Any]:
-    """What a classifier's head says of labelled videos; `names` are those of its classes.
+    """Measures a trained classifier on labelled videos; `names` are those of its classes.
 
-    The metrics are those of `videoprism_mlx.metrics`, for one label a video or several. For the
-    rest see `evaluate_zero_shot`.
+    The metrics are those of `single_label_metrics` or `multi_label_metrics`. The result also has
+    `classes`, a row for each class. For the other arguments see `evaluate_retrieval`.
     """
     require_classifier(model)
     highest = max((max(each) for each in labelled.labels if each), default=0)
@@ -163,129 +175,110 @@ def evaluate_classifier(
             f"there are {len(names)} names and classes up to {highest}; the classifier has "
             f"{model.num_classes} classes, from 0 on"
         )
-    settings = described(model, processor, partial)
-    vectors = video_vectors(model, processor, labelled.videos, "pooled", settings, skip_bad, cache)
+    evaluation = Evaluation(model, processor, partial, skip_bad, cache, identity, data, output)
+    vectors = evaluation.vectors(labelled.videos, "pooled")
     logits = np.array(model.projection(mx.array(vectors.rows)).astype(mx.float32))
-    return {
-        "protocol": "classifier",
-        **classified(vectors, logits, labelled, names),
-        "settings": settings,
-    }
+    measured = classified(vectors, logits, labelled, names)
+    return evaluation.result("classifier", measured)
 
 
-def require_classifier(model: nn.Module) -> None:
-    """That the model has a classifier's head."""
+def require_classifier(model: object) -> None:
+    """Raises InputError unless the model is a classifier."""
     if not isinstance(model, FactorizedVideoClassifier):
         raise InputError(f"a {type(model).__name__} is no classifier; train one, or use zero-shot")
 
 
 @dataclasses.dataclass(frozen=True)
 class Vectors:
-    """A vector of each video that can be used (V, D), the videos' numbers, and what ails others."""
+    """A vector for each video that can be used (V, D), and the numbers of those videos.
 
-    rows: np.ndarray
-    numbers: np.ndarray
+    `skipped` has a line about each other video.
+    """
+
+    rows: Array
+    numbers: npt.NDArray[np.intp]
     skipped: list[str]
 
     def counts(self, videos: int) -> dict[str, Any]:
-        """How many of how many videos there are."""
+        """How many of `videos` videos were measured."""
         return {"videos": videos, "measured": len(self.rows), "skipped": self.skipped}
 
 
-def video_vectors(
-    model: VideoPrismModel,
-    processor: Processor,
-    videos: Sequence[Files],
-    feature: str,
-    settings: dict[str, Any],
-    skip_bad: bool,
-    cache: str | Path | None,
-) -> Vectors:
-    """A feature (D,) of each video, made in the way of `settings` or found in the cache."""
-    check_features(model, [feature])
-    root = places.cache_directory() / "embeddings" if cache is None else Path(cache)
-    kept = ArrayCache(root, {**settings, "feature": feature})
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What all protocols share: a vector for each video, and the result as they return it."""
 
-    def read(files: Files) -> np.ndarray:
-        source = files if isinstance(files, Path) else list(files)
-        return processor.read(source, partial=settings["preprocessing"]["partial"])
+    model: VideoPrismModel
+    processor: Processor
+    partial: bool
+    skip_bad: bool
+    cache: str | Path | None
+    identity: ModelIdentity | None
+    data: str | Path | None
+    output: str | Path | None
 
-    def embed(clip: np.ndarray) -> np.ndarray:
-        array = video_features(model, mx.array(clip)[None], [feature])[feature][0]
-        return np.array(array.astype(mx.float32))
+    @functools.cached_property
+    def record(self) -> dict[str, Any]:
+        """The settings that the vectors depend on."""
+        return made_with(
+            model=ModelIdentity(self.model).record("class", "parameters", "dtype"),
+            preprocessing=self.processor.preprocessing(partial=self.partial),
+        )
 
-    paths, skipped = fill(kept, videos, read, embed, "videos")
-    require_usable(skipped, len(videos), skip_bad)
-    numbers = [number for number, path in enumerate(paths) if path is not None]
-    rows = np.stack([np.array(kept.load(paths[number])) for number in numbers])
-    return Vectors(rows, np.array(numbers), skipped)
+    def vectors(self, videos: Sequence[Files], feature: str) -> Vectors:
+        """A feature (D,) of each video, computed or found in the cache."""
+        if not videos:
+            raise InputError("there are no videos to measure")
+        check_features(self.model, [feature])
+        root = places.cache_directory() / "embeddings" if self.cache is None else Path(self.cache)
+        cache = ArrayCache(root, {**self.record, "feature": feature})
 
+        def read(files: Files) -> Array:
+            source = files if isinstance(files, Path) else list(files)
+            return self.processor.read(source, partial=self.partial)
 
-def described(model: VideoPrismModel, processor: Processor, partial: bool) -> dict[str, Any]:
-    """How videos become vectors."""
-    return made_with(
-        model=ModelIdentity(model).record("class", "parameters", "dtype"),
-        preprocessing=processor.preprocessing(partial=partial),
-    )
+        def embed(clip: Array) -> Array:
+            array = video_features(self.model, mx.array(clip)[None], [feature])[feature][0]
+            return np.array(array.astype(mx.float32))
+
+        paths, skipped = fill(cache, videos, read, embed, "videos")
+        require_usable(skipped, len(videos), self.skip_bad)
+        usable = [(number, path) for number, path in enumerate(paths) if path is not None]
+        rows = np.stack([np.array(cache.load(path)) for _, path in usable])
+        return Vectors(rows, np.array([number for number, _ in usable]), skipped)
+
+    def result(
+        self, protocol: str, measured: Mapping[str, Any], settings: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """What was measured, by which protocol and with which settings; also writes `output`."""
+        noted = {**self.record, **(settings or {})}
+        if self.identity is not None:
+            noted["model"] = noted["model"] | self.identity.record("name", "weights", "adapters")
+        if self.data is not None:
+            path = Path(self.data)
+            checksum = sha256(path) if path.is_file() else None
+            noted["data"] = {"path": str(self.data), "sha256": checksum}
+        result = {"protocol": protocol, **measured, "settings": noted}
+        if self.output is not None:
+            with new_file(self.output, replace=True) as partial:
+                written = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+                partial.write_text(written, encoding="utf-8")
+        return result
 
 
 def classified(
-    vectors: Vectors, scores: np.ndarray, labelled: Labelled, names: Sequence[str]
+    vectors: Vectors, scores: Array, labelled: Labelled, names: Sequence[str]
 ) -> dict[str, Any]:
-    """How well scores (V, C) tell the classes, all together and one by one."""
+    """The metrics of scores (V, C) for labelled videos, overall and for each class."""
     labels = [labelled.labels[number] for number in vectors.numbers]
     if labelled.multi_label:
-        targets, measure = multi_hot(labels, len(names)), multi_label_metrics
+        targets = multi_hot(labels, len(names))
+        metrics = multi_label_metrics(scores, targets)
     else:
-        targets, measure = np.array(labels)[:, 0], single_label_metrics
+        targets = np.array(labels)[:, 0]
+        metrics = single_label_metrics(scores, targets)
     return {
-        "metrics": measure(scores, targets),
+        "metrics": metrics,
         **vectors.counts(len(labelled.videos)),
         "classes": class_rows(scores, targets, names),
-    }
-
-
-def recalls(similarity: np.ndarray, video_of_text: np.ndarray) -> dict[str, float]:
-    """Recall at 1, 5 and 10 (0 to 1), median and mean rank, both ways, of similarities (V, Q).
-
-    Text q belongs to the video `video_of_text[q]`. From text to video each text ranks all videos;
-    from video to text counts the best of a video's texts. What is as similar counts as before it.
-    """
-    similarity, owners = np.asarray(similarity), np.asarray(video_of_text)
-    if similarity.ndim != 2 or 0 in similarity.shape:
-        raise InputError(f"similarities have shape {similarity.shape}; expected (videos, texts)")
-    if owners.shape != similarity.shape[1:] or owners.dtype.kind not in "iu":
-        raise InputError(
-            f"video_of_text is of {owners.dtype} and shape {owners.shape}; "
-            f"expected a video's number for each of {similarity.shape[1]} texts"
-        )
-    if owners.min() < 0 or owners.max() >= len(similarity):
-        raise InputError(
-            f"video_of_text has numbers from {owners.min()} to {owners.max()}; "
-            f"expected 0 to {len(similarity) - 1}"
-        )
-    if np.isnan(similarity).any():
-        raise InputError(f"{np.isnan(similarity).sum()} of the similarities are not a number")
-    if similarity.dtype.kind != "f":
-        similarity = similarity.astype(np.float64)
-    own = similarity[owners, np.arange(len(owners))]  # (Q,)
-    by_text = (similarity >= own).sum(axis=0)  # Itself is among them.
-    best = np.full(len(similarity), -np.inf, similarity.dtype)
-    np.maximum.at(best, owners, own)
-    as_good = similarity >= best[:, None]
-    as_good[owners, np.arange(len(owners))] = False
-    by_video = 1 + as_good.sum(axis=1)[np.unique(owners)]
-    return {
-        f"{direction}/{name}": value
-        for direction, ranks in (("text_to_video", by_text), ("video_to_text", by_video))
-        for name, value in rank_metrics(ranks).items()
-    }
-
-
-def rank_metrics(ranks: np.ndarray) -> dict[str, float]:
-    """What is said of ranks, the first of which is 1."""
-    return {
-        **{f"recall@{most}": float((ranks <= most).mean()) for most in RECALL_RANKS},
-        "median_rank": float(np.median(ranks)),
-        "mean_rank": float(ranks.mean()),
     }

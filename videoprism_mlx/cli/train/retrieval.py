@@ -1,10 +1,15 @@
-"""`videoprism-mlx train retrieval`: tuning a video-text model on videos and captions."""
+"""`videoprism-mlx train retrieval`: a video-text model, on videos and captions."""
 
 import argparse
 import sys
-from pathlib import Path
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.cli.train.common import (
+    add_options,
+    arguments_of,
+    explained_when_stopped,
+    report_skipped,
+)
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -12,20 +17,37 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser = commands.add_parser(
         "retrieval",
         help="a video-text model on videos and captions",
-        description="Tunes a video-text model on pairs of video and caption. What it writes is a "
-        "model directory or, with --rank, adapters. A run that was stopped goes on where it was "
-        "when it is started again.",
+        description="Fine-tunes a video-text model on pairs of video and caption, and writes a "
+        "model directory or, with --rank, adapters. A run that was stopped is continued when the "
+        "same command is given again.",
+    )
+    data = "a CSV with columns video and caption, or a JSON list of such objects"
+    add_options(parser, data, shared.DEFAULT_MODEL)
+    parser.add_argument(
+        "--at-once",
+        type=int,
+        default=8,
+        metavar="N",
+        help="pairs in memory at a time, whatever the batch size (default: %(default)s)",
     )
     parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="a CSV with columns video and caption, or a JSON list of such objects",
+        "--towers",
+        nargs="+",
+        default=["video", "text"],
+        choices=("video", "text"),
+        help="the towers to train (default: both)",
     )
-    parser.add_argument("--val", type=Path, metavar="FILE", help="likewise, to choose the best by")
-    parser.add_argument("--model", default=shared.DEFAULT_MODEL, metavar="NAME|DIR")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--rank", type=int, help="train adapters (LoRA) of this rank instead")
+    parser.add_argument("--alpha", type=float, help="alpha of the adapters (default: the rank)")
+    parser.add_argument("--layers", type=int, help="adapters for the last N layers of each stack")
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        help="type that the model computes in: float32 (default) or bfloat16",
+    )
+    parser.add_argument(
+        "--recompute", action="store_true", help="compute layers twice, to use less memory"
+    )
     shared.add_recipe(
         parser,
         epochs=10,
@@ -35,69 +57,35 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         decay="cosine",
         clip=1.0,
     )
-    parser.add_argument(
-        "--at-once",
-        type=int,
-        default=8,
-        metavar="N",
-        help="pairs that are in memory at a time, whatever the batch (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--towers",
-        nargs="+",
-        default=["video", "text"],
-        choices=("video", "text"),
-        help="what is trained (default: both)",
-    )
-    parser.add_argument("--rank", type=int, help="train adapters of this rank (LoRA) instead")
-    parser.add_argument("--alpha", type=float, help="of the adapters (default: the rank)")
-    parser.add_argument("--layers", type=int, help="adapters for the last N layers of each stack")
-    parser.add_argument(
-        "--dtype", default="float32", help="float32 (default) or bfloat16, to compute in"
-    )
-    parser.add_argument(
-        "--recompute", action="store_true", help="compute layers twice, to use less memory"
-    )
-    shared.add_frames(parser)
-    shared.add_run(parser)
-    shared.add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     from videoprism_mlx.training.retrieval import Tuning, train_retrieval
 
-    try:
-        tuned = train_retrieval(
+    tuning = Tuning(
+        tuple(options.towers),
+        options.rank,
+        options.alpha,
+        options.layers,
+        options.at_once,
+        recompute=options.recompute,
+    )
+    with explained_when_stopped():
+        trained = train_retrieval(
             options.model,
             options.data,
             options.output,
             options.val,
             recipe=shared.recipe(options),
-            tuning=Tuning(
-                tuple(options.towers),
-                options.rank,
-                options.alpha,
-                options.layers,
-                options.at_once,
-                options.dtype,
-                options.recompute,
-            ),
-            frames=options.num_frames,
-            save_every=options.save_every,
-            skip_bad=options.skip_bad,
-            cache=options.cache,
+            tuning=tuning,
+            **arguments_of(options),
         )
-    except KeyboardInterrupt:
-        print("what is done is kept; the same command goes on from here", file=sys.stderr)
-        raise
     if options.json:
-        result = {"output": str(tuned.directory), **tuned.metrics, "skipped": tuned.skipped}
+        result = {"output": str(trained.directory), **trained.metrics, "skipped": trained.skipped}
         shared.print_json(result)
     else:
-        for name, value in tuned.metrics.items():
+        for name, value in trained.metrics.items():
             print(f"{name:24}{value:.4g}")
-    print(f"what was trained is in {tuned.directory}", file=sys.stderr)
-    if tuned.skipped:
-        print(f"{len(tuned.skipped)} videos were left out", file=sys.stderr)
-    return 1 if tuned.skipped else 0
+    print(f"what was trained is in {trained.directory}", file=sys.stderr)
+    return report_skipped(trained.skipped)

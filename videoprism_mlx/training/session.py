@@ -1,0 +1,165 @@
+"""The life of a training, whatever is trained: from the check of the output to the result.
+
+`train` is the whole story. A `Task` says what is trained on what, before any video is read; the
+`Learner` that it makes has the examples and the parameters.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import mlx.core as mx
+
+from videoprism_mlx.encoders import VideoPrismModel
+from videoprism_mlx.errors import InputError
+from videoprism_mlx.features.cache import require_usable
+from videoprism_mlx.features.processor import Processor, processor_for
+from videoprism_mlx.files import places
+from videoprism_mlx.files.output import require_own
+from videoprism_mlx.pictures.curves import draw_curves
+from videoprism_mlx.training.recipe import Recipe
+from videoprism_mlx.training.run import History, Learner, Run
+from videoprism_mlx.training.state import RUN_FILES, RUN_FOLDER, Parameters
+from videoprism_mlx.weights.directory import CONFIG_FILE
+
+logger = logging.getLogger(__name__)
+
+L = TypeVar("L", bound=Learner)
+
+# Where the array of each video is cached; None if the video cannot be used.
+Paths = Sequence[Path | None]
+
+
+class Trained(NamedTuple):
+    """The result of a training."""
+
+    directory: Path
+    metrics: dict[str, Any]  # Those of the best epoch, as in metrics.json.
+    history: History  # The metrics of each epoch.
+    skipped: list[str]  # A line about each video that cannot be used.
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What every training takes: how videos are read, and what is kept.
+
+    For options that are None the model's own settings are used. `partial` reads what can be
+    decoded of a damaged video. `skip_bad` leaves out videos that cannot be used.
+    """
+
+    num_frames: int | None = None
+    size: int | None = None
+    resize: str | None = None
+    resample: str | None = None
+    partial: bool = False
+    dtype: str | mx.Dtype | None = None
+    save_every: int | None = None
+    skip_bad: bool = False
+    cache: str | Path | None = None
+
+    def processor(self, model: VideoPrismModel, directory: Path) -> Processor:
+        """The processor of a model, with those settings that are given here."""
+        names = ("num_frames", "size", "resize", "resample")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        processor = dataclasses.replace(processor_for(model, directory), **given)
+        patch_size = model.video_encoder.patch_size
+        if processor.size % patch_size:
+            raise InputError(f"size is {processor.size}; expected a multiple of {patch_size}")
+        return processor
+
+    def cache_folder(self, name: str) -> Path:
+        """Where arrays made of videos are cached: by default the folder `name` of the cache."""
+        return places.cache_directory() / name if self.cache is None else Path(self.cache)
+
+
+class Source(NamedTuple):
+    """A list of videos, and how what the training needs of them is made and cached."""
+
+    name: str | Path
+    fill: Callable[[], tuple[Paths, list[str]]]  # Also a line about each video that is unusable.
+
+
+class Outcome(NamedTuple):
+    """What a run ends with."""
+
+    best: Parameters  # Those of the best epoch.
+    measured: dict[str, Any]  # The metrics of the best epoch.
+    history: History
+    skipped: list[str]
+
+
+class Task(Protocol[L]):
+    """What is trained on what: everything that is known before a video is read."""
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """The settings that the result depends on."""
+
+    @property
+    def metric(self) -> Sequence[str]:
+        """The metrics that choose the best epoch: see `Progress.best`."""
+
+    @property
+    def sources(self) -> Sequence[Source]:
+        """The videos to train on and, if there are any, those to validate on."""
+
+    def learner(self, training: Paths, validation: Paths | None = None) -> L:
+        """The learner on the videos of `sources`, whose arrays are cached at these paths."""
+
+    def publish(self, learner: L, outcome: Outcome, output: Path) -> dict[str, Any]:
+        """Writes the result to `output`, and returns the metrics that were written."""
+
+
+def train(
+    prepare: Callable[[], Task[L]],
+    output: Path,
+    files: Collection[str],
+    recipe: Recipe,
+    options: Options,
+) -> Trained:
+    """Trains the task that `prepare` loads, or continues the run that is in `output`.
+
+    `files` are the names that publishing leaves in `output`, besides config.json.
+    """
+    check_output(output, files)
+    task = prepare()
+    record, sources = task.record, task.sources
+    run = Run(output / RUN_FOLDER, recipe, record, task.metric, options.save_every)
+    run.require_alike()
+    if len(sources) == 1:
+        logger.info("there are no videos to validate on: the epoch with the lowest loss is best")
+    paths, skipped = fill_all(sources, options.skip_bad)
+    learner = task.learner(*paths)
+    run.record = {**record, **learner.record()}
+    with run.locked():
+        best, history = run.fit(learner)
+        measured = run.best(history)
+        outcome = Outcome(best, measured, history, skipped)
+        metrics = task.publish(learner, outcome, output)
+        draw_curves(run.folder, history, measured["epoch"])
+    return Trained(output, metrics, history, skipped)
+
+
+def check_output(output: Path, files: Collection[str]) -> None:
+    """Raises OutputError unless `output` is new, empty, or holds a run and what it published."""
+    require_own(output, "a training run", [RUN_FOLDER], {CONFIG_FILE, *files})
+    require_own(output / RUN_FOLDER, "a training run", RUN_FILES, ())
+
+
+def fill_all(sources: Sequence[Source], skip_bad: bool) -> tuple[list[Paths], list[str]]:
+    """Caches what the training needs of all videos: their paths, and a line about each bad one.
+
+    All bad videos of all sources are known before the first error is raised.
+    """
+    paths, skipped = [], []
+    for source in sources:
+        found, lines = source.fill()
+        paths.append(found)
+        skipped += lines
+    for source, found in zip(sources, paths, strict=True):
+        if skip_bad and not any(found):
+            raise InputError(f"none of the {len(found)} videos of {source.name} can be used")
+    require_usable(skipped, sum(map(len, paths)), skip_bad)
+    return paths, skipped

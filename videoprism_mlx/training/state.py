@@ -1,0 +1,193 @@
+"""The state of a run, and the files in the run's folder that keep it.
+
+Parameters are a tree of float32 arrays.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import mlx.core as mx
+from mlx.utils import tree_flatten, tree_map, tree_map_with_path
+from safetensors import SafetensorError, safe_open
+
+from videoprism_mlx.errors import TrainingError
+from videoprism_mlx.files.atomic import explained_if_full, new_file
+from videoprism_mlx.files.lock import LOCK_FILE
+from videoprism_mlx.files.record import differences
+from videoprism_mlx.pictures.curves import CURVES_FILE
+from videoprism_mlx.weights.directory import write_arrays
+from videoprism_mlx.weights.identity import checksum
+
+RUN_FOLDER = "training"
+LAST_FILE, BEST_FILE = "last.safetensors", "best.safetensors"
+METRICS_FILE = "metrics.jsonl"
+RUN_FILES = (LAST_FILE, BEST_FILE, METRICS_FILE, CURVES_FILE, LOCK_FILE)
+
+Parameters = dict[str, Any]
+
+
+class Progress(NamedTuple):
+    """How far a run has come."""
+
+    epoch: int = 0  # Epochs that are complete.
+    step: int = 0  # Steps of the current epoch that are complete.
+    loss: float = 0.0  # The sum of the losses of those steps.
+    history: tuple[dict[str, Any], ...] = ()  # The metrics of each epoch.
+    checksum: str = ""  # That of the parameters of the best epoch.
+
+    def best(self, metrics: Sequence[str]) -> int | None:
+        """The best epoch, counted from 0; the first of equals. None before any is complete.
+
+        The first of `metrics` decides, the next one decides between equals. A minus in front of a
+        name means that lower is better.
+        """
+
+        def quality(epoch: int) -> list[float]:
+            values = self.history[epoch]
+            return [-values[one[1:]] if one.startswith("-") else values[one] for one in metrics]
+
+        return max(range(len(self.history)), key=quality, default=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFiles:
+    """The files of a run: its state, its best parameters and its metrics.
+
+    The state is one file that is replaced as a whole. It contains the run's record, so that a run
+    with other settings is not continued by mistake.
+    """
+
+    folder: Path
+
+    def has_state(self) -> bool:
+        """Whether a run was kept here."""
+        return (self.folder / LAST_FILE).exists()
+
+    def keep(
+        self,
+        record: Mapping[str, Any],
+        parameters: Parameters,
+        state: dict[str, Any],
+        progress: Progress,
+    ) -> None:
+        """Writes the state of the run and of its optimizer, and the metrics for people to read."""
+        described = {"record": record, "progress": progress._asdict()}
+        self._write(LAST_FILE, named(parameters, state), {"run": json.dumps(described)})
+        with new_file(self.folder / METRICS_FILE, replace=True) as partial:
+            lines = [json.dumps(measured) + "\n" for measured in progress.history]
+            partial.write_text("".join(lines), encoding="utf-8")
+
+    def keep_best(self, parameters: Parameters) -> str:
+        """Writes the parameters of the best epoch, and returns their checksum."""
+        self._write(BEST_FILE, arrays_of(parameters), {})
+        return checksum(parameters)
+
+    def restore(
+        self, record: Mapping[str, Any], parameters: Parameters, state: dict[str, Any]
+    ) -> tuple[Parameters, dict[str, Any], Progress]:
+        """The parameters, the optimizer's state and the progress that were kept.
+
+        Raises TrainingError unless they belong to a run with the same record and the same shapes.
+        Both trees keep the order that they have in the arguments: the rounding of a sum over a
+        tree depends on it.
+        """
+        there, progress = self._described()
+        self._refuse(there, record)
+        arrays, _ = self._read(LAST_FILE)
+        expected = named(parameters, state)
+        shapes = {name: array.shape for name, array in arrays.items()}
+        if shapes != {name: array.shape for name, array in expected.items()}:
+            raise TrainingError(
+                f"{self.folder / LAST_FILE} holds other parameters; remove {self.folder}"
+            )
+        return (
+            tree_map_with_path(lambda key, _: arrays[f"parameters/{key}"], parameters),
+            tree_map_with_path(lambda key, _: arrays[f"optimizer/{key}"], state),
+            progress,
+        )
+
+    def best(self, parameters: Parameters, expected: str | None = None) -> Parameters:
+        """The parameters of the best epoch, in the order of `parameters`.
+
+        `expected` is their checksum. Raises TrainingError if they are damaged.
+        """
+        arrays, _ = self._read(BEST_FILE)
+        shapes = {key: array.shape for key, array in arrays_of(parameters).items()}
+        if {key: array.shape for key, array in arrays.items()} != shapes:
+            raise self._damaged(self.folder / BEST_FILE, "it holds other parameters")
+        best = cast(Parameters, tree_map_with_path(lambda key, _: arrays[key], parameters))
+        if expected is not None and checksum(best) != expected:
+            raise self._damaged(self.folder / BEST_FILE, "it is not what the run has written")
+        return best
+
+    def require_alike(self, record: Mapping[str, Any]) -> None:
+        """Raises TrainingError if a run was kept here for which a setting of `record` differs.
+
+        Settings that `record` does not have yet are not compared.
+        """
+        if self.has_state():
+            there, _ = self._described()
+            self._refuse({key: there[key] for key in record if key in there}, record)
+
+    def _write(self, name: str, arrays: Mapping[str, mx.array], metadata: dict[str, str]) -> None:
+        with new_file(self.folder / name, replace=True) as partial:
+            # MLX insists on the suffix.
+            written = partial.with_name(partial.name + ".safetensors")
+            try:
+                with explained_if_full(self.folder / name):
+                    write_arrays(written, arrays, metadata)
+                written.rename(partial)
+            finally:
+                written.unlink(missing_ok=True)
+
+    def _read(self, name: str) -> tuple[dict[str, mx.array], dict[str, str]]:
+        """The arrays and the metadata of a file. Raises TrainingError if it is damaged."""
+        path = self.folder / name
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+            return dict(cast(dict[str, mx.array], mx.load(str(path)))), metadata
+        except (SafetensorError, RuntimeError, FileNotFoundError) as error:
+            raise self._damaged(path, error) from None
+
+    def _described(self) -> tuple[dict[str, Any], Progress]:
+        """The record and the progress of the run that was kept."""
+        _, metadata = self._read(LAST_FILE)
+        try:
+            described = json.loads(metadata["run"])
+            record, progress = dict(described["record"]), Progress(**described["progress"])
+            return record, progress._replace(history=tuple(progress.history))
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._damaged(self.folder / LAST_FILE, error) from None
+
+    def _damaged(self, path: Path, error: object) -> TrainingError:
+        return TrainingError(f"{path} is damaged ({error}); remove {self.folder} to start again")
+
+    def _refuse(self, there: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """Raises TrainingError if two records differ."""
+        if changed := differences(there, now):
+            raise TrainingError(
+                f"{self.folder} holds a run with other settings, which cannot be continued: "
+                f"{'; '.join(changed)}. Name another output, or remove {self.folder}"
+            )
+
+
+def arrays_of(tree: dict[str, Any]) -> dict[str, mx.array]:
+    """The arrays of a tree by their paths, in the order of the tree."""
+    return dict(cast(list[tuple[str, mx.array]], tree_flatten(tree)))
+
+
+def named(parameters: Parameters, state: dict[str, Any]) -> dict[str, mx.array]:
+    """The arrays of a run's state, by their names in the file."""
+    trees = {"parameters": parameters, "optimizer": state}
+    return {
+        f"{kind}/{key}": a for kind, tree in trees.items() for key, a in arrays_of(tree).items()
+    }
+
+
+def as_float32(parameters: Parameters) -> Parameters:
+    """The parameters in float32, the type in which they are trained."""
+    return cast(Parameters, tree_map(lambda array: array.astype(mx.float32), parameters))
