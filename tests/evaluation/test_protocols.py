@@ -14,7 +14,8 @@ import pytest
 
 import videoprism_mlx as vp
 from videoprism_mlx.cli import main
-from videoprism_mlx.datasets.lists import Captioned, Labelled, read_captions, read_labels
+from videoprism_mlx.datasets.captions import Captioned, read_captions
+from videoprism_mlx.datasets.labels import Labelled, read_labels
 from videoprism_mlx.evaluation.protocols import (
     class_embeddings,
     evaluate_classifier,

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 import videoprism_mlx as vp
 from videoprism_mlx.cli import main
-from videoprism_mlx.datasets.lists import Labelled
+from videoprism_mlx.datasets.labels import Labelled
 from videoprism_mlx.errors import CheckpointError, TrainingError
 from videoprism_mlx.evaluation.metrics import class_probabilities
 from videoprism_mlx.features.cache import ArrayCache

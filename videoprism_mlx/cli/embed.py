@@ -62,7 +62,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(options: argparse.Namespace) -> int:
     from videoprism_mlx.features.encode import check_features
     from videoprism_mlx.features.store import FeatureStore
-    from videoprism_mlx.video.sampling import find_videos
+    from videoprism_mlx.video.find import find_videos
 
     check_options(options)
     videos = find_videos(options.paths)

@@ -120,7 +120,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def run_retrieval(options: argparse.Namespace) -> int:
-    from videoprism_mlx.datasets.lists import read_captions
+    from videoprism_mlx.datasets.captions import read_captions
     from videoprism_mlx.evaluation.protocols import evaluate_retrieval
     from videoprism_mlx.weights.identity import ModelIdentity
 
@@ -132,7 +132,7 @@ def run_retrieval(options: argparse.Namespace) -> int:
 
 
 def run_zero_shot(options: argparse.Namespace) -> int:
-    from videoprism_mlx.datasets.lists import read_labels, read_names
+    from videoprism_mlx.datasets.labels import read_labels, read_names
     from videoprism_mlx.evaluation.protocols import evaluate_zero_shot
     from videoprism_mlx.weights.identity import ModelIdentity
 
@@ -146,7 +146,7 @@ def run_zero_shot(options: argparse.Namespace) -> int:
 
 
 def run_classifier(options: argparse.Namespace) -> int:
-    from videoprism_mlx.datasets.lists import read_labels, read_names
+    from videoprism_mlx.datasets.labels import read_labels, read_names
     from videoprism_mlx.evaluation.protocols import evaluate_classifier, require_classifier
     from videoprism_mlx.weights.identity import ModelIdentity
     from videoprism_mlx.weights.labels import load_labels

@@ -123,7 +123,8 @@ def read_both(
     """Frames as the model takes them (T, S, S, 3), as they are seen (T, H, W, 3), and when."""
     import numpy as np
 
-    from videoprism_mlx.video.sampling import resized, sample, thumbnail
+    from videoprism_mlx.video.resize import resized, thumbnail
+    from videoprism_mlx.video.sampling import sample
 
     def prepare(image: np.ndarray, aspect: float) -> tuple[np.ndarray, np.ndarray]:
         taken = resized(image, **processor.sizing(), aspect=aspect)
@@ -225,7 +226,8 @@ def report(options: argparse.Namespace, **result: object) -> int:
 
 def frame_at(options: argparse.Namespace, seconds: float) -> "np.ndarray":
     """The frame that is shown at an instant, (H, W, 3), 0-255."""
-    from videoprism_mlx.video.sampling import sample, thumbnail
+    from videoprism_mlx.video.resize import thumbnail
+    from videoprism_mlx.video.sampling import sample
 
     prepare = partial(thumbnail, height=FRAME_HEIGHT)
     [frame], _ = sample(options.video, prepare, 1, start=seconds, fps=1, partial=options.partial)

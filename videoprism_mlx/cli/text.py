@@ -69,7 +69,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 def run_similarity(options: argparse.Namespace) -> int:
     from videoprism_mlx.features.text import require_text
-    from videoprism_mlx.video.sampling import find_videos
+    from videoprism_mlx.video.find import find_videos
 
     texts = read_texts(options)
     videos = find_videos(options.video)
@@ -92,7 +92,7 @@ def run_similarity(options: argparse.Namespace) -> int:
 
 def run_classify(options: argparse.Namespace) -> int:
     from videoprism_mlx.encoders import FactorizedVideoClassifier
-    from videoprism_mlx.video.sampling import find_videos
+    from videoprism_mlx.video.find import find_videos
     from videoprism_mlx.weights.labels import load_labels
 
     if options.top_k < 1:

@@ -12,7 +12,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from videoprism_mlx.datasets.lists import Captioned, Labelled
+from videoprism_mlx.datasets.captions import Captioned
+from videoprism_mlx.datasets.labels import Labelled
 from videoprism_mlx.encoders import FactorizedVideoClassifier, FactorizedVideoCLIP, VideoPrismModel
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.evaluation.metrics import (
@@ -27,7 +28,7 @@ from videoprism_mlx.features.processor import PROMPT, Processor, check_template
 from videoprism_mlx.features.text import embed_texts, require_text
 from videoprism_mlx.files import places
 from videoprism_mlx.files.record import made_with
-from videoprism_mlx.video.sampling import Files
+from videoprism_mlx.video.source import Files
 from videoprism_mlx.weights.identity import ModelIdentity
 
 # The ranks that a recall is counted up to.

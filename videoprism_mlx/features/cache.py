@@ -17,7 +17,8 @@ from videoprism_mlx.features.encode import read_ahead
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.identity import FileIdentity
 from videoprism_mlx.files.record import RECORD_FILE
-from videoprism_mlx.video.sampling import Files, images_in
+from videoprism_mlx.video.find import images_in
+from videoprism_mlx.video.source import Files
 
 
 class ArrayCache:

@@ -19,13 +19,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from videoprism_mlx.datasets.lists import (
-    Labelled,
-    checked_names,
-    read_labels,
-    read_names,
-    warn_of_overlap,
-)
+from videoprism_mlx.datasets.labels import Labelled, checked_names, read_labels, read_names
+from videoprism_mlx.datasets.overlap import warn_of_overlap
 from videoprism_mlx.encoders import FactorizedEncoder, FactorizedVideoClassifier
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.evaluation.metrics import (
@@ -48,7 +43,8 @@ from videoprism_mlx.training.run import (
     as_float32,
     require_output,
 )
-from videoprism_mlx.video.sampling import MAX_SIZE, Files, open_source
+from videoprism_mlx.video.resize import MAX_SIZE
+from videoprism_mlx.video.source import Files, open_source
 from videoprism_mlx.weights.directory import (
     LABELS_FILE,
     PROCESSOR_FILE,
