@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from videoprism_mlx.datasets.labels import read_labels, read_names
+from videoprism_mlx.errors import InputError
 
 
 def listed(tmp_path: Path, rows: Any) -> Path:
@@ -212,3 +213,24 @@ def test_two_folders_of_one_name_are_one_class(tmp_path: Path) -> None:
     found = read_labels(tmp_path)
     assert sorted(video.name for video in found.videos) == ["1.mp4", "2.mp4"]
     assert found.names == ("café",) and found.labels == ((0,), (0,))
+
+
+def test_a_class_number_with_thousands_of_digits(tmp_path: Path) -> None:
+    for key in ("label_idx", "label"):
+        (tmp_path / "list.csv").write_text(f"file,{key}\na.mp4,{'1' * 5000}\n")
+        with pytest.raises(InputError, match=f"line 2: {key} is '111.*; expected whole numbers"):
+            read_labels(tmp_path / "list.csv")
+
+
+def test_json_that_is_nested_too_deep(tmp_path: Path) -> None:
+    for name in ("list.json", "list.jsonl"):
+        (tmp_path / name).write_text("[" * 200_000)
+        with pytest.raises(InputError, match="is neither JSON"):
+            read_labels(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["\ud83d.mp4", "a\0b.mp4"])
+def test_names_that_no_file_can_have(name: str, tmp_path: Path) -> None:
+    for rows in ([{"file": name, "label_idx": 0}], [{"files": [name], "label_idx": 0}]):
+        with pytest.raises(InputError, match=r"entry 1: the video is .*; expected a path"):
+            read_labels(listed(tmp_path, rows))

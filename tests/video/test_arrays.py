@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from videoprism_mlx.errors import VideoError
+from videoprism_mlx.errors import InputError, VideoError
+from videoprism_mlx.video import stills
 from videoprism_mlx.video.sampling import read_video
 
 
@@ -121,3 +122,24 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     for path in (tmp_path / "clip.mp4", Path(os.devnull)):
         with pytest.raises(VideoError, match="neither a file nor a folder"):
             read_video(path)
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError, RuntimeError])
+def test_an_array_that_numpy_cannot_read(error: type[Exception]) -> None:
+    class OnADevice:
+        shape = (2, 8, 8, 3)
+
+        def __array__(self, *arguments: Any, **options: Any) -> np.ndarray:
+            raise error("copy it to the host first")
+
+    with pytest.raises(InputError, match=r"are a OnADevice .*copy it to the host.*NumPy array"):
+        read_video(OnADevice())
+
+
+def test_an_array_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise MemoryError("12 GB")
+
+    monkeypatch.setattr(stills, "checked_frames", refuse)
+    with pytest.raises(VideoError, match=r"array of frames cannot be used: .*memory .12 GB"):
+        read_video(SQUARE)

@@ -1,16 +1,18 @@
 """Video files that are damaged, cut short, or something else."""
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import media
 import numpy as np
 import pytest
 
-from videoprism_mlx.errors import VideoError
+from videoprism_mlx.errors import EXPECTED, VideoError
 from videoprism_mlx.video import reader as videofile
 from videoprism_mlx.video import sampling as video
 from videoprism_mlx.video.reader import VideoFile
@@ -187,3 +189,49 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", read, path.hex()], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in ("(2, 8, 8, 3)", "VideoError")
+
+
+@pytest.mark.parametrize("error", [MemoryError("12 GB"), cv2.error("12 GB")])
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [("retrieve", "frame 0 cannot be decoded: .*12 GB"), ("grab", "cannot be opened: .*12 GB")],
+)
+def test_a_decoder_that_fails(
+    method: str, message: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = cv2.VideoCapture
+
+    class Failing:
+        def __init__(self, *arguments: Any):
+            self.capture = real(*arguments)
+
+        def __getattr__(self, name: str) -> Any:
+            return self.refuse if name == method else getattr(self.capture, name)
+
+        def refuse(self) -> None:
+            raise error
+
+    monkeypatch.setattr(videofile.cv2, "VideoCapture", Failing)
+    with pytest.raises(VideoError, match=r"b\.mp4:? " + message):
+        shown(media.clip("b.mp4"))
+
+
+@pytest.mark.parametrize(
+    "name", ["two.mp4", "b.ts", "mpeg4.avi", "vp9.webm", "palette.gif", "windows.wmv", "b.flv"]
+)
+def test_damaged_videos_are_read_or_refused(name: str, tmp_path: Path) -> None:
+    drawn = random.Random(0)
+    whole = media.clip(name).read_bytes()
+    path = tmp_path / name
+    outcomes = set()
+    for partial in (False, True) * 6:
+        content = bytearray(whole[: drawn.choice([len(whole), drawn.randrange(len(whole))])])
+        for _ in range(drawn.randrange(20)):
+            end = drawn.choice([len(content), min(len(content), 600)])
+            content[drawn.randrange(end)] = drawn.choice([0, 255, drawn.randrange(256)])
+        path.write_bytes(content)
+        try:
+            outcomes.add(video.read_video(path, 2, size=18, partial=partial).shape)
+        except EXPECTED:
+            outcomes.add("refused")
+    assert outcomes <= {"refused", (2, 18, 18, 3)}

@@ -7,7 +7,7 @@ from typing import Any
 import media
 import pytest
 
-from videoprism_mlx.errors import VideoError
+from videoprism_mlx.errors import InputError, VideoError
 from videoprism_mlx.video.find import find_videos, natural_order
 from videoprism_mlx.video.sampling import read_video
 
@@ -150,3 +150,17 @@ def test_links_that_lead_in_a_circle(library: Path) -> None:
 def test_natural_order(names: list[str]) -> None:
     paths = [Path(name) for name in reversed(names)]
     assert [path.name for path in sorted(paths, key=natural_order)] == names
+
+
+def test_a_name_with_a_very_long_number() -> None:
+    name = "1" * 5000 + ".mp4"
+    assert find_videos([name]) == {name: Path(name)}
+    paths = [Path("9" * 5000), Path("1" * 5001), Path("2")]
+    assert sorted(paths, key=natural_order)[0] == Path("2")
+
+
+@pytest.mark.parametrize("name", ["a\0b.mp4", "\ud83d.mp4", "~\0", "~\ud83d", "a\0*"])
+def test_names_that_no_file_can_have(name: str) -> None:
+    for read in (read_video, lambda name: read_video([name]), lambda name: find_videos([name])):
+        with pytest.raises(InputError, match=r"no file can have the name '.*': correct it"):
+            read(name)

@@ -1,5 +1,6 @@
 """Images as the frames of a video."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from videoprism_mlx.errors import VideoError
+from videoprism_mlx.errors import EXPECTED, VideoError
+from videoprism_mlx.video import stills
 from videoprism_mlx.video.sampling import read_video
 
 HEIGHT, WIDTH = 96, 128
@@ -149,3 +151,39 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
     (tmp_path / ".hidden.png").touch()
     with pytest.raises(VideoError, match="holds no images; expected the frames of one video"):
         read_video(tmp_path)
+
+
+@pytest.mark.parametrize("error", [MemoryError("12 GB"), cv2.error("12 GB")])
+@pytest.mark.parametrize("name", ["imdecode", "cvtColor"])
+def test_an_image_without_memory(
+    name: str, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise error
+
+    Image.fromarray(media.frame(1)).save(tmp_path / "a.png")
+    monkeypatch.setattr(stills.cv2, name, refuse)
+    with pytest.raises(VideoError, match=r"a\.png cannot be read: .*12 GB"):
+        read_video(tmp_path / "a.png")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp", "tif", "ppm", "jp2", "gif"])
+def test_damaged_images_are_read_or_refused(suffix: str, tmp_path: Path) -> None:
+    drawn = random.Random(0)
+    path = tmp_path / f"image.{suffix}"
+    Image.fromarray(media.frame(1)).save(path)
+    whole = path.read_bytes()
+    outcomes = set()
+    for _ in range(40):
+        content = bytearray(whole[: drawn.choice([len(whole), drawn.randrange(len(whole))])])
+        for _ in range(drawn.randrange(8)):
+            if content:
+                content[drawn.randrange(min(len(content), 400))] = drawn.randrange(256)
+        path.write_bytes(content)
+        try:
+            outcomes.add(read_video([path], 1, size=18, resize="crop").shape)
+        except EXPECTED:
+            outcomes.add("refused")
+    assert "refused" in outcomes
+    assert outcomes <= {"refused", (1, 18, 18, 3)}

@@ -1,12 +1,18 @@
 """Frames of one size to another."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
+import cv2
 import media
 import numpy as np
 import pytest
+from PIL import Image
 
+from videoprism_mlx.errors import VideoError
+from videoprism_mlx.video import resize as resizing
+from videoprism_mlx.video.resize import thumbnail
 from videoprism_mlx.video.sampling import read_video
 
 
@@ -149,3 +155,35 @@ def test_a_crop_is_of_what_players_show(name: str, size: int) -> None:
     assert len(result) == len(shown)
     for n in (0, 50, 99):
         assert np.abs(result[n] - cropped(shown[n], size)).mean() < 8
+
+
+def raiser(error: BaseException) -> Callable[..., None]:
+    """A function that only raises this."""
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    return refuse
+
+
+@pytest.mark.parametrize("error", [MemoryError("12 GB"), cv2.error("12 GB"), MemoryError()])
+@pytest.mark.parametrize("resample", ["area", "lanczos"])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_resizing_without_memory(
+    kind: type, resample: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resizing.cv2, "resize", raiser(error))
+    monkeypatch.setattr(Image.Image, "resize", raiser(error))
+    expected = "a frame of 40 x 30 cannot be resized to 18 x 18: .*"
+    with pytest.raises(VideoError, match=expected + str(error)):
+        read_video(np.zeros((1, 30, 40, 3), kind), size=18, resample=resample)
+
+
+def test_pixels_of_an_absurd_shape() -> None:
+    image = np.zeros((96, 128, 3), np.uint8)
+    assert thumbnail(image, 48, aspect=2).shape == (48, 128, 3)
+    with pytest.raises(VideoError, match="128 x 96, too long and thin to be shown"):
+        thumbnail(image, 48, aspect=1e6)
+    for aspect in (1e6, 1e-6):
+        with pytest.raises(VideoError, match="128 x 96, too long and thin to be cropped"):
+            resizing.resized(image, 18, "crop", "area", aspect)

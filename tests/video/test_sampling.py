@@ -1,6 +1,9 @@
 """Which frames of a video are taken."""
 
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -8,9 +11,11 @@ import media
 import numpy as np
 import pytest
 
+from videoprism_mlx.errors import InputError, InputTypeError, VideoError
 from videoprism_mlx.video import reader as videofile
 from videoprism_mlx.video import sampling as video
 from videoprism_mlx.video.sampling import read_video
+from videoprism_mlx.video.source import open_source
 
 
 def numbers(source: Any, num_frames: int | None = None, **options: Any) -> list[int]:
@@ -87,6 +92,14 @@ def test_when_frames_are_shown() -> None:
         (dict(num_frames=0), ValueError, "num_frames is 0; expected 1 or more"),
         (dict(num_frames=-16), ValueError, "num_frames is -16"),
         (dict(num_frames=1.5), TypeError, "float"),
+        (dict(num_frames="16"), InputTypeError, "num_frames is '16', a str; expected a whole"),
+        (dict(num_frames=1.5), InputTypeError, r"num_frames is 1\.5, a float; expected a whole"),
+        (dict(start="1"), InputTypeError, "start is '1', a str; expected seconds"),
+        (dict(end="1"), InputTypeError, "end is '1', a str; expected seconds"),
+        (dict(fps="5"), InputTypeError, "fps is '5', a str; expected frames a second"),
+        (dict(frame_rate="5"), InputTypeError, "frame_rate is '5', a str; expected frames"),
+        (dict(size=18.5), InputTypeError, r"size is 18\.5, a float; expected a whole number"),
+        (dict(size="18"), InputTypeError, "size is '18', a str; expected a whole number"),
         (dict(fps=0), ValueError, "fps is 0; expected frames a second"),
         (dict(fps=-1), ValueError, "fps is -1"),
         (dict(fps=np.nan), ValueError, "fps is nan"),
@@ -122,3 +135,73 @@ def test_so_many_frames_are_a_mistake() -> None:
     for options in (dict(fps=1e14), dict(num_frames=10**13)):
         with pytest.raises(ValueError, match=r"that would be [\d,]+ frames; expected at most"):
             read_video(media.clip("b.mp4"), **{"num_frames": None, **options})
+
+
+def test_a_rate_beyond_all_numbers() -> None:
+    with pytest.raises(InputError, match="that would be inf frames; expected at most"):
+        read_video(media.clip("b.mp4"), None, fps=1e308)
+    assert numbers(media.clip("b.mp4"), 2, fps=1e308) == [0, 0]
+
+
+def test_reading_begins_anew_when_the_frames_are_counted_anew() -> None:
+    opened = open_source(media.clip("damaged.mp4"), partial=True)
+    counts = []
+
+    def produce() -> Iterator[int]:
+        counts.append(len(opened.times))
+        yield from range(3)
+        for _ in opened.fetch(range(len(opened.times))):
+            pass
+        yield 3
+
+    assert list(opened.consistently(produce)) == [0, 1, 2, 0, 1, 2, 3]
+    assert counts == [media.FRAMES, len(opened.times)]
+    assert 80 < len(opened.times) < media.FRAMES
+    opened.close()
+
+
+def test_images_and_arrays_are_read_once() -> None:
+    opened = open_source(frames(4))
+    calls = []
+
+    def produce() -> Iterator[int]:
+        calls.append(1)
+        yield from map(media.number, opened.fetch([0, 2, 3]))
+
+    assert list(opened.consistently(produce)) == [0, 2, 3]
+    assert len(calls) == 1
+
+
+def test_frames_that_do_not_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise MemoryError("Unable to allocate 183 TiB")
+
+    monkeypatch.setattr(video.np, "stack", refuse)
+    expected = r"4 frames of shape \(18, 18, 3\) are too many: .*memory \(Unable to allocate 183"
+    with pytest.raises(VideoError, match=expected):
+        read_video(media.clip("two.mp4"), 4, size=18)
+
+
+def test_reading_imports_no_mlx() -> None:
+    read = (
+        "import sys, numpy, videoprism_mlx as vp\n"
+        "vp.read_video(sys.argv[1], 2, size=18)\n"
+        "vp.read_video(numpy.zeros((2, 8, 8, 3), numpy.uint8), 2, size=18)\n"
+        "vp.find_videos([sys.argv[1]]), vp.read_captions, vp.read_labels\n"
+        "print([name for name in sys.modules if name.split('.')[0] == 'mlx'])"
+    )
+    command = [sys.executable, "-c", read, str(media.clip("two.mp4"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_missing_opencv() -> None:
+    read = (
+        "import sys, videoprism_mlx as vp\n"
+        "sys.modules['cv2'] = None\n"
+        "try: vp.read_video('clip.mp4')\n"
+        "except vp.VideoPrismError as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("MissingLibraryError OpenCV cannot be imported")
+    assert "apt-get install libgl1" in done.stdout
