@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from videoprism_mlx.errors import EXPECTED, VideoError
-from videoprism_mlx.video import reader as videofile
-from videoprism_mlx.video import sampling as video
+from videoprism_mlx.video import reader, sampling
 from videoprism_mlx.video.reader import VideoFile
 
 ALL = range(media.FRAMES)
@@ -22,7 +21,7 @@ ALL = range(media.FRAMES)
 
 def shown(path: Path, *arguments: Any, **options: Any) -> list[int]:
     """The numbers of the frames that are read, in full size."""
-    return media.numbers(video.read_video(path, *arguments, size=None, **options))
+    return media.numbers(sampling.read_video(path, *arguments, size=None, **options))
 
 
 def spread(numbers: list[int], count: int) -> list[int]:
@@ -50,11 +49,11 @@ def test_a_damaged_middle() -> None:
         shown(path)
     with pytest.raises(VideoError, match="breaks off"):
         shown(path, None)
-    frames = video.read_video(path, None, size=None, partial=True)
+    frames = sampling.read_video(path, None, size=None, partial=True)
     assert 80 < len(frames) < media.FRAMES
     assert media.numbers(frames[:50]) == list(range(50))
     assert media.numbers(frames[-10:]) == list(range(90, 100))
-    times = video.sample(path, lambda image, aspect: None, None, partial=True)[1]
+    times = sampling.sample(path, lambda image, aspect: None, None, partial=True)[1]
     assert np.allclose(times[-10:], np.arange(90, 100) / media.FPS, atol=1e-3)
 
 
@@ -74,7 +73,7 @@ def test_a_download_that_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 30 <= len(frames) < 60
     assert frames == list(range(len(frames)))
     assert shown(path, partial=True) == spread(frames, 16)
-    monkeypatch.setattr(videofile, "SEEK_BEYOND", 4)
+    monkeypatch.setattr(reader, "SEEK_BEYOND", 4)
     assert shown(path, partial=True) == spread(frames, 16)
 
 
@@ -85,7 +84,7 @@ def test_a_download_that_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_start_of_a_file(name: str, tmp_path: Path) -> None:
     """A file without its end says so, and the part that is there can be had."""
     path = media.cut(media.clip(name), tmp_path / name, end=0.6)
-    frames = video.read_video(path, None, size=None, partial=True)
+    frames = sampling.read_video(path, None, size=None, partial=True)
     assert 25 < len(frames) < 70
     assert media.numbers(frames[:-3]) == list(range(len(frames) - 3))
     with pytest.raises(VideoError, match=r"breaks off.*partial"):
@@ -162,13 +161,13 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         def refuse(*arguments: Any) -> None:
             raise PermissionError(13, "Permission denied", str(path))
 
-        monkeypatch.setattr(videofile, "open", refuse, raising=False)
+        monkeypatch.setattr(reader, "open", refuse, raising=False)
     with pytest.raises(PermissionError, match=r"clip\.mp4"):
         VideoFile(path)
 
 
 def test_gigantic_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(videofile, "MAX_PIXELS", 10_000)
+    monkeypatch.setattr(reader, "MAX_PIXELS", 10_000)
     with pytest.raises(VideoError, match=r"frames are 128 x 96; expected at most 10,000 pixels"):
         VideoFile(media.clip("b.mp4"))
 
@@ -211,7 +210,7 @@ def test_a_decoder_that_fails(
         def refuse(self) -> None:
             raise error
 
-    monkeypatch.setattr(videofile.cv2, "VideoCapture", Failing)
+    monkeypatch.setattr(reader.cv2, "VideoCapture", Failing)
     with pytest.raises(VideoError, match=r"b\.mp4:? " + message):
         shown(media.clip("b.mp4"))
 
@@ -231,7 +230,7 @@ def test_damaged_videos_are_read_or_refused(name: str, tmp_path: Path) -> None:
             content[drawn.randrange(end)] = drawn.choice([0, 255, drawn.randrange(256)])
         path.write_bytes(content)
         try:
-            outcomes.add(video.read_video(path, 2, size=18, partial=partial).shape)
+            outcomes.add(sampling.read_video(path, 2, size=18, partial=partial).shape)
         except EXPECTED:
             outcomes.add("refused")
     assert outcomes <= {"refused", (2, 18, 18, 3)}

@@ -9,8 +9,7 @@ import media
 import numpy as np
 import pytest
 
-from videoprism_mlx.video import reader as videofile
-from videoprism_mlx.video import sampling as video
+from videoprism_mlx.video import reader, sampling
 from videoprism_mlx.video.reader import VideoFile
 
 ALL = range(media.FRAMES)
@@ -48,7 +47,7 @@ TAILS = ["tail.ts", "tail_open.ts", "tail.mpg"]
 
 def shown(path: Path, *arguments: Any, **options: Any) -> list[int]:
     """The numbers of the frames that are read, in full size."""
-    return media.numbers(video.read_video(path, *arguments, size=None, **options))
+    return media.numbers(sampling.read_video(path, *arguments, size=None, **options))
 
 
 def spread(numbers: list[int], count: int) -> list[int]:
@@ -78,7 +77,7 @@ def at(file: VideoFile, number: int) -> np.ndarray:
 
 def times_of(path: Path) -> np.ndarray:
     """The times of a file that was read to its end."""
-    return video.sample(path, lambda image, aspect: None, None)[1]
+    return sampling.sample(path, lambda image, aspect: None, None)[1]
 
 
 @pytest.mark.parametrize("name", [*HELD, *TAILS])
@@ -92,10 +91,10 @@ def test_every_frame_in_order(name: str) -> None:
 @pytest.mark.parametrize("name", [*HELD, *TAILS])
 def test_any_frame_by_seeking(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path, expected = media.clip(name), held(name)
-    whole = video.read_video(path, None, size=None)
-    monkeypatch.setattr(videofile, "SEEK_BEYOND", 4)
+    whole = sampling.read_video(path, None, size=None)
+    monkeypatch.setattr(reader, "SEEK_BEYOND", 4)
     chosen = spread(list(range(len(whole))), 16)
-    sampled = video.read_video(path, size=None)
+    sampled = sampling.read_video(path, size=None)
     assert media.numbers(sampled) == [expected[n] for n in chosen]
     if name != "refresh.mp4":  # Its pictures come clear bit by bit.
         assert np.array_equal(sampled, whole[chosen])
@@ -131,7 +130,7 @@ def test_a_frame_without_a_time() -> None:
 @pytest.mark.parametrize("name", ["growing.h264", "shrinking.h264"])
 def test_frames_that_change_size(name: str) -> None:
     expected = list(ALL) if name == "growing.h264" else [*range(50, 100), *range(50)]
-    assert media.numbers(video.read_video(media.clip(name), None, size=96)) == expected
+    assert media.numbers(sampling.read_video(media.clip(name), None, size=96)) == expected
 
 
 @pytest.mark.parametrize("count", [0, 40, 400])
@@ -155,7 +154,7 @@ def test_an_estimate_that_is_wrong() -> None:
 def test_the_right_way_up(name: str) -> None:
     width, height = media.SIZE if "180" in name else media.SIZE[::-1]
     expected = media.decode(media.clip(name), width, height)
-    frames = video.read_video(media.clip(name), None, size=None) * 255
+    frames = sampling.read_video(media.clip(name), None, size=None) * 255
     assert frames.shape == expected.shape
     for corner in (np.s_[:, :8, :8], np.s_[:, :8, -8:], np.s_[:, -8:, :8], np.s_[:, -8:, -8:]):
         assert np.abs(frames[corner].mean((0, 1, 2)) - expected[corner].mean((0, 1, 2))).max() < 8
@@ -200,7 +199,7 @@ class Counted:
 def cost(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[int, int]]:
     """How many frames were decoded and how often it was sought since the last call."""
     monkeypatch.setattr(Counted, "made", [], raising=False)
-    monkeypatch.setattr(videofile.cv2, "VideoCapture", Counted)
+    monkeypatch.setattr(reader.cv2, "VideoCapture", Counted)
 
     def count() -> tuple[int, int]:
         captures = [one for one in Counted.made if one.decodes]
@@ -236,7 +235,7 @@ def test_a_long_file_is_sought_in(
     assert seeks >= 7
     assert grabs < len(LONG_FRAMES) / 2
 
-    monkeypatch.setattr(videofile, "SEEK_BEYOND", 100)
+    monkeypatch.setattr(reader, "SEEK_BEYOND", 100)
     assert shown(path, 16) == spread(LONG_FRAMES, 16)
     grabs, seeks = cost()
     assert seeks >= 10
@@ -267,7 +266,7 @@ def test_frames_come_one_by_one(
 ) -> None:
     converted = []
     real = cv2.cvtColor
-    monkeypatch.setattr(videofile.cv2, "cvtColor", lambda *a: converted.append(1) or real(*a))
+    monkeypatch.setattr(reader.cv2, "cvtColor", lambda *a: converted.append(1) or real(*a))
     file = VideoFile(media.clip("b.mp4"))
     frames = file.fetch(range(media.FRAMES))
     assert not converted

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from videoprism_mlx.errors import InputError, InputTypeError, VideoError
-from videoprism_mlx.video import reader as videofile
-from videoprism_mlx.video import sampling as video
+from videoprism_mlx.video import reader, sampling
 from videoprism_mlx.video.sampling import read_video
 from videoprism_mlx.video.source import open_source
 
@@ -69,9 +68,9 @@ def test_samples_are_those_of_the_demos(count: int) -> None:
 
 
 def test_when_frames_are_shown() -> None:
-    _, times = video.sample(media.clip("b.mp4"), lambda image, aspect: None, 4, start=1, end=2)
+    _, times = sampling.sample(media.clip("b.mp4"), lambda image, aspect: None, 4, start=1, end=2)
     assert np.allclose(times, [30 / 30, 37 / 30, 45 / 30, 52 / 30], atol=1e-3)
-    _, times = video.sample(frames(10), lambda image, aspect: None, 5, frame_rate=5)
+    _, times = sampling.sample(frames(10), lambda image, aspect: None, 5, frame_rate=5)
     assert np.allclose(times, [0, 0.4, 0.8, 1.2, 1.6])
 
 
@@ -111,7 +110,7 @@ def test_when_frames_are_shown() -> None:
         (dict(frame_rate=25), ValueError, "has a frame rate of its own"),
     ],
 )
-def test_bad_wishes(options: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_bad_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         read_video(media.clip("uneven.mp4"), **options)
 
@@ -119,20 +118,20 @@ def test_bad_wishes(options: dict[str, Any], error: type[Exception], message: st
 def test_few_images_wait_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded, done, waiting = [], [], []
     real = cv2.cvtColor
-    monkeypatch.setattr(videofile.cv2, "cvtColor", lambda *a: decoded.append(1) or real(*a))
+    monkeypatch.setattr(reader.cv2, "cvtColor", lambda *a: decoded.append(1) or real(*a))
 
     def prepare(image: np.ndarray, aspect: float) -> None:
         time.sleep(0.002)
         waiting.append(len(decoded) - len(done))
         done.append(1)
 
-    video.sample(media.clip("b.mp4"), prepare, None)
+    sampling.sample(media.clip("b.mp4"), prepare, None)
     assert len(done) == media.FRAMES
-    assert max(waiting) <= video.BACKLOG + 3
+    assert max(waiting) <= sampling.BACKLOG + 3
 
 
 def test_so_many_frames_are_a_mistake() -> None:
-    for options in (dict(fps=1e14), dict(num_frames=10**13)):
+    for options in (dict(fps=1e14), dict(num_frames=10**13), dict(num_frames=10**400)):
         with pytest.raises(ValueError, match=r"that would be [\d,]+ frames; expected at most"):
             read_video(media.clip("b.mp4"), **{"num_frames": None, **options})
 
@@ -176,7 +175,7 @@ def test_frames_that_do_not_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> No
     def refuse(*arguments: Any, **options: Any) -> None:
         raise MemoryError("Unable to allocate 183 TiB")
 
-    monkeypatch.setattr(video.np, "stack", refuse)
+    monkeypatch.setattr(sampling.np, "stack", refuse)
     expected = r"4 frames of shape \(18, 18, 3\) are too many: .*memory \(Unable to allocate 183"
     with pytest.raises(VideoError, match=expected):
         read_video(media.clip("two.mp4"), 4, size=18)

@@ -17,7 +17,7 @@ NUMBER_KEY, NAME_KEY = "label_idx", "label"
 # A class above this number, and above the number of videos, is taken for a mistake.
 MOST_CLASSES = 100_000
 
-# More digits than a class number can have. int() refuses 4,300.
+# A number with more digits than this is no class. int() refuses more than 4,300 digits.
 MOST_DIGITS = 1000
 
 logger = logging.getLogger(__name__)

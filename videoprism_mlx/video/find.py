@@ -93,5 +93,5 @@ def is_video_name(path: Path) -> bool:
 
 def natural_order(path: Path) -> list[tuple[int, str]]:
     """A sort key that compares the numbers in names by their values."""
-    parts = re.findall(r"\d{1,1000}|\D+", path.name)  # int() refuses numbers of 4,300 digits.
+    parts = re.findall(r"\d{1,1000}|\D+", path.name)  # int() refuses over 4,300 digits.
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

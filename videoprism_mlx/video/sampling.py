@@ -119,13 +119,14 @@ def choose_frames(
     check_fps(fps)
     wanted: float = num_frames or 0
     if fps is not None:
-        wanted = max(1, (min(stop, length) - begin - early) * fps)
-        wanted = min(wanted, num_frames or wanted)
+        instants = max(1, (min(stop, length) - begin - early) * fps)
+        instants = math.ceil(instants) if instants < math.inf else instants
+        wanted = min(instants, num_frames or instants)
     if wanted > MAX_SAMPLES:
-        raise InputError(f"that would be {wanted:,.0f} frames; expected at most {MAX_SAMPLES:,}")
+        raise InputError(f"that would be {wanted:,} frames; expected at most {MAX_SAMPLES:,}")
 
     if fps is not None:
-        shown = begin + np.arange(math.ceil(wanted)) / fps
+        shown = begin + np.arange(int(wanted)) / fps
         return np.maximum(np.searchsorted(times, shown + early, side="right") - 1, 0)
 
     first, last = np.searchsorted(times, [begin - early, stop - early])
