@@ -10,7 +10,8 @@ blas.preload()  # Before anything imports MLX.
 # Where the public names live. They are imported when first used, so that a script pays for what
 # it needs, and `videoprism-mlx --help` for next to nothing.
 _HOMES = {
-    "datasets.lists": ["read_captions", "read_labels"],
+    "datasets.captions": ["read_captions"],
+    "datasets.labels": ["read_labels"],
     "encoders": [
         "FactorizedEncoder",
         "FactorizedVideoCLIP",
@@ -31,7 +32,8 @@ _HOMES = {
     "training.classifier": ["train_classifier"],
     "training.recipe": ["Recipe"],
     "training.retrieval": ["Tuning", "train_retrieval"],
-    "video.sampling": ["find_videos", "read_video"],
+    "video.find": ["find_videos"],
+    "video.sampling": ["read_video"],
     "weights.adapters": ["add_adapters", "fuse_adapters", "load_adapters", "save_adapters"],
     "weights.directory": ["save_model"],
     "weights.loading": ["load_classifier", "load_model", "load_video_encoder"],

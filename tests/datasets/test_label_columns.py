@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from videoprism_mlx.datasets.lists import Labelled, read_labels
+from videoprism_mlx.datasets.labels import Labelled, read_labels
 
 
 def write_csv(path: Path, *rows: Sequence[Any]) -> Path:

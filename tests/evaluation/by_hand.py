@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 import videoprism_mlx as vp
-from videoprism_mlx.datasets.lists import Captioned, Labelled
+from videoprism_mlx.datasets.captions import Captioned
+from videoprism_mlx.datasets.labels import Labelled
 from videoprism_mlx.features.processor import Processor
 
 Converted = Callable[[str], Path]

@@ -20,7 +20,7 @@ from by_hand import (
 
 import videoprism_mlx as vp
 from videoprism_mlx.cli import main
-from videoprism_mlx.datasets.lists import read_captions
+from videoprism_mlx.datasets.captions import read_captions
 from videoprism_mlx.evaluation.protocols import (
     evaluate_retrieval,
     evaluate_zero_shot,

@@ -22,7 +22,8 @@ from by_hand import (
     pairs_of,
 )
 
-from videoprism_mlx.datasets.lists import Captioned, Labelled
+from videoprism_mlx.datasets.captions import Captioned
+from videoprism_mlx.datasets.labels import Labelled
 from videoprism_mlx.evaluation.protocols import (
     class_embeddings,
     evaluate_classifier,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from videoprism_mlx.errors import VideoError
 from videoprism_mlx.features.cache import ArrayCache, fill, require_usable
-from videoprism_mlx.video.sampling import Files
+from videoprism_mlx.video.source import Files
 
 RECORD = {"kind": "test", "size": 3}
 

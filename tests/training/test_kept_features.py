@@ -14,7 +14,7 @@ from coloured_clips import (
 )
 
 import videoprism_mlx as vp
-from videoprism_mlx.datasets.lists import Labelled
+from videoprism_mlx.datasets.labels import Labelled
 from videoprism_mlx.features.cache import ArrayCache
 from videoprism_mlx.training.classifier import HeadLearner
 from videoprism_mlx.training.examples import Examples, Features

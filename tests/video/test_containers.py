@@ -116,3 +116,16 @@ def test_a_large_file_is_not_read(tmp_path: Path) -> None:
         file.write(box(b"ftyp") + box(b"moov") + struct.pack(">I4sQ", 1, b"mdat", 16 + 2**40))
         file.truncate(2**33)
     assert "cut short" in fault(path)
+
+
+def test_a_header_that_is_cut_short(tmp_path: Path) -> None:
+    asf = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+    for length in range(8):
+        shallow, deep = verdicts(tmp_path / "file", asf + bytes(length))
+        assert shallow == deep == "it is cut short: its header is missing"
+
+
+def test_a_part_whose_name_is_not_ascii(tmp_path: Path) -> None:
+    content = MP4 + struct.pack(">I4s", 1000, b"\xa9nam") + bytes(9)
+    shallow, _ = verdicts(tmp_path / "file", content)
+    assert shallow == "it is cut short: its part '©nam' should have 1,000 bytes, 17 are there"

@@ -33,7 +33,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(options: argparse.Namespace) -> int:
     from videoprism_mlx.features.compare import classify
-    from videoprism_mlx.video.sampling import find_videos
+    from videoprism_mlx.video.find import find_videos
 
     if options.top_k < 1:
         raise InputError(f"--top-k is {options.top_k}; expected 1 or more")

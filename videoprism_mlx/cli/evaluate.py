@@ -114,7 +114,7 @@ def add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespac
 
 
 def run_retrieval(options: argparse.Namespace) -> int:
-    from videoprism_mlx.datasets.lists import read_captions
+    from videoprism_mlx.datasets.captions import read_captions
     from videoprism_mlx.evaluation.protocols import evaluate_retrieval
 
     pairs = read_captions(options.data)
@@ -125,7 +125,7 @@ def run_retrieval(options: argparse.Namespace) -> int:
 
 
 def run_zero_shot(options: argparse.Namespace) -> int:
-    from videoprism_mlx.datasets.lists import read_labels, read_names
+    from videoprism_mlx.datasets.labels import read_labels, read_names
     from videoprism_mlx.evaluation.protocols import evaluate_zero_shot
 
     has_templates = options.texts is not None or options.texts_file is not None
@@ -138,7 +138,7 @@ def run_zero_shot(options: argparse.Namespace) -> int:
 
 
 def run_classifier(options: argparse.Namespace) -> int:
-    from videoprism_mlx.datasets.lists import read_labels, read_names
+    from videoprism_mlx.datasets.labels import read_labels, read_names
     from videoprism_mlx.evaluation.protocols import evaluate_classifier, require_classifier
     from videoprism_mlx.weights.labels import load_labels
 

@@ -28,7 +28,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(options: argparse.Namespace) -> int:
     from videoprism_mlx.features.compare import compare
-    from videoprism_mlx.video.sampling import find_videos
+    from videoprism_mlx.video.find import find_videos
 
     texts = shared.read_texts(options)
     videos = find_videos(options.video)

@@ -14,7 +14,8 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from videoprism_mlx.datasets.lists import Captioned, Labelled
+from videoprism_mlx.datasets.captions import Captioned
+from videoprism_mlx.datasets.labels import Labelled
 from videoprism_mlx.encoders import FactorizedVideoClassifier, FactorizedVideoCLIP, VideoPrismModel
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.evaluation.metrics import (
@@ -32,7 +33,7 @@ from videoprism_mlx.files import places
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.record import made_with
-from videoprism_mlx.video.sampling import Files
+from videoprism_mlx.video.source import Files
 from videoprism_mlx.weights.identity import ModelIdentity
 
 Array = npt.NDArray[Any]

@@ -18,7 +18,8 @@ from videoprism_mlx.features.pipeline import Array, read_ahead
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.identity import FileIdentity
 from videoprism_mlx.files.record import RECORD_FILE
-from videoprism_mlx.video.sampling import Files, images_in
+from videoprism_mlx.video.find import images_in
+from videoprism_mlx.video.source import Files
 
 
 class ArrayCache:

@@ -23,7 +23,7 @@ from videoprism_mlx.features.text import (
     probabilities,
     require_text,
 )
-from videoprism_mlx.video.sampling import Source
+from videoprism_mlx.video.source import Source
 from videoprism_mlx.weights.labels import Labels, load_labels, numbered
 
 # (C,) or (Q,)

@@ -14,7 +14,7 @@ from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import EXPECTED, InputError, suggestion
 from videoprism_mlx.features.pipeline import Array, Features, Lazy, evaluated, read_ahead, rows_of
 from videoprism_mlx.features.processor import Processor, require_count
-from videoprism_mlx.video.sampling import Source
+from videoprism_mlx.video.source import Source
 
 FEATURES = {
     "tokens": "(T * N, D): one vector for each patch of each frame, from the video encoder",

@@ -14,7 +14,9 @@ from videoprism_mlx.errors import InputError
 from videoprism_mlx.features.pipeline import Array
 from videoprism_mlx.features.processor import Processor
 from videoprism_mlx.features.windows import encode_windows
-from videoprism_mlx.video.sampling import Source, resized, sample, thumbnail
+from videoprism_mlx.video.resize import resized, thumbnail
+from videoprism_mlx.video.sampling import sample
+from videoprism_mlx.video.source import Source
 
 # The features of more frames would not fit in memory.
 MOST_FRAMES = 1024

@@ -25,7 +25,9 @@ from videoprism_mlx.tokenizers import (
     load_text_tokenizer,
     tokenize_texts,
 )
-from videoprism_mlx.video.sampling import Source, check_fps, check_size, read_video
+from videoprism_mlx.video.resize import check_size
+from videoprism_mlx.video.sampling import check_fps, read_video
+from videoprism_mlx.video.source import Source
 from videoprism_mlx.weights.adapters import fuse_adapters, load_adapters
 from videoprism_mlx.weights.directory import PROCESSOR_FILE
 from videoprism_mlx.weights.loading import finished, load_with_directory

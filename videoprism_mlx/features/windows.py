@@ -19,17 +19,9 @@ from videoprism_mlx.features.encode import check_features, derived_features
 from videoprism_mlx.features.pipeline import Array, Features, Lazy, evaluated, read_ahead, rows_of
 from videoprism_mlx.features.processor import Processor, processor_for, require_count
 from videoprism_mlx.inputs import check_video
-from videoprism_mlx.video.reader import Reindexed
-from videoprism_mlx.video.sampling import (
-    MAX_SAMPLES,
-    Frames,
-    Source,
-    as_floats,
-    check_fps,
-    choose_frames,
-    open_source,
-    resized,
-)
+from videoprism_mlx.video.resize import as_floats, resized
+from videoprism_mlx.video.sampling import MAX_SAMPLES, check_fps, choose_frames
+from videoprism_mlx.video.source import FrameSource, Source, open_source
 
 
 @dataclasses.dataclass
@@ -80,22 +72,22 @@ def encode_windows(
     encoder = model.video_encoder
     done = 0
     with closing(open_source(source, frame_rate, partial)) as opened:
-        while True:
-            try:
-                if end is None:
-                    opened.require_whole()
-                plan = Plan.of(opened, window, stride, start, end, fps)
-                lazily = encoded_windows(model, encoder, processor, opened, plan, features, done)
-                with closing(lazily):  # Its reader, before what it reads.
-                    for [(encoded, arrays)] in evaluated(lazily):
-                        encoded.features = arrays
-                        yield encoded
-                        done += 1
-                if end is None:
-                    opened.finish()
-                return
-            except Reindexed:
-                continue
+
+        def windows() -> Iterator[Window]:
+            nonlocal done
+            if end is None:
+                opened.require_whole()
+            plan = Plan.of(opened, window, stride, start, end, fps)
+            lazily = encoded_windows(model, encoder, processor, opened, plan, features, done)
+            with closing(lazily):  # Closes the reader threads before the video that they read.
+                for [(encoded, arrays)] in evaluated(lazily):
+                    encoded.features = arrays
+                    yield encoded
+                    done += 1
+            if end is None:
+                opened.finish()
+
+        yield from opened.consistently(windows)
 
 
 def check_windowing(window: int, stride: int, fps: float | None) -> None:
@@ -118,7 +110,7 @@ class Plan(NamedTuple):
     @classmethod
     def of(
         cls,
-        opened: Frames,
+        opened: FrameSource,
         window: int,
         stride: int,
         start: float | None,
@@ -146,7 +138,7 @@ def encoded_windows(
     model: VideoPrismModel,
     encoder: FactorizedEncoder,
     processor: Processor,
-    opened: Frames,
+    opened: FrameSource,
     plan: Plan,
     features: Sequence[str],
     done: int,

@@ -6,13 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from videoprism_mlx.datasets.lists import (
-    Labelled,
-    checked_names,
-    read_labels,
-    read_names,
-    warn_of_overlap,
-)
+from videoprism_mlx.datasets.labels import Labelled, checked_names, read_labels, read_names
+from videoprism_mlx.datasets.overlap import warn_of_overlap
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.files.record import digest
 

@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from videoprism_mlx.datasets.lists import Labelled
+from videoprism_mlx.datasets.labels import Labelled
 from videoprism_mlx.encoders import FactorizedEncoder
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.evaluation.metrics import multi_hot
@@ -23,7 +23,7 @@ from videoprism_mlx.features.processor import Processor
 from videoprism_mlx.files.record import digest
 from videoprism_mlx.training.run import Rows
 from videoprism_mlx.training.views import Views
-from videoprism_mlx.video.sampling import Files
+from videoprism_mlx.video.source import Files
 from videoprism_mlx.weights.identity import ModelIdentity
 
 Array = npt.NDArray[Any]

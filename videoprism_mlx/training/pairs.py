@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from videoprism_mlx.datasets.lists import Captioned
+from videoprism_mlx.datasets.captions import Captioned
 from videoprism_mlx.features.cache import ArrayCache, fill
 from videoprism_mlx.features.processor import Processor
 from videoprism_mlx.files.record import digest
 from videoprism_mlx.training.run import Rows
-from videoprism_mlx.video.sampling import Files
+from videoprism_mlx.video.source import Files
 
 Array = npt.NDArray[Any]
 

@@ -15,7 +15,8 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_map
 
-from videoprism_mlx.datasets.lists import Captioned, read_captions, warn_of_overlap
+from videoprism_mlx.datasets.captions import Captioned, read_captions
+from videoprism_mlx.datasets.overlap import warn_of_overlap
 from videoprism_mlx.encoders import FactorizedVideoCLIP
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.evaluation.metrics import recalls

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.features.processor import Processor
 from videoprism_mlx.training.recipe import as_number, check_count
-from videoprism_mlx.video.sampling import MAX_SIZE, Files, open_source
+from videoprism_mlx.video.resize import MAX_SIZE
+from videoprism_mlx.video.source import Files, open_source
 
 
 @dataclasses.dataclass(frozen=True)

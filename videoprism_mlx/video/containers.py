@@ -1,7 +1,7 @@
-"""Whether a video file is all there, by the structure of its container.
+"""Whether a video file is complete, by the structure of its container.
 
-Decoders play what they find. That a file is cut short, or its structure damaged, is only seen
-from the sizes that its boxes, chunks and elements say they have.
+Decoders play what they find. A file that is cut short or damaged is recognized by the sizes that
+its boxes, chunks and elements declare.
 """
 
 import os
@@ -14,7 +14,7 @@ _ISO_FIRST = {b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot", b"s
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
-_OGG_PAGE = 27 + 255 + 255 * 255  # The largest.
+_OGG_PAGE = 27 + 255 + 255 * 255  # Bytes of the largest page.
 
 _EBML, _SEGMENT, _CLUSTER = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
 _IN_BOTH = {b"\xec", b"\xbf"}  # Void, CRC-32
@@ -32,9 +32,9 @@ _IN_CLUSTER = _IN_BOTH | {b"\xe7", b"\xa3", b"\xa0", b"\xab", b"\xa7", b"\x58\x5
 
 
 def fault(path: Path, deep: bool = False) -> str | None:
-    """What is wrong with a file's own structure; None if nothing is, or it cannot be told.
+    """What is wrong with a file's structure; None if nothing is, or if that is unknown.
 
-    `deep` looks at single packets, too, where the container has sizes for them.
+    `deep` also checks single packets, in containers that give their sizes.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -59,7 +59,7 @@ def _cut(what: str, expected: int, found: int) -> str:
 
 
 def _iso_fault(file: BinaryIO, size: int) -> str | None:
-    """Of the boxes of MP4 and QuickTime."""
+    """What is wrong with the boxes of an MP4 or QuickTime file."""
     at, kinds = 0, set()
     while at + 8 <= size:
         file.seek(at)
@@ -70,9 +70,9 @@ def _iso_fault(file: BinaryIO, size: int) -> str | None:
         elif length == 0 and kind.strip(b"\0"):
             length = size - at  # To the end of the file.
         if length < 8 or not _is_printable(kind):
-            break  # Padding, or what nobody looks at.
+            break  # Padding, or data that no decoder reads.
         if at + length > size:
-            name = kind.decode("ascii")
+            name = kind.decode("latin-1")
             return _cut(f"its part {name!r}", length, size - at)
         kinds.add(kind)
         at += length
@@ -82,7 +82,7 @@ def _iso_fault(file: BinaryIO, size: int) -> str | None:
 
 
 def _riff_fault(file: BinaryIO, size: int, deep: bool) -> str | None:
-    """Of the chunks of AVI."""
+    """What is wrong with the chunks of an AVI file."""
     at = 0
     while at + 12 <= size:
         file.seek(at)
@@ -90,7 +90,7 @@ def _riff_fault(file: BinaryIO, size: int, deep: bool) -> str | None:
         if kind != b"RIFF":
             break
         end = at + 8 + length
-        if length in (0, 0xFFFFFFFF):  # Whoever wrote it did not come back to say.
+        if length in (0, 0xFFFFFFFF):  # Not filled in by the program that wrote it.
             end = size
         if end > size:
             return _cut("it", end, size)
@@ -101,7 +101,7 @@ def _riff_fault(file: BinaryIO, size: int, deep: bool) -> str | None:
 
 
 def _chunk_fault(file: BinaryIO, at: int, end: int) -> int | None:
-    """Where the chunks from `at` to `end` stop making sense."""
+    """The byte from which the chunks between `at` and `end` make no sense; None if all do."""
     ends = [end]
     while ends:
         if at + 8 > ends[-1]:
@@ -120,7 +120,7 @@ def _chunk_fault(file: BinaryIO, at: int, end: int) -> int | None:
 
 
 def _matroska_fault(file: BinaryIO, size: int, deep: bool) -> str | None:
-    """Of the elements of Matroska and WebM."""
+    """What is wrong with the elements of a Matroska or WebM file."""
     header = _element(file, 0)
     if header is None or header[2] is None or header[1] + header[2] >= size:
         return None
@@ -133,15 +133,16 @@ def _matroska_fault(file: BinaryIO, size: int, deep: bool) -> str | None:
     if not deep:
         return None
     segment_end = size if length is None else at + length
-    cluster_end = None
+    cluster_end: int | None = None
     while at < segment_end:
         element = _element(file, at)
         if element is None:
             return f"its elements are damaged at byte {at:,}"
         kind, start, length = element
-        in_cluster = cluster_end is not None and kind in _IN_CLUSTER
-        end = cluster_end if in_cluster else segment_end
-        is_known = in_cluster or kind in _IN_SEGMENT
+        if cluster_end is not None and kind in _IN_CLUSTER:
+            is_known, end = True, cluster_end
+        else:
+            is_known, end = kind in _IN_SEGMENT, segment_end
         if not is_known or (length is not None and start + length > end):
             return f"its elements are damaged at byte {at:,}"
         if kind == _CLUSTER:
@@ -156,19 +157,22 @@ def _matroska_fault(file: BinaryIO, size: int, deep: bool) -> str | None:
 
 
 def _asf_fault(file: BinaryIO, size: int) -> str | None:
-    """Of ASF, which Windows Media has."""
+    """What is wrong with the header of an ASF (Windows Media) file."""
     file.seek(16)
-    header = file.read(min(struct.unpack("<Q", file.read(8))[0], 2**20))
+    length = file.read(8)
+    if len(length) < 8:
+        return "it is cut short: its header is missing"
+    header = file.read(min(struct.unpack("<Q", length)[0], 2**20))
     place = header.find(_ASF_PROPERTIES)
     if place < 0 or place + 92 > len(header):
         return None
     expected, flags = struct.unpack_from("<Q40xI", header, place + 40)
-    is_broadcast = flags & 1  # Whoever wrote it did not come back to say.
+    is_broadcast = flags & 1  # Then the size was not filled in.
     return _cut("it", expected, size) if expected > size and not is_broadcast else None
 
 
 def _ogg_fault(file: BinaryIO, size: int) -> str | None:
-    """Of the pages of Ogg, the last of which is marked."""
+    """What is wrong with the pages of an Ogg file: the last one has a mark."""
     file.seek(max(0, size - _OGG_PAGE))
     end = file.read()
     last = end.rfind(b"OggS")
@@ -177,14 +181,17 @@ def _ogg_fault(file: BinaryIO, size: int) -> str | None:
 
 
 def _gif_fault(file: BinaryIO, size: int) -> str | None:
-    """Of GIF, which ends in a semicolon, or zeros after it."""
+    """What is wrong with a GIF file: it ends in a semicolon, and zeros may follow."""
     file.seek(max(0, size - 64))
     is_ended = file.read().rstrip(b"\0").endswith(b";")
     return None if is_ended else "it is cut short: its end mark is missing"
 
 
 def _element(file: BinaryIO, at: int) -> tuple[bytes, int, int | None] | None:
-    """The id, the start of the data and its length, None if unknown, of the element at a place."""
+    """The id of the element at a byte, and the start and length of its data.
+
+    The length is None if the file leaves it open; the result is None if there is no element.
+    """
     file.seek(at)
     header = file.read(12)
     id_length = _number_length(header[:1], 4)
@@ -198,7 +205,7 @@ def _element(file: BinaryIO, at: int) -> tuple[bytes, int, int | None] | None:
 
 
 def _number_length(first: bytes, most: int) -> int:
-    """How many bytes a number has whose first byte is this; 0 if it cannot begin so."""
+    """The length in bytes of a number with this first byte; 0 if no number begins so."""
     length = 9 - first[0].bit_length() if first and first[0] else 0
     return length if length <= most else 0
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from videoprism_mlx.datasets.lists import checked_names
+from videoprism_mlx.datasets.labels import checked_names
 from videoprism_mlx.errors import CheckpointError
 from videoprism_mlx.weights.directory import LABELS_FILE
 

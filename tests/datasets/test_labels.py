@@ -1,14 +1,14 @@
-"""Lists of labelled videos: what is in them, and what is refused."""
+"""Lists and folders of labelled videos: what is in them, and what is refused."""
 
 import json
-import logging
 import unicodedata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from videoprism_mlx.datasets.lists import read_captions, read_labels, read_names, warn_of_overlap
+from videoprism_mlx.datasets.labels import read_labels, read_names
+from videoprism_mlx.errors import InputError
 
 
 def listed(tmp_path: Path, rows: Any) -> Path:
@@ -186,62 +186,6 @@ def test_names_in_a_file(tmp_path: Path) -> None:
         read_names(path)
 
 
-def test_overlap_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "a.mp4").touch()
-    (tmp_path / "link.mp4").symlink_to(tmp_path / "a.mp4")
-    warn_of_overlap([tmp_path / "a.mp4"], [tmp_path / "b.mp4"])
-    assert caplog.text == ""
-    with caplog.at_level(logging.WARNING):
-        warn_of_overlap([tmp_path / "a.mp4"], [tmp_path / "link.mp4", tmp_path / "b.mp4"])
-    assert "1 of 2 videos to validate on are trained on as well" in caplog.text
-
-
-def test_captions_hold_whatever_characters(tmp_path: Path) -> None:
-    said = "one\u2028line\x0b, with \x85 odd ends"
-    (tmp_path / "x.jsonl").write_text(
-        json.dumps({"video": "a.mp4", "caption": said}, ensure_ascii=False) + "\n",
-        encoding="utf-8",
-    )
-    assert read_captions(tmp_path / "x.jsonl")[0].captions == (said,)
-    (tmp_path / "x.csv").write_text(f'video,caption\na.mp4,"{said}"\n', encoding="utf-8")
-    assert read_captions(tmp_path / "x.csv")[0].captions == (said,)
-    (tmp_path / "x.json").write_text('[{"video": "a.mp4", "caption": 3}]')
-    with pytest.raises(ValueError, match="entry 1: the caption is 3; expected a text"):
-        read_captions(tmp_path / "x.json")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "video,caption\na.mp4,a dog, running\n",
-            r"line 2: has 1 more fields .*' running'; put quotes",
-        ),
-        ('video,caption\na.mp4,"a dog\nb.mp4,a cat\n', "after line"),
-        ("video,caption\na.mp4\n", "line 2: has 'video'; expected caption or captions"),
-        ("video;caption\na.mp4;a dog\n", "line 2: has 'video;caption'; expected video or file"),
-        ("video,caption\n", "has no entries"),
-    ],
-)
-def test_captions_are_not_cut_or_swallowed(text: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "list.csv").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_captions(tmp_path / "list.csv")
-
-
-def test_headings_with_spaces(tmp_path: Path) -> None:
-    (tmp_path / "list.csv").write_text('video, caption\nx/../a.mp4,"one, two"\na.mp4,three\n')
-    [pair] = read_captions(tmp_path / "list.csv")
-    assert pair == (tmp_path / "a.mp4", ("one, two", "three"))
-
-
-@pytest.mark.parametrize("captions", [[], [""], None])
-def test_a_video_without_captions_is_not_dropped(captions: Any, tmp_path: Path) -> None:
-    rows = [{"video": "a.mp4", "captions": captions}, {"video": "b.mp4", "captions": ["x"]}]
-    with pytest.raises(ValueError, match="entry 1"):
-        read_captions(listed(tmp_path, rows))
-
-
 def test_names_that_cannot_be_written_down(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not text in UTF-8"):
         read_labels(listed(tmp_path, [{"file": "a.mp4", "label": "\ud83d cat"}]))
@@ -269,3 +213,24 @@ def test_two_folders_of_one_name_are_one_class(tmp_path: Path) -> None:
     found = read_labels(tmp_path)
     assert sorted(video.name for video in found.videos) == ["1.mp4", "2.mp4"]
     assert found.names == ("café",) and found.labels == ((0,), (0,))
+
+
+def test_a_class_number_with_thousands_of_digits(tmp_path: Path) -> None:
+    for key in ("label_idx", "label"):
+        (tmp_path / "list.csv").write_text(f"file,{key}\na.mp4,{'1' * 5000}\n")
+        with pytest.raises(InputError, match=f"line 2: {key} is '111.*; expected whole numbers"):
+            read_labels(tmp_path / "list.csv")
+
+
+def test_json_that_is_nested_too_deep(tmp_path: Path) -> None:
+    for name in ("list.json", "list.jsonl"):
+        (tmp_path / name).write_text("[" * 200_000)
+        with pytest.raises(InputError, match="is neither JSON"):
+            read_labels(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["\ud83d.mp4", "a\0b.mp4"])
+def test_names_that_no_file_can_have(name: str, tmp_path: Path) -> None:
+    for rows in ([{"file": name, "label_idx": 0}], [{"files": [name], "label_idx": 0}]):
+        with pytest.raises(InputError, match=r"entry 1: the video is .*; expected a path"):
+            read_labels(listed(tmp_path, rows))

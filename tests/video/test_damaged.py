@@ -1,0 +1,236 @@
+"""Video files that are damaged, cut short, or something else."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import media
+import numpy as np
+import pytest
+
+from videoprism_mlx.errors import EXPECTED, VideoError
+from videoprism_mlx.video import reader, sampling
+from videoprism_mlx.video.reader import VideoFile
+
+ALL = range(media.FRAMES)
+
+
+def shown(path: Path, *arguments: Any, **options: Any) -> list[int]:
+    """The numbers of the frames that are read, in full size."""
+    return media.numbers(sampling.read_video(path, *arguments, size=None, **options))
+
+
+def spread(numbers: list[int], count: int) -> list[int]:
+    """`count` of the numbers, as the official demos choose them."""
+    return [numbers[n] for n in np.linspace(0, len(numbers), count, endpoint=False).astype(int)]
+
+
+def test_a_damaged_file_that_claims_millions_of_frames(tmp_path: Path) -> None:
+    claiming = media.declare(media.clip("mpeg4.avi"), tmp_path / "claiming.avi", 10**8)
+    path = media.damage(claiming, tmp_path / "damaged.avi")
+    attempts = []
+    real = VideoFile._grab
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(VideoFile, "_grab", lambda file: attempts.append(1) or real(file))
+        with pytest.raises(VideoError, match=r"breaks off after \d\d frames"):
+            shown(path, None)
+    assert len(attempts) < 1000
+
+
+def test_a_damaged_middle() -> None:
+    path = media.clip("damaged.mp4")
+    with pytest.raises(
+        VideoError, match=r"breaks off after 5\d frames of 100 \(1\.\d s\).*partial"
+    ):
+        shown(path)
+    with pytest.raises(VideoError, match="breaks off"):
+        shown(path, None)
+    frames = sampling.read_video(path, None, size=None, partial=True)
+    assert 80 < len(frames) < media.FRAMES
+    assert media.numbers(frames[:50]) == list(range(50))
+    assert media.numbers(frames[-10:]) == list(range(90, 100))
+    times = sampling.sample(path, lambda image, aspect: None, None, partial=True)[1]
+    assert np.allclose(times[-10:], np.arange(90, 100) / media.FPS, atol=1e-3)
+
+
+def test_what_comes_before_the_damage_is_had_without_asking() -> None:
+    assert shown(media.clip("damaged.mp4"), None, end=1) == list(range(30))
+    assert shown(media.clip("short.mp4"), None, end=1) == list(range(30))
+
+
+def test_a_download_that_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = media.clip("short.mp4")
+    for count in (None, 16):
+        with pytest.raises(
+            VideoError, match=r"after [34]\d frames of 100 \(1\.\d s\).*partial=True"
+        ):
+            shown(path, count)
+    frames = shown(path, None, partial=True)
+    assert 30 <= len(frames) < 60
+    assert frames == list(range(len(frames)))
+    assert shown(path, partial=True) == spread(frames, 16)
+    monkeypatch.setattr(reader, "SEEK_BEYOND", 4)
+    assert shown(path, partial=True) == spread(frames, 16)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["b.mkv", "b.avi", "vp9.webm", "mjpeg.avi", "windows.wmv", "palette.gif", "theora.ogv"],
+)
+def test_the_start_of_a_file(name: str, tmp_path: Path) -> None:
+    """A file without its end says so, and the part that is there can be had."""
+    path = media.cut(media.clip(name), tmp_path / name, end=0.6)
+    frames = sampling.read_video(path, None, size=None, partial=True)
+    assert 25 < len(frames) < 70
+    assert media.numbers(frames[:-3]) == list(range(len(frames) - 3))
+    with pytest.raises(VideoError, match=r"breaks off.*partial"):
+        shown(path)
+
+
+def test_an_unfinished_recording() -> None:
+    for partial in (False, True):
+        with pytest.raises(VideoError, match=r"unfinished\.mp4 (cannot be opened|is no video)"):
+            VideoFile(media.clip("unfinished.mp4"), partial)
+
+
+def test_av1_is_read_or_named() -> None:
+    path = media.clip("av1.mp4")
+    try:
+        frames = shown(path, None)
+    except VideoError as error:
+        assert "no decoder for its codec (AV01)" in str(error)
+        assert "ffmpeg -i IN" in str(error)
+    else:
+        assert frames == list(ALL)
+
+
+@pytest.mark.parametrize("name", ["sound.mp3", "sound.m4a"])
+def test_sound_alone(name: str) -> None:
+    with pytest.raises(VideoError, match=r"no video that OpenCV can open.*sound alone"):
+        VideoFile(media.clip(name))
+
+
+@pytest.mark.parametrize("content", [b"Not a video.\n" * 100, b"x", bytes(100_000)])
+def test_something_else(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match="no video that OpenCV can open"):
+        VideoFile(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        # FFmpeg would draw the text of .txt and .nfo files, and follow playlists to other files.
+        ("notes.txt", "Not a video.\n" * 500),
+        ("clip.nfo", "Not a video.\n" * 500),
+        ("clip.mp4", "ffconcat version 1.0\nfile other.ts\n"),
+        ("list.mp4", "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nother.ts\n#EXT-X-ENDLIST\n"),
+    ],
+)
+def test_text(name: str, text: str, tmp_path: Path) -> None:
+    media.join(tmp_path / "other.ts", media.clip("b.ts"))
+    (tmp_path / name).write_text(text)
+    with pytest.raises(VideoError):
+        VideoFile(tmp_path / name)
+
+
+@pytest.mark.parametrize("ending", ["mp4", "ts", "avi", "h264", "mpg", "gif", "mjpeg", "mkv"])
+def test_noise(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"noise.{ending}"
+    path.write_bytes(np.random.RandomState(0).bytes(200_000))
+    with pytest.raises(VideoError, match=r"no video that OpenCV can open|no frame"):
+        VideoFile(path)
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").touch()
+    with pytest.raises(VideoError, match="is empty: it has 0 bytes"):
+        VideoFile(tmp_path / "clip.mp4")
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = media.join(tmp_path / "clip.mp4", media.clip("one.mp4"))
+    path.chmod(0)
+    if os.geteuid() == 0:  # Nothing is forbidden to root.
+
+        def refuse(*arguments: Any) -> None:
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr(reader, "open", refuse, raising=False)
+    with pytest.raises(PermissionError, match=r"clip\.mp4"):
+        VideoFile(path)
+
+
+def test_gigantic_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "MAX_PIXELS", 10_000)
+    with pytest.raises(VideoError, match=r"frames are 128 x 96; expected at most 10,000 pixels"):
+        VideoFile(media.clip("b.mp4"))
+
+
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    # OpenCV would end the process.
+    path = os.fsencode(tmp_path) + b"/clip\xff.mp4"
+    try:
+        with open(path, "wb") as file:
+            file.write(media.clip("b.mp4").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    read = (
+        "import os, sys; import videoprism_mlx as vp\n"
+        "try: print(vp.read_video(os.fsdecode(bytes.fromhex(sys.argv[1])), 2, size=8).shape)\n"
+        "except vp.VideoError as error: print('VideoError')"
+    )
+    done = subprocess.run([sys.executable, "-c", read, path.hex()], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in ("(2, 8, 8, 3)", "VideoError")
+
+
+@pytest.mark.parametrize("error", [MemoryError("12 GB"), cv2.error("12 GB")])
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [("retrieve", "frame 0 cannot be decoded: .*12 GB"), ("grab", "cannot be opened: .*12 GB")],
+)
+def test_a_decoder_that_fails(
+    method: str, message: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = cv2.VideoCapture
+
+    class Failing:
+        def __init__(self, *arguments: Any):
+            self.capture = real(*arguments)
+
+        def __getattr__(self, name: str) -> Any:
+            return self.refuse if name == method else getattr(self.capture, name)
+
+        def refuse(self) -> None:
+            raise error
+
+    monkeypatch.setattr(reader.cv2, "VideoCapture", Failing)
+    with pytest.raises(VideoError, match=r"b\.mp4:? " + message):
+        shown(media.clip("b.mp4"))
+
+
+@pytest.mark.parametrize(
+    "name", ["two.mp4", "b.ts", "mpeg4.avi", "vp9.webm", "palette.gif", "windows.wmv", "b.flv"]
+)
+def test_damaged_videos_are_read_or_refused(name: str, tmp_path: Path) -> None:
+    drawn = random.Random(0)
+    whole = media.clip(name).read_bytes()
+    path = tmp_path / name
+    outcomes = set()
+    for partial in (False, True) * 6:
+        content = bytearray(whole[: drawn.choice([len(whole), drawn.randrange(len(whole))])])
+        for _ in range(drawn.randrange(20)):
+            end = drawn.choice([len(content), min(len(content), 600)])
+            content[drawn.randrange(end)] = drawn.choice([0, 255, drawn.randrange(256)])
+        path.write_bytes(content)
+        try:
+            outcomes.add(sampling.read_video(path, 2, size=18, partial=partial).shape)
+        except EXPECTED:
+            outcomes.add("refused")
+    assert outcomes <= {"refused", (2, 18, 18, 3)}

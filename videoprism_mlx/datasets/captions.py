@@ -1,0 +1,37 @@
+"""Videos with captions."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from videoprism_mlx.datasets.rows import files_of, rows_of, take
+from videoprism_mlx.errors import InputError
+from videoprism_mlx.video.source import Files
+
+# What the column or key of the caption may be called.
+CAPTION_KEYS = ("caption", "captions", "text", "sentence")
+
+
+class Captioned(NamedTuple):
+    """A video and its captions, one or more."""
+
+    video: Files
+    captions: tuple[str, ...]
+
+
+def read_captions(path: str | Path) -> list[Captioned]:
+    """Videos with captions from a CSV (columns video, caption) or JSON (a list of such objects).
+
+    Rows of the same video are put together, in the order in which the videos first appear.
+    """
+    path = Path(path)
+    captions: dict[Files, list[str]] = {}
+    for where, row in rows_of(path):
+        video = files_of(row, path.parent, where)
+        given = take(row, CAPTION_KEYS, where)
+        for caption in given if isinstance(given, list) and given else [given]:
+            if not isinstance(caption, str) or not caption.strip():
+                raise InputError(f"{where}: the caption is {caption!r}; expected a text")
+            captions.setdefault(video, []).append(caption.strip())
+    if not captions:
+        raise InputError(f"{path} has no entries; expected videos with captions")
+    return [Captioned(video, tuple(each)) for video, each in captions.items()]

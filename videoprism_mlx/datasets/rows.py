@@ -1,0 +1,103 @@
+"""Rows of a CSV, JSON or JSON Lines file that lists videos.
+
+Paths in a file are relative to the folder that the file is in.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from videoprism_mlx.errors import InputError
+from videoprism_mlx.video.source import Files
+
+# What the column or key of the video may be called.
+VIDEO_KEYS = ("video", "file", "files", "path", "video_id")
+
+Row = Mapping[str, Any]
+
+
+def rows_of(path: Path) -> Iterator[tuple[str, Row]]:
+    """The rows of a CSV, a JSON list or JSON lines, each with its place for messages."""
+    text = read_utf8(path)
+    return csv_rows(path, text) if is_csv(path) else json_rows(path, text)
+
+
+def read_utf8(path: Path) -> str:
+    """The text of a file in UTF-8, without a byte order mark."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text in UTF-8 ({error})") from None
+
+
+def is_csv(path: Path) -> bool:
+    """Whether a file has the ending of a table."""
+    return path.suffix.lower() in (".csv", ".tsv")
+
+
+def csv_rows(path: Path, text: str) -> Iterator[tuple[str, Row]]:
+    """The rows of a table with a heading, as `rows_of` gives them."""
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if extra := row.pop(None, None):  # Where DictReader puts fields beyond the heading.
+                raise InputError(
+                    f"{where}: has {len(extra)} more fields than the heading, such as "
+                    f"{extra[0]!r}; put quotes around a text with a {delimiter!r} in it"
+                )
+            yield where, row
+    except csv.Error as error:
+        raise InputError(f"{path}, after line {reader.line_num}: {error}") from None
+
+
+def json_rows(path: Path, text: str) -> Iterator[tuple[str, Row]]:
+    """The objects of a JSON list or of JSON lines, as `rows_of` gives them."""
+    try:
+        if path.suffix.lower() == ".jsonl":
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+        else:
+            rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is neither JSON ({error}) nor called *.csv") from None
+    if not isinstance(rows, list):
+        raise InputError(f"{path} holds a {type(rows).__name__}; expected a list of objects")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, entry {number}: {row!r} is no object")
+        yield f"{path}, entry {number}", row
+
+
+def take(row: Row, keys: Sequence[str], where: str) -> Any:
+    """The value of a row under the first of `keys` that it has."""
+    for key in keys:
+        if row.get(key) is not None:
+            return row[key]
+    has = ", ".join(repr(key) for key, value in row.items() if value is not None)
+    raise InputError(f"{where}: has {has or 'nothing'}; expected {' or '.join(keys[:2])}")
+
+
+def files_of(row: Row, folder: Path, where: str) -> Files:
+    """The video file, or the image files, that a row names."""
+    value = take(row, VIDEO_KEYS, where)
+    names = value if isinstance(value, list) else [value]
+    if not names or not all(is_file_name(name) for name in names):
+        raise InputError(f"{where}: the video is {value!r}; expected a path or a list of them")
+    paths = tuple(Path(os.path.normpath(folder / name)) for name in names)
+    return paths if isinstance(value, list) else paths[0]
+
+
+def is_file_name(name: Any) -> bool:
+    """Whether a file can have this name."""
+    if not isinstance(name, str) or not name.strip():
+        return False
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        return False

@@ -1,0 +1,118 @@
+"""What a video is to those who read it: frames by number, and when each is shown.
+
+Shapes: n frames in a video, H and W the height and width of a frame in pixels.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from videoprism_mlx.errors import InputError, InputTypeError, VideoError
+from videoprism_mlx.video.find import IMAGE_SUFFIXES, images_in, local_path
+from videoprism_mlx.video.opencv import Frame
+from videoprism_mlx.video.reader import DEFAULT_FPS, VideoFile
+from videoprism_mlx.video.stills import ArrayFrames, ImageFiles
+
+# A video file, or the images of one.
+Files = Path | tuple[Path, ...]
+
+# What `read_video` takes: the path of a video, an image or a folder of images, a list of paths of
+# images, or an array of frames.
+Source = Any
+
+T = TypeVar("T")
+
+
+class FrameSource(Protocol):
+    """A video that is open for reading.
+
+    A file may turn out to hold other frames than it says. So `fetch` and `finish` are only called
+    by what `consistently` runs.
+    """
+
+    @property
+    def path(self) -> str | Path:
+        """What the video is called in messages."""
+
+    @property
+    def times(self) -> npt.NDArray[np.float64]:
+        """The seconds (n,) at which the frames are shown, the first at 0."""
+
+    @property
+    def interval(self) -> float:
+        """The usual time from frame to frame, in seconds."""
+
+    @property
+    def aspect(self) -> float:
+        """The width of a pixel divided by its height."""
+
+    @property
+    def damage(self) -> str | None:
+        """What is wrong with the file's structure; None if nothing is."""
+
+    def consistently(self, produce: Callable[[], Iterator[T]]) -> Iterator[T]:
+        """Yields what `produce` yields.
+
+        If the file turns out to hold other frames than `times` says, `times` is corrected and
+        `produce` is called anew. It must then skip what it has yielded before.
+        """
+
+    def fetch(self, numbers: Iterable[int]) -> Iterator[Frame]:
+        """The frames of ascending `numbers`, each (H, W, 3), RGB."""
+
+    def require_whole(self) -> None:
+        """Raises VideoError if frames are known to be missing, unless a part will do."""
+
+    def finish(self) -> None:
+        """Reads on to the end, and raises VideoError if frames are missing, as above."""
+
+    def close(self) -> None:
+        """Closes what is open."""
+
+
+def open_source(
+    source: Source, frame_rate: float | None = None, partial: bool = False
+) -> FrameSource:
+    """Opens whatever `read_video` takes. The caller closes it."""
+    check_rate("frame_rate", frame_rate)
+    rate = frame_rate or DEFAULT_FPS
+    if isinstance(source, (str, Path)):
+        path = local_path(source)
+        if path.is_dir():
+            return ImageFiles(images_in(path), rate)
+        if not path.exists():
+            raise FileNotFoundError(2, "no such file or folder", str(path))
+        if not path.is_file():
+            raise VideoError(f"{path} is neither a file nor a folder")
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            return ImageFiles([path], rate)
+        if frame_rate is not None:
+            raise InputError(f"{path} has a frame rate of its own; leave frame_rate out")
+        return VideoFile(path, partial)
+    if isinstance(source, (list, tuple)):
+        if not source:
+            raise VideoError("the list of images is empty")
+        if all(isinstance(one, (str, Path)) for one in source):
+            return ImageFiles([local_path(one) for one in source], rate)
+    elif not hasattr(source, "shape"):
+        raise InputTypeError(
+            f"a video is a {type(source).__name__}; expected the path of a file or folder, "
+            "a list of images' paths, or an array of frames"
+        )
+    return ArrayFrames(source, rate)
+
+
+def check_rate(name: str, rate: float | None) -> None:
+    """Raises InputError unless this is a number of frames a second, or None."""
+    try:
+        is_rate = rate is None or 0 < rate < math.inf
+    except TypeError:
+        raise InputTypeError(
+            f"{name} is {rate!r}, a {type(rate).__name__}; expected frames a second"
+        ) from None
+    if not is_rate:
+        raise InputError(f"{name} is {rate!r}; expected frames a second, above 0")
