@@ -86,7 +86,7 @@ def model_cost(model: nn.Module, inputs: Mapping[str, Any], plainly: bool = Fals
     if "text_paddings" in arrays and not plainly:  # Traced, a model cannot see what is padding.
         length = int((inputs["text_paddings"] == 0).sum(axis=1).max())
         arrays |= {name: arrays[name][:, :length] for name in ("text_token_ids", "text_paddings")}
-    gpu = device._gpu()._replace(
+    gpu = device.gpu_backend()._replace(
         gelu=STAND_INS["gelu"], capped_exp=lambda cap: STAND_INS["capped exp"], block_megabytes=1e9
     )
     with ExitStack() as stack:

@@ -91,7 +91,6 @@ def run_similarity(options: argparse.Namespace) -> int:
 
 
 def run_classify(options: argparse.Namespace) -> int:
-    from videoprism_mlx.encoders import FactorizedVideoClassifier
     from videoprism_mlx.video.sampling import find_videos
     from videoprism_mlx.weights.labels import load_labels
 
@@ -101,8 +100,7 @@ def run_classify(options: argparse.Namespace) -> int:
     has_labels = options.texts is not None or options.texts_file is not None
     labels = read_texts(options) if has_labels else None
     model, processor, directory = load(options)
-    if isinstance(model, FactorizedVideoClassifier):
-        count = model.num_classes
+    if (count := model.num_classes) is not None:
         own = load_labels(directory, count)
         results = classified(options, model, processor, videos, own.multi_label)
         labels = labels or own.names

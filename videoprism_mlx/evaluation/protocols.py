@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 
 from videoprism_mlx.datasets.lists import Captioned, Labelled
@@ -173,9 +172,9 @@ def evaluate_classifier(
     }
 
 
-def require_classifier(model: nn.Module) -> None:
+def require_classifier(model: VideoPrismModel) -> None:
     """That the model has a classifier's head."""
-    if not isinstance(model, FactorizedVideoClassifier):
+    if model.num_classes is None:
         raise InputError(f"a {type(model).__name__} is no classifier; train one, or use zero-shot")
 
 

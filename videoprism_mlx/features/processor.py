@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from videoprism_mlx.encoders import FactorizedVideoCLIP, VideoPrismModel
+from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputError, VideoError
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.tokenizers import (
@@ -146,7 +146,7 @@ def processor_for(model: VideoPrismModel, directory: Path | None = None) -> Proc
     processor = Processor(num_frames=frames, size=rows * encoder.patch_size)
     if directory:
         processor = with_settings_of(directory, processor)
-    if isinstance(model, FactorizedVideoCLIP):
+    if model.takes_text:
         if directory and (directory / TOKENIZER_FILE).is_file():
             processor.tokenizer = directory
         elif model.text_encoder.vocabulary_size == C4_EN_VOCABULARY_SIZE:

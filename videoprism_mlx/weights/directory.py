@@ -120,7 +120,7 @@ def save_model(
     model: nn.Module, directory: str | Path, tokenizer: str | Path | None = None
 ) -> None:
     """Writes a model that this package built or loaded to the new directory `directory`."""
-    if not isinstance(model, VideoPrismModel) or model.described is None:
+    if not isinstance(model, VideoPrismModel) or not model.has_config:
         raise InputTypeError(
             f"a {type(model).__name__} without a configuration cannot be saved; "
             "expected a model from get_model or one of the load functions"
