@@ -39,6 +39,14 @@ class OutputError(InputError):
     """The result cannot be written there: the place is in use or holds something else."""
 
 
+class AlreadyExistsError(VideoPrismError, FileExistsError):
+    """Something exists already at the place where the result is to be written."""
+
+
+class NotFoundError(VideoPrismError, FileNotFoundError):
+    """A file or directory that does not exist. The message says what was expected."""
+
+
 class TrainingError(InputError):
     """A training run that cannot start or continue."""
 

@@ -11,7 +11,7 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from videoprism_mlx.errors import InputError, InputTypeError, suggestion
+from videoprism_mlx.errors import InputError, InputTypeError, NotFoundError, suggestion
 from videoprism_mlx.files import download, places
 from videoprism_mlx.files.atomic import new_file
 
@@ -107,12 +107,12 @@ def load_text_tokenizer(name: str | Path) -> SentencePieceTokenizer:
     if path.is_dir():
         path = path / TOKENIZER_FILE
         if not path.is_file():
-            raise FileNotFoundError(
+            raise NotFoundError(
                 f"{name} has no {TOKENIZER_FILE}; for the official models use "
                 "load_text_tokenizer('c4_en')"
             )
     if not path.is_file():
-        raise FileNotFoundError(
+        raise NotFoundError(
             f"no tokenizer is called {str(name)!r}, and there is no such file"
             f"{suggestion(str(name), TOKENIZER_URLS)}. "
             f"Expected one of {', '.join(TOKENIZER_URLS)}, the path of a SentencePiece .model "

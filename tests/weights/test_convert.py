@@ -20,7 +20,6 @@ from conftest import MODELS, REFERENCE, reference_config
 import videoprism_mlx as vp
 from videoprism_mlx.convert.rules import leaf
 from videoprism_mlx.errors import CheckpointError
-from videoprism_mlx.files import atomic
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
 from videoprism_mlx.weights.directory import CONFIG_FILE, WEIGHTS_FILE
@@ -387,19 +386,6 @@ def test_a_killed_conversion_leaves_nothing_to_trust(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1  # What it had written, under a name of its own.
     vp.convert.flax_to_mlx(CHECKPOINT, tmp_path / "m", CONFIG)
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
-
-
-def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
-    with atomic.new_directory(tmp_path / "m") as first:
-        (first / "file").write_text("first")
-        with atomic.new_directory(tmp_path / "m") as second:
-            (second / "file").write_text("second")
-        assert (first / "file").exists()
-        # The second was quicker: the first finds it and says so.
-        with pytest.raises(FileExistsError):
-            atomic.require_new_directory(tmp_path / "m")
-        (tmp_path / "m" / "file").unlink()
-    assert (tmp_path / "m" / "file").read_text() == "first"
 
 
 def test_drawing_is_the_same_in_both_layouts_and_on_every_run(tmp_path: Path) -> None:

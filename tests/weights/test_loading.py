@@ -17,7 +17,6 @@ from mlx.utils import tree_flatten
 
 import videoprism_mlx as vp
 from videoprism_mlx.errors import CheckpointError
-from videoprism_mlx.files import places
 from videoprism_mlx.weights.directory import CONFIG_FILE, WEIGHTS_FILE, read_config
 
 Converted = Callable[[str], Path]
@@ -348,19 +347,6 @@ def test_names_that_lead_nowhere(tmp_path: Path) -> None:
         vp.load_model(REFERENCE / "clip" / "checkpoint.npz")
     with pytest.raises(ValueError, match="there is no such directory"):
         vp.load_model(tmp_path / "nothing")
-
-
-def test_the_cache_is_where_it_is_said_to_be(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("VIDEOPRISM_MLX_CACHE", str(tmp_path))
-    assert places.cache_directory() == tmp_path
-    monkeypatch.delenv("VIDEOPRISM_MLX_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert places.cache_directory() == tmp_path / "xdg" / "videoprism_mlx"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert places.cache_directory() == tmp_path / ".cache" / "videoprism_mlx"
 
 
 def test_saving_keeps_what_training_changed(converted: Converted, tmp_path: Path) -> None:

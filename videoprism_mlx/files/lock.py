@@ -1,4 +1,4 @@
-"""One process at a time writes to a folder."""
+"""A lock on a folder: only one process at a time writes to it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,23 +13,31 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def locked(folder: Path, output: Path) -> Iterator[None]:
-    """Makes `folder` and holds its lock, which the system releases when the process ends.
+    """Makes `folder` and holds its lock. The system releases the lock if the process is killed.
 
-    OutputError if another run holds it: that run is writing to `output`.
+    Raises OutputError if another process holds the lock, which is then writing to `output`.
     """
     lock = FileLock(folder / LOCK_FILE, timeout=0)
     while not lock.is_locked:
-        folder.mkdir(parents=True, exist_ok=True)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
+        except (FileExistsError, FileNotFoundError):
+            if folder.exists() and not folder.is_dir():
+                raise
+            continue  # Another process has just removed the folder.
         except Timeout:
-            if not (folder / LOCK_FILE).exists():  # Whoever held it ended, and removed the folder.
+            if not (folder / LOCK_FILE).exists():  # Its last user removed it, and is done.
                 continue
             raise OutputError(
                 f"another run is writing to {output}; wait for it, or name another output"
             ) from None
-        except FileNotFoundError:  # The same, a moment earlier.
-            continue
+        except NotImplementedError as error:
+            raise OutputError(
+                f"the file system of {folder} has no locks ({error}); name another output"
+            ) from None
+        if not (folder / LOCK_FILE).exists():  # It was removed after it was opened.
+            lock.release()
     try:
         yield
     finally:
