@@ -141,3 +141,10 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(lock, "FileLock", Unsupported)
     with pytest.raises(OutputError, match="has no locks"), locked(tmp_path, tmp_path):
         raise AssertionError("the block must not run")
+
+
+def test_a_link_to_nothing_where_the_folder_should_be(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for folder in (tmp_path / "link", tmp_path / "link" / "run"):
+        with pytest.raises(FileExistsError), locked(folder, tmp_path):
+            raise AssertionError("the block must not run")
