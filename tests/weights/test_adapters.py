@@ -424,7 +424,7 @@ def test_of_another_model(converted: Converted, tmp_path: Path) -> None:
     [
         (dict(rank=0), "rank is 0; expected 1 or more"),
         (dict(rank=-2), "rank is -2"),
-        (dict(rank=25), "rank is 25; expected 24 at most, as wide as "),
+        (dict(rank=25), "rank is 25; expected 24 at most, the width of "),
         (dict(rank=2, alpha=0), "alpha is 0; expected a number above 0"),
         (dict(rank=2, alpha=float("nan")), "alpha is nan"),
         (dict(rank=2, layers=0), "layers is 0; expected 1 or more"),
@@ -446,11 +446,11 @@ def test_bad_settings(options: dict[str, Any], message: str, converted: Converte
 def test_out_of_order(converted: Converted, tmp_path: Path) -> None:
     model = vp.load_model(converted("clip"))
     for call in (vp.fuse_adapters, lambda model: vp.save_adapters(model, tmp_path / "a", "b")):
-        with pytest.raises(ValueError, match="FactorizedVideoCLIP was given no adapters"):
+        with pytest.raises(ValueError, match="FactorizedVideoCLIP has no adapters"):
             call(model)
     assert not (tmp_path / "a").exists()
     vp.add_adapters(model, 2, towers=["text"])
-    with pytest.raises(ValueError, match="has an adapter already; fuse_adapters comes first"):
+    with pytest.raises(ValueError, match="has an adapter already; call fuse_adapters first"):
         vp.add_adapters(model, 2)
 
 
@@ -459,7 +459,7 @@ def test_fused_it_is_saved_and_quantized(tmp_path: Path) -> None:
     settings = dict(patch_size=6, pos_emb_shape=(2, 2, 2), mlp_dim=64, **sizes)
     mx.random.seed(0)
     model = with_random_adapters(vp.get_model({"model": "FactorizedEncoder", **settings}))
-    with pytest.raises(ValueError, match="cannot be quantized; fuse_adapters comes first"):
+    with pytest.raises(ValueError, match="cannot be quantized; call fuse_adapters first"):
         nn.quantize(model, group_size=32)
     vp.fuse_adapters(model)
     video = mx.random.uniform(shape=(1, 2, 12, 12, 3))
@@ -469,7 +469,7 @@ def test_fused_it_is_saved_and_quantized(tmp_path: Path) -> None:
     nn.quantize(model, group_size=32, bits=8)
     found = np.array(model(video)[0])
     assert np.sqrt(np.mean((found - expected) ** 2)) < 0.05 * expected.std()
-    with pytest.raises(ValueError, match="is quantized; give adapters to the model as it was"):
+    with pytest.raises(ValueError, match="is quantized; add the adapters before quantizing"):
         vp.add_adapters(model, 2)
 
 

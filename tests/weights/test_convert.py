@@ -202,7 +202,7 @@ def test_a_known_configuration_is_recognised_by_its_shapes() -> None:
 
 
 def test_an_unknown_configuration_is_not_guessed(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"(?s)does not fit.*say which with config="):
+    with pytest.raises(CheckpointError, match=r"(?s)does not fit.*give its configuration with config="):
         vp.convert.flax_to_mlx(CHECKPOINT, tmp_path / "m")
 
 
@@ -297,7 +297,7 @@ def test_files_of_other_kinds(tmp_path: Path) -> None:
         vp.convert.flax_to_mlx(tmp_path, tmp_path / "m", CONFIG)
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(CheckpointError, match=r"'readme.txt', which is no array"):
+    with pytest.raises(CheckpointError, match=r"'readme.txt', which is not an array"):
         vp.convert.flax_to_mlx(tmp_path / "x.npz", tmp_path / "m", CONFIG)
 
 

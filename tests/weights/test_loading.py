@@ -161,7 +161,9 @@ def test_a_video_encoder_can_be_saved_by_itself(
 
 
 def test_a_text_encoder_has_no_video_encoder(converted: Converted) -> None:
-    with pytest.raises(ValueError, match="is a TextEncoder: it has no video encoder"):
+    with pytest.raises(
+        ValueError, match="a TextEncoder has no video encoder; load a model that takes video"
+    ):
         vp.load_video_encoder(converted("text"))
 
 
@@ -200,7 +202,7 @@ def test_a_saved_classifier(
 
 
 def test_a_fresh_head_needs_a_size(converted: Converted) -> None:
-    with pytest.raises(ValueError, match="say num_classes"):
+    with pytest.raises(ValueError, match="give num_classes"):
         vp.load_classifier(converted("encoder"))
 
 
@@ -293,7 +295,7 @@ def test_a_spoilt_copy_in_the_cache_says_what_to_do(
 
 
 def test_a_directory_has_no_revision(directory: Path) -> None:
-    with pytest.raises(ValueError, match="a directory here, which has no revision 'v1'"):
+    with pytest.raises(ValueError, match="a local directory, which has no revision 'v1'"):
         vp.load_model(directory, revision="v1")
 
 
