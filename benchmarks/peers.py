@@ -29,6 +29,7 @@ from benchmarks.timing import ratios, save
 from benchmarks.work import MODELS, inputs_of
 from videoprism_mlx.convert import draw_checkpoint, flax_to_mlx
 from videoprism_mlx.convert.verify import distance
+from videoprism_mlx.errors import MissingLibraryError
 from videoprism_mlx.models import get_config
 
 Arrays = dict[str, np.ndarray]
@@ -75,14 +76,17 @@ def make_mlx_plain(config: Mapping[str, Any], checkpoint: Path) -> Forward:
 
 
 def make_flax(config: Mapping[str, Any], checkpoint: Path) -> Forward:
-    """The official model, as released: scanned layers, compiled."""
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "reference"))
-    import jax
-    from generate import flax_model, numpy_outputs, read_variables
+    """The official model as it is released: scanned layers, compiled."""
+    from videoprism_mlx.convert.official import (
+        flax_model,
+        libraries,
+        numpy_outputs,
+        read_variables,
+    )
 
     model = flax_model(config, np.float32, scan=True)
     variables = read_variables(checkpoint, np.float32, scan=True)
-    forward = jax.jit(lambda variables, inputs: model.apply(variables, **inputs))
+    forward = libraries().jax.jit(lambda variables, inputs: model.apply(variables, **inputs))
 
     def run(inputs: Arrays) -> Arrays:
         outputs = numpy_outputs(forward(variables, inputs))
@@ -231,7 +235,7 @@ def work(peer: str, config: str, checkpoint: str, folder: str) -> None:
     sys.stdout = sys.stderr
     try:
         forward = maker(peer)(json.loads(config), Path(checkpoint))
-    except ImportError as error:
+    except (ImportError, MissingLibraryError) as error:
         print(json.dumps({"missing": str(error)}), file=answers, flush=True)
         return
     np.savez(f"{folder}/outputs_{safe(peer)}.npz", **forward(inputs))

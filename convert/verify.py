@@ -85,7 +85,7 @@ def read_activations(path: str | Path) -> dict[str, Array]:
     try:
         with np.load(path, allow_pickle=False) as saved:
             return dict(saved)
-    except (*DAMAGED, AttributeError, TypeError) as error:  # A file of another kind.
+    except (*DAMAGED, AttributeError, TypeError, MemoryError) as error:  # Also of another kind.
         raise InputError(
             f"{path} is damaged or not an activations file ({error}); make it again"
         ) from None

@@ -202,7 +202,9 @@ def test_a_known_configuration_is_recognised_by_its_shapes() -> None:
 
 
 def test_an_unknown_configuration_is_not_guessed(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"(?s)does not fit.*give its configuration with config="):
+    with pytest.raises(
+        CheckpointError, match=r"(?s)does not fit.*give its configuration with config="
+    ):
         vp.convert.flax_to_mlx(CHECKPOINT, tmp_path / "m")
 
 
