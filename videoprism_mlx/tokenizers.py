@@ -66,9 +66,10 @@ class SentencePieceTokenizer:
         if bos and self.bos_token < 0:
             raise InputError("a begin token was asked for; this tokenizer's model has none")
         try:
-            ids: list[int] = self._model.EncodeAsIds(text)
+            text.encode()
         except UnicodeEncodeError as error:
             raise InputError(f"{text!r} is not valid Unicode text ({error.reason})") from None
+        ids: list[int] = self._model.EncodeAsIds(text)
         begin = [self.bos_token] if bos else []
         end = [self.eos_token] if eos else []
         return begin + ids + end

@@ -163,3 +163,9 @@ def test_offline(served: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE is set; without a network, bring"):
         vp.load_text_tokenizer("c4_en")
     assert served == []
+
+
+def test_text_that_is_not_unicode(spm_model: Path) -> None:
+    tokenizer = vp.load_text_tokenizer(spm_model)
+    with pytest.raises(vp.VideoPrismError, match="is not valid Unicode text"):
+        vp.tokenize_texts(tokenizer, ["a cat", "a \udc80 dog"])

@@ -153,6 +153,9 @@ def test_of_another_model(converted: Converted, tmp_path: Path) -> None:
         (dict(rank=2, towers=[]), "towers are none; a FactorizedEncoder has video"),
         (dict(rank=2, towers=["text"]), "towers are text; a FactorizedEncoder has video"),
         (dict(rank=2, towers=("video", "text")), "towers are video, text; a FactorizedEncoder has"),
+        (dict(rank=2, towers=[3]), "towers are 3; a FactorizedEncoder has video"),
+        (dict(rank=2, alpha="1"), "alpha is '1'; expected a number above 0"),
+        (dict(rank=2, seed=-1), "seed is -1; expected 0 to 2**64 - 1"),
     ],
 )
 def test_bad_settings(options: dict[str, Any], message: str, converted: Converted) -> None:
@@ -163,6 +166,13 @@ def test_bad_settings(options: dict[str, Any], message: str, converted: Converte
     assert trainable(model).keys() == parameters(model).keys()
     with pytest.raises(TypeError):
         vp.add_adapters(model, 2.5)
+
+
+@pytest.mark.parametrize("name", ["rank", "layers", "seed"])
+def test_settings_that_are_no_whole_numbers(name: str, converted: Converted) -> None:
+    model = vp.load_model(converted("encoder"))
+    with pytest.raises(vp.VideoPrismError, match=f"{name} is 1.5; expected a whole number"):
+        vp.add_adapters(model, **({"rank": 2} | {name: 1.5}))
 
 
 def test_out_of_order(converted: Converted, tmp_path: Path) -> None:

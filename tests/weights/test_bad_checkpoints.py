@@ -4,6 +4,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from conftest import REFERENCE, reference_config
 
 import videoprism_mlx as vp
+from videoprism_mlx.convert.npz import Archive
 from videoprism_mlx.errors import CheckpointError
 
 CHECKPOINT = REFERENCE / "clip" / "checkpoint.npz"
@@ -129,6 +131,32 @@ def test_files_of_other_kinds(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_header_that_promises_more_than_there_is(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        content = BytesIO()
+        np.lib.format.write_array_header_1_0(
+            content, {"descr": "<f4", "fortran_order": False, "shape": (10**6, 10**6)}
+        )
+        archive.writestr("params/x.npy", content.getvalue() + b"1234")
+    with pytest.raises(CheckpointError, match=r"is damaged: params/x.npy has 4 bytes of data"):
+        vp.convert.flax_to_mlx(tmp_path / "x.npz", tmp_path / "m", CONFIG)
+
+
+@pytest.mark.parametrize("at", range(0, 3000, 100))
+def test_damage_anywhere_is_a_checkpoint_error(at: int, tmp_path: Path) -> None:
+    whole = bytearray(CHECKPOINT.read_bytes())
+    for where in (at, len(whole) - 1 - at):
+        spoilt = whole.copy()
+        spoilt[where : where + 4] = bytes(255 - byte for byte in spoilt[where : where + 4])
+        (tmp_path / "x.npz").write_bytes(spoilt)
+        try:
+            with Archive(tmp_path / "x.npz") as archive:
+                for key in archive.headers:
+                    archive.read(key)
+        except CheckpointError:
+            pass
+
+
 def test_two_arrays_of_one_name(tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(CHECKPOINT.read_bytes())
     with zipfile.ZipFile(tmp_path / "x.npz", "a") as archive:

@@ -351,6 +351,11 @@ def test_names_that_lead_nowhere(tmp_path: Path) -> None:
         vp.load_model(tmp_path / "nothing")
 
 
+def test_the_home_of_an_unknown_user() -> None:
+    with pytest.raises(vp.VideoPrismError, match="'~no_such_user/model' is no usable path"):
+        vp.load_model("~no_such_user/model")
+
+
 def test_saving_keeps_what_training_changed(converted: Converted, tmp_path: Path) -> None:
     model = vp.load_model(converted("encoder"))
     model.spatial_ln.bias = model.spatial_ln.bias + 1
