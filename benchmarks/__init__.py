@@ -1,3 +1,3 @@
-"""Speed and memory. Each module is run as `python -m benchmarks.NAME` and measures ratios."""
+"""Speed and memory. Each module runs as `python -m benchmarks.NAME` and measures ratios."""
 
-import videoprism_mlx  # noqa: F401 - before MLX, on Linux.
+import videoprism_mlx  # noqa: F401 - it must be imported before MLX on Linux.

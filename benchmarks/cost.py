@@ -1,11 +1,11 @@
-"""What a forward pass consists of, counted from MLX's graph: ours, and computed plainly.
+"""Counts the operations of a forward pass in MLX's graph, with our shortcuts and without.
 
     python -m benchmarks.cost [--models base "video-text base"] [--save]
 
-FLOPs are those of matrix products. Bytes are what every primitive reads and writes that is not
-just another view; an array that is used twice is read twice. The counts hold for any machine.
-Counted as for a GPU, where a LayerNorm or a compiled function is one primitive, and all in one
-block: blocks change how much is done at a time, not what.
+FLOPs are those of matrix products. Bytes are what all primitives read and write, except for views.
+An array that is used twice counts twice. The counts are the same on every machine. They are those
+of a GPU, where a LayerNorm or a compiled function is one primitive. Everything is in one block,
+because blocks do not change the work.
 """
 
 import argparse
@@ -24,22 +24,22 @@ from benchmarks.timing import save
 from benchmarks.work import MODELS, inputs_of, model_of
 from videoprism_mlx.runtime import device
 
-# Primitives that move no data where memory is contiguous.
+# Primitives that move no data if memory is contiguous.
 VIEWS = {
     "Broadcast", "BroadcastAxes", "Copy", "CustomTransforms", "Depends", "ExpandDims", "Flatten",
     "Reshape", "Slice", "Split", "Squeeze", "StopGradient", "Transpose", "Unflatten", "View",
 }  # fmt: skip
 
-# What a GPU runs as one primitive, and the unused primitive that stands for it while counting.
+# What a GPU runs as one primitive. While counting, a primitive that is not used stands for it.
 STAND_INS = {"LayerNorm": mx.arcsinh, "gelu": mx.erf, "softplus": mx.cosh, "capped exp": mx.sinh}
 NAMES = {"ArcSinh": "LayerNorm", "Erf": "gelu", "Cosh": "softplus", "Sinh": "capped exp"}
 
-# So many primitives are named in the table.
+# How many kinds of primitives the table lists.
 LISTED = 6
 
 
 class Cost(NamedTuple):
-    """What a computation takes."""
+    """The cost of a computation."""
 
     flops: int
     bytes: int
@@ -48,7 +48,7 @@ class Cost(NamedTuple):
 
     @property
     def intensity(self) -> float:
-        """FLOPs a byte."""
+        """FLOPs per byte."""
         return self.flops / self.bytes
 
 
@@ -76,17 +76,18 @@ def flops_of(step: Mapping[str, Any]) -> int:
     """The additions and multiplications of a matrix product."""
     if step["name"] not in ("Matmul", "AddMM"):
         return 0
-    inner = step["inputs"][0][1][-1]
-    return 2 * inner * math.prod(step["outputs"][0][1])
+    inner: int = step["inputs"][0][1][-1]
+    outer: int = math.prod(step["outputs"][0][1])
+    return 2 * inner * outer
 
 
 def model_cost(model: nn.Module, inputs: Mapping[str, Any], plainly: bool = False) -> Cost:
-    """The cost of a model's forward pass, its blocks all in one."""
+    """The cost of a model's forward pass, in one block."""
     arrays = {name: mx.array(array) for name, array in inputs.items()}
-    if "text_paddings" in arrays and not plainly:  # Traced, a model cannot see what is padding.
+    if "text_paddings" in arrays and not plainly:  # A model cannot see padding while MLX traces.
         length = int((inputs["text_paddings"] == 0).sum(axis=1).max())
         arrays |= {name: arrays[name][:, :length] for name in ("text_token_ids", "text_paddings")}
-    gpu = device._gpu()._replace(
+    gpu = device.gpu_backend()._replace(
         gelu=STAND_INS["gelu"], capped_exp=lambda cap: STAND_INS["capped exp"], block_megabytes=1e9
     )
     with ExitStack() as stack:
@@ -101,14 +102,16 @@ def model_cost(model: nn.Module, inputs: Mapping[str, Any], plainly: bool = Fals
 
 
 def wanted(result: Any) -> list[mx.array]:
-    """The arrays among what a model returned."""
+    """The arrays in what a model returned."""
     return [each for each in result if isinstance(each, mx.array)]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--models", nargs="+", default=["base", "video-text base"], metavar="NAME")
-    parser.add_argument("--save", action="store_true", help="keep the figures")
+    parser.add_argument(
+        "--save", action="store_true", help="write the figures to benchmarks/results"
+    )
     options = parser.parse_args()
 
     figures: dict[str, Any] = {}

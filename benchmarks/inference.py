@@ -1,10 +1,10 @@
-"""Seconds, memory and the share of the machine's limit of a forward pass.
+"""The time and memory of a forward pass, and how close it is to the machine's limit.
 
     python -m benchmarks.inference [--models base "video-text base"] [--dtypes float32 bfloat16]
                                    [--batches 1 4] [--save]
 
-The limit is the rate of matrix products of the models' own shapes, measured first. Weights and
-inputs are random, which changes no cost. Peak memory is MLX's, weights included.
+The limit is the speed of matrix products of the models' shapes, measured first. Weights and inputs
+are random, which does not change the cost. Peak memory is that of MLX, with the weights.
 """
 
 import argparse
@@ -13,19 +13,19 @@ import sys
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
 from benchmarks.cost import model_cost
 from benchmarks.timing import RESULTS, in_turns, machine, save
 from benchmarks.work import MODELS, inputs_of, model_of
 from videoprism_mlx.runtime import device
+from videoprism_mlx.weights.directory import named_parameters
 
-# Rows, inputs and outputs of the product whose rate is the limit.
+# Rows, inputs and outputs of the matrix product whose speed is the limit.
 ROWS, WIDTH, HIDDEN = 8192, 768, 3072
 
 
 def product_rate(dtype: str, rounds: int = 7) -> float:
-    """FLOPs a second of the best of several matrix products, on all cores."""
+    """FLOPs per second of the fastest of several matrix products, on all cores."""
     rows, weight = (
         mx.random.normal(shape).astype(getattr(mx, dtype))
         for shape in ((ROWS, WIDTH), (WIDTH, HIDDEN))
@@ -40,10 +40,10 @@ def product_rate(dtype: str, rounds: int = 7) -> float:
 
 
 def measure(name: str, dtype: str, batch: int, rounds: int, rate: float) -> dict[str, Any]:
-    """What a forward pass takes."""
-    mx.clear_cache()  # Of the model before.
+    """The time and memory of a forward pass."""
+    mx.clear_cache()  # Of the previous model.
     model, inputs = model_of(name, dtype), inputs_of(name, batch)
-    weights = sum(array.nbytes for _, array in tree_flatten(model.parameters()))
+    weights = sum(array.nbytes for array in named_parameters(model).values())
     arrays = {key: mx.array(array) for key, array in inputs.items()}
     mx.eval(arrays)
 
@@ -74,7 +74,7 @@ def measure(name: str, dtype: str, batch: int, rounds: int, rate: float) -> dict
 
 
 def draw(rows: list[dict[str, Any]], path: Any) -> None:
-    """Seconds a clip and peak memory of each row, as bars."""
+    """Draws seconds per clip and peak memory of each row, as bars."""
     from matplotlib.figure import Figure
 
     labels = [f"{row['model']}, {row['dtype']}, batch {row['batch']}" for row in rows]
@@ -102,7 +102,9 @@ def main() -> int:
     )
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 4])
     parser.add_argument("--rounds", type=int, default=5, help="measured passes")
-    parser.add_argument("--save", action="store_true", help="keep the figures, and a plot")
+    parser.add_argument(
+        "--save", action="store_true", help="write the figures and a plot to benchmarks/results"
+    )
     options = parser.parse_args()
 
     for key, value in machine().items():

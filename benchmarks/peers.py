@@ -1,13 +1,13 @@
-"""The same work by this package and by others, in turns, with what comes out compared first.
+"""The same work done by this package and by others, in turns. Outputs are compared first.
 
     PYTHONPATH=/path/to/videoprism python -m benchmarks.peers [--models base "video-text base"]
         [--peers mlx flax transformers mine.module:make] [--rounds 5] [--save]
 
-Each peer has a process of its own, which waits while another works. All have the same weights,
-drawn from a seed, and the same inputs: a clip, and three texts padded to 64. Flax is the official
-code, compiled; a peer that is not installed is left out. `mine.module:make` is any callable: given
-a configuration and the path of a Flax checkpoint it returns a function of the inputs, by keyword,
-that returns the outputs as NumPy arrays, by the names that `mlx` has.
+Each peer has its own process, which waits while another works. All have the same random weights
+and the same inputs: a clip, and three texts padded to 64. Flax is the official code, compiled. A
+peer that is not installed is left out. `mine.module:make` is any callable that takes a
+configuration and the path of a Flax checkpoint. It returns a function from inputs, by keyword, to
+outputs, which are NumPy arrays with the same names as those of `mlx`.
 """
 
 import argparse
@@ -24,21 +24,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.timing import ratios, save
 from benchmarks.work import MODELS, inputs_of
 from videoprism_mlx.convert import draw_checkpoint, flax_to_mlx
 from videoprism_mlx.convert.verify import distance
+from videoprism_mlx.errors import MissingLibraryError
 from videoprism_mlx.models import get_config
 
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, npt.NDArray[Any]]
 Forward = Callable[[Arrays], Arrays]
 
 OURS = "mlx"
 BUILT_IN = (OURS, "mlx-plain", "flax", "transformers")
 
-# Outputs further apart than this are not the same work: attention that reaches its cap makes
-# single precision itself this inexact.
+# If outputs are further apart than this, the work is not the same. Single precision itself can be
+# this inexact when attention reaches its cap.
 FURTHEST = 1e-3
 
 
@@ -75,14 +77,17 @@ def make_mlx_plain(config: Mapping[str, Any], checkpoint: Path) -> Forward:
 
 
 def make_flax(config: Mapping[str, Any], checkpoint: Path) -> Forward:
-    """The official model, as released: scanned layers, compiled."""
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "reference"))
-    import jax
-    from generate import flax_model, numpy_outputs, read_variables
+    """The official model as it is released: scanned layers, compiled."""
+    from videoprism_mlx.convert.official import (
+        flax_model,
+        libraries,
+        numpy_outputs,
+        read_variables,
+    )
 
     model = flax_model(config, np.float32, scan=True)
     variables = read_variables(checkpoint, np.float32, scan=True)
-    forward = jax.jit(lambda variables, inputs: model.apply(variables, **inputs))
+    forward = libraries().jax.jit(lambda variables, inputs: model.apply(variables, **inputs))
 
     def run(inputs: Arrays) -> Arrays:
         outputs = numpy_outputs(forward(variables, inputs))
@@ -92,7 +97,7 @@ def make_flax(config: Mapping[str, Any], checkpoint: Path) -> Forward:
 
 
 def make_transformers(config: Mapping[str, Any], checkpoint: Path) -> Forward:
-    """Hugging Face Transformers, in PyTorch, with the names of its parameters."""
+    """Hugging Face Transformers, in PyTorch, with our weights under its names."""
     import torch
     import transformers
 
@@ -155,7 +160,7 @@ def parameters_of(directory: Path) -> Arrays:
     return load_file(directory / "model.safetensors")
 
 
-# What the parts of a path are called in Transformers.
+# The names of parts of a parameter's path in Transformers.
 RENAMED = {
     "vision_encoder.": "video_model.vision_model.",
     "spatial_encoder.transformers_stack.x_layers": "spatial_layers",
@@ -187,9 +192,9 @@ RENAMED = {
 
 
 def in_transformers(
-    key: str, array: np.ndarray, patch: int, has_text: bool
-) -> tuple[str, np.ndarray]:
-    """A parameter's name and layout there."""
+    key: str, array: npt.NDArray[Any], patch: int, has_text: bool
+) -> tuple[str, npt.NDArray[Any]]:
+    """A parameter's name and layout in Transformers."""
     name = key
     for ours, theirs in RENAMED.items():
         name = name.replace(ours, theirs)
@@ -200,7 +205,7 @@ def in_transformers(
     if name.endswith("pooling_attention_query"):
         array = array.reshape(1, 1, -1)
     if "layernorm" in name and name.endswith("weight"):
-        array = array - 1  # There, it is stored as Flax does.
+        array = array - 1  # Transformers stores the difference from one, as Flax does.
     return name, np.ascontiguousarray(array)
 
 
@@ -213,7 +218,7 @@ MAKERS = {
 
 
 def maker(peer: str) -> Callable[[Mapping[str, Any], Path], Forward]:
-    """What makes the peer."""
+    """The function that makes a peer."""
     if peer in MAKERS:
         return MAKERS[peer]
     module, _, name = peer.partition(":")
@@ -221,20 +226,24 @@ def maker(peer: str) -> Callable[[Mapping[str, Any], Path], Forward]:
         raise SystemExit(
             f"no peer is called {peer!r}; expected {', '.join(MAKERS)}, or module:name"
         )
-    return getattr(importlib.import_module(module), name)
+    found: Callable[[Mapping[str, Any], Path], Forward] = getattr(
+        importlib.import_module(module), name
+    )
+    return found
 
 
 def work(peer: str, config: str, checkpoint: str, folder: str) -> None:
-    """The process of one peer: works for every line that it reads."""
+    """The process of one peer. It does the work once for every line that it reads."""
     inputs = dict(np.load(f"{folder}/inputs.npz"))
     answers = sys.stdout
     sys.stdout = sys.stderr
     try:
         forward = maker(peer)(json.loads(config), Path(checkpoint))
-    except ImportError as error:
+    except (ImportError, MissingLibraryError) as error:
         print(json.dumps({"missing": str(error)}), file=answers, flush=True)
         return
-    np.savez(f"{folder}/outputs_{safe(peer)}.npz", **forward(inputs))
+    outputs: dict[str, Any] = forward(inputs)
+    np.savez(f"{folder}/outputs_{safe(peer)}.npz", **outputs)
     print(json.dumps({}), file=answers, flush=True)
     for _ in sys.stdin:
         started = time.perf_counter()
@@ -251,12 +260,12 @@ def work(peer: str, config: str, checkpoint: str, folder: str) -> None:
 
 
 def safe(peer: str) -> str:
-    """A peer's name as that of a file."""
+    """A peer's name, for the name of a file."""
     return "".join(c if c.isalnum() else "_" for c in peer)
 
 
 class Worker:
-    """A peer at work in its own process."""
+    """A peer in its own process."""
 
     def __init__(self, peer: str, config: Mapping[str, Any], checkpoint: Path, folder: Path):
         self.peer = peer
@@ -267,27 +276,31 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
         )
+        assert self.process.stdin is not None and self.process.stdout is not None  # Pipes.
+        self.questions, self.answers = self.process.stdin, self.process.stdout
         self.missing = self._answer().get("missing")
 
     def run(self) -> dict[str, float]:
-        """Does the work once."""
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        """Does the work once, and returns seconds and memory."""
+        self.questions.write("\n")
+        self.questions.flush()
         return self._answer()
 
     def close(self) -> None:
-        self.process.stdin.close()
+        """Ends the process."""
+        self.questions.close()
         self.process.wait()
 
     def _answer(self) -> dict[str, Any]:
-        line = self.process.stdout.readline()
+        line = self.answers.readline()
         if not line:
             raise SystemExit(f"{self.peer} ended, exit code {self.process.wait()}")
-        return json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
 
 def compare(name: str, peers: list[str], rounds: int) -> dict[str, Any]:
-    """Times the peers on one model."""
+    """Compares the outputs of the peers on one model, and times them."""
     config = get_config(MODELS.get(name, name))
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as given:
@@ -332,7 +345,9 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", default=["base", "video-text base"], metavar="NAME")
     parser.add_argument("--peers", nargs="+", default=list(BUILT_IN), metavar="PEER")
     parser.add_argument("--rounds", type=int, default=5, help="measured turns")
-    parser.add_argument("--save", action="store_true", help="keep the figures")
+    parser.add_argument(
+        "--save", action="store_true", help="write the figures to benchmarks/results"
+    )
     options = parser.parse_args()
 
     peers = [OURS, *(peer for peer in options.peers if peer != OURS)]

@@ -1,14 +1,17 @@
-"""What reading a video costs, against OpenCV alone.
+"""The cost of reading a video, compared with OpenCV alone.
 
     python -m benchmarks.reading [--video CLIP] [--save]
 
-Draws a short clip and an hour of video with FFmpeg (the test dependency), unless given a clip.
+Without --video it draws clips of 10 s. An hour of video is drawn in any case. That needs FFmpeg,
+which comes with the test dependencies.
 """
 
 import argparse
+import functools
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -17,14 +20,15 @@ import imageio_ffmpeg
 import videoprism_mlx as vp
 from benchmarks.timing import in_turns, ratios, save
 
-# How many times a bare pass 16 frames may cost, and a late window one at the start.
+# The allowed cost of 16 frames, relative to a bare pass; and of a window at the end of a long
+# video, relative to one at the start.
 ALLOWED_PASS, ALLOWED_SEEK = 1.2, 2.0
 HOUR = 3600
 SIZES = ("640x360", "1920x1080")
 
 
 def draw(path: Path, seconds: int, size: str) -> None:
-    """H.264 with B-frames and the usual distance of key frames."""
+    """Draws an H.264 video with B-frames and the usual distance between key frames."""
     pattern = f"testsrc2=size={size}:rate=30:duration={seconds}"
     encoder = ["-c:v", "libx264", "-preset", "veryfast", "-bf", "3", "-pix_fmt", "yuv420p"]
     ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
@@ -33,7 +37,7 @@ def draw(path: Path, seconds: int, size: str) -> None:
 
 
 def bare_pass(path: Path) -> None:
-    """Every frame, as most scripts read them."""
+    """Reads every frame, as most scripts do."""
     capture = cv2.VideoCapture(str(path))
     while capture.read()[0]:
         pass
@@ -43,7 +47,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--video", type=Path, help="a short clip of your own")
     parser.add_argument("--rounds", type=int, default=5, help="measured turns")
-    parser.add_argument("--save", action="store_true", help="keep the figures")
+    parser.add_argument(
+        "--save", action="store_true", help="write the figures to benchmarks/results"
+    )
     options = parser.parse_args()
 
     figures, within = {}, True
@@ -64,8 +70,11 @@ def main() -> int:
             for size, path in zip(SIZES, clips.values(), strict=True):
                 draw(path, 10, size)
         for name, path in clips.items():
-            work = {"ours": lambda p=path: vp.read_video(p), "bare": lambda p=path: bare_pass(p)}
-            seconds = in_turns(work, options.rounds)
+            passes: dict[str, Callable[[], object]] = {
+                "ours": functools.partial(vp.read_video, path),
+                "bare": functools.partial(bare_pass, path),
+            }
+            seconds = in_turns(passes, options.rounds)
             compare(f"16 frames of {name}, to a bare pass", seconds, "ours", "bare", ALLOWED_PASS)
 
         hour = Path(folder) / "hour.mp4"

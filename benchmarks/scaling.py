@@ -2,7 +2,7 @@
 
     python -m benchmarks.scaling [--only frames texts] [--rounds 3] [--save]
 
-Each is the median of several passes, and a plot. Weights and inputs are random.
+Each figure is the median of several passes. Weights and inputs are random.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
 import videoprism_mlx as vp
 from benchmarks.timing import RESULTS, in_turns, save
@@ -26,14 +27,15 @@ FRAMES, SIZES, BATCHES = (1, 2, 4, 8, 16, 32), (144, 216, 288, 432), (1, 2, 4, 8
 VOCABULARY, LENGTHS, QUERIES = 32_000, (4, 8, 16, 32, 64), 64
 SECONDS, FPS = (2, 4, 8, 16), 8
 
-# So many short queries may take, padded, at least so many times as long.
+# How many queries, the least and the most of their tokens, and how many times faster they must be
+# than with all of their padding.
 MANY, SHORT, SPEEDUP = 1000, (5, 12), 5.0
 
 Point = dict[str, float]
 
 
 def measured(work: Callable[[], object], rounds: int) -> Point:
-    """Seconds and peak memory of some work."""
+    """The seconds and the peak memory of some work."""
     mx.clear_cache()
     mx.reset_peak_memory()
     seconds = in_turns({"work": work}, rounds)["work"]
@@ -41,7 +43,7 @@ def measured(work: Callable[[], object], rounds: int) -> Point:
 
 
 def encoder_at(axis: str, values: Iterable[int], rounds: int) -> list[Point]:
-    """The encoder's cost at each number of frames, pixels of a side, or clips."""
+    """The cost of the encoder for each number of frames, pixels of a side, or clips."""
     model, points = model_of(ENCODER), []
     for value in values:
         inputs = {
@@ -53,7 +55,7 @@ def encoder_at(axis: str, values: Iterable[int], rounds: int) -> list[Point]:
 
 
 def text_lengths(rounds: int) -> list[Point]:
-    """The cost of texts of each length, in tokens, all padded alike."""
+    """The cost of texts of each length in tokens, all with the same padded length."""
     model, points = model_of(VIDEO_TEXT), []
     for length in LENGTHS:
         texts = texts_of(VOCABULARY, [length] * QUERIES)
@@ -63,23 +65,24 @@ def text_lengths(rounds: int) -> list[Point]:
 
 
 def many_texts(rounds: int) -> dict[str, float]:
-    """A thousand short queries, against computing all of their padding."""
+    """The time of many short queries, compared with computing all of their padding."""
     model = model_of(VIDEO_TEXT)
     lengths = np.random.RandomState(2).randint(*SHORT, MANY)
     texts = texts_of(VOCABULARY, lengths)
 
     class Tokenized:
-        """Stands for a processor; its texts are numbers."""
+        """Stands for a processor. Its texts are numbers."""
 
         @staticmethod
-        def tokenize(numbers: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        def tokenize(numbers: list[int]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
             return texts["text_token_ids"][numbers], texts["text_paddings"][numbers]
 
-    def embed() -> np.ndarray:
-        return vp.embed_texts(model, Tokenized(), range(MANY))
+    def embed() -> npt.NDArray[Any]:
+        vectors: npt.NDArray[Any] = vp.embed_texts(model, Tokenized(), range(MANY))
+        return vectors
 
-    def padded() -> np.ndarray:
-        """The same by the same layers, padding and all."""
+    def padded() -> npt.NDArray[Any]:
+        """The same with all of the padding."""
         with patch.object(encoders, "shared_padding", lambda paddings: 0):
             return embed()
 
@@ -90,13 +93,13 @@ def many_texts(rounds: int) -> dict[str, float]:
 
 
 def video_lengths(rounds: int) -> list[Point]:
-    """The cost of overlapping windows along a video of each length, in seconds."""
+    """The cost of overlapping windows for videos of each length in seconds."""
     model, points = model_of(ENCODER), []
     for length in SECONDS:
         frames = np.random.RandomState(0).randint(0, 256, (length * FPS, 288, 288, 3))
         frames = frames.astype(np.uint8)
 
-        def work(frames: np.ndarray = frames) -> None:
+        def work(frames: npt.NDArray[Any] = frames) -> None:
             for _ in vp.encode_windows(model, frames, 16, 8, features=["pooled"]):
                 pass
 
@@ -114,7 +117,7 @@ SCALES: dict[str, tuple[str, Callable[[int], list[Point]]]] = {
 
 
 def draw(name: str, label: str, points: list[Point]) -> None:
-    """Seconds and memory of each point."""
+    """Draws the seconds and memory of all points."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.2), layout="constrained")
@@ -134,7 +137,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", nargs="+", choices=[*SCALES, "queries"], metavar="SCALE")
     parser.add_argument("--rounds", type=int, default=3, help="measured passes")
-    parser.add_argument("--save", action="store_true", help="keep the figures, and the plots")
+    parser.add_argument(
+        "--save", action="store_true", help="write the figures and plots to benchmarks/results"
+    )
     options = parser.parse_args()
 
     figures: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Timing pieces of work against each other, in turns, on one machine."""
+"""Timing pieces of work in turns, and describing the machine."""
 
 import ctypes
 import json
@@ -22,7 +22,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def in_turns(work: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each piece of work, `rounds` times, one after the other, after a warm-up."""
+    """The seconds of each piece of work, `rounds` times in turns, after a warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(rounds + 1):
         for name, run in work.items():
@@ -34,13 +34,13 @@ def in_turns(work: Mapping[str, Callable[[], object]], rounds: int) -> dict[str,
 
 
 def ratios(seconds: Mapping[str, list[float]], name: str, to: str) -> dict[str, float]:
-    """How many times as long one took as the other: the median over the turns, and the extremes."""
+    """How many times longer one took than another: the median over the turns, and the extremes."""
     each = [mine / other for mine, other in zip(seconds[name], seconds[to], strict=True)]
     return {"median": statistics.median(each), "least": min(each), "most": max(each)}
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on, beside the code."""
+    """What the figures depend on besides the code."""
     packages = ("videoprism_mlx", "mlx", "numpy", "opencv-python")
     return {
         "system": f"{platform.system()} {platform.machine()}",
@@ -53,7 +53,7 @@ def machine() -> dict[str, Any]:
 
 
 def mac() -> dict[str, Any]:
-    """The chip's name, its memory and, where the system tells, its GPU's cores."""
+    """The chip's name, the memory and, if the system tells, the number of GPU cores."""
 
     def said(*command: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
@@ -81,18 +81,19 @@ def linux() -> dict[str, Any]:
 
 
 def openblas_kernels() -> str | None:
-    """The processor that OpenBLAS takes this one for; None without it."""
+    """The processor that OpenBLAS is optimised for here. None without OpenBLAS."""
     if not blas.preload():
         return None
     library = ctypes.CDLL(blas.LIBRARY)
     library.openblas_get_corename.restype = ctypes.c_char_p
-    return library.openblas_get_corename().decode()
+    name: bytes = library.openblas_get_corename()
+    return name.decode()
 
 
 def save(name: str, command: str, figures: Mapping[str, Any]) -> None:
-    """Keeps the figures in benchmarks/results, with the machine and the command."""
+    """Writes the figures to benchmarks/results, with the machine and the command."""
     RESULTS.mkdir(exist_ok=True)
     result = {"command": command, "machine": machine(), **figures}
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"kept in {path}")
+    print(f"written to {path}")

@@ -1,8 +1,8 @@
-"""What overlapping windows cost, against encoding each window by itself.
+"""The cost of overlapping windows, compared with encoding each window separately.
 
     python -m benchmarks.windows [--model videoprism_v1_base] [--save]
 
-The model has random weights and the video is drawn; neither changes the cost.
+The weights and the video are random, which does not change the cost.
 """
 
 import argparse
@@ -10,14 +10,15 @@ import sys
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
 import videoprism_mlx as vp
 from benchmarks.timing import in_turns, ratios, save
 
 WINDOW = 16
 
-# Stride, windows to measure, and how much of the independent cost they may take.
-# The first window is paid in full, so that few windows cost more each than many.
+# Stride, number of windows, and the allowed cost relative to separate windows. The first window has
+# its full cost, so a few windows cost more each than many.
 CASES = ((8, 12, 0.65), (1, 17, 0.35))
 
 
@@ -26,7 +27,9 @@ def main() -> int:
     parser.add_argument("--model", default="videoprism_v1_base", help="a configuration's name")
     parser.add_argument("--size", type=int, default=288, help="pixels of a frame's side")
     parser.add_argument("--rounds", type=int, default=2, help="measured turns")
-    parser.add_argument("--save", action="store_true", help="keep the figures")
+    parser.add_argument(
+        "--save", action="store_true", help="write the figures to benchmarks/results"
+    )
     options = parser.parse_args()
 
     model = vp.get_model(options.model)
@@ -38,11 +41,11 @@ def main() -> int:
     for stride, count, allowed in CASES:
         frames = video[: WINDOW + stride * (count - 1)]
 
-        def windowed(frames: np.ndarray = frames, stride: int = stride) -> None:
+        def windowed(frames: npt.NDArray[np.uint8] = frames, stride: int = stride) -> None:
             for _ in vp.encode_windows(model, frames, WINDOW, stride, features=["tokens"]):
                 pass
 
-        def one_window(frames: np.ndarray = frames) -> None:
+        def one_window(frames: npt.NDArray[np.uint8] = frames) -> None:
             for _ in vp.encode_windows(model, frames[:WINDOW], WINDOW, features=["tokens"]):
                 pass
 

@@ -1,13 +1,13 @@
-"""What the benchmarks work on: models with random weights, and random inputs."""
+"""The models and inputs of the benchmarks, all random."""
 
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
+import numpy.typing as npt
 
-import videoprism_mlx as vp
-from videoprism_mlx.models import get_config
+from videoprism_mlx.encoders import VideoPrismModel
+from videoprism_mlx.models import get_config, get_model
 
 # Short names of the configurations that have published weights.
 MODELS = {
@@ -17,21 +17,21 @@ MODELS = {
     "video-text large": "videoprism_lvt_public_v1_large",
 }
 
-# Three queries of so many pieces, padded to this length.
+# The lengths of three queries in tokens, and the length that they are padded to.
 TEXT_LENGTHS, TEXT_PADDED = (9, 12, 20), 64
 
 
-def model_of(name: str, dtype: str = "float32") -> nn.Module:
+def model_of(name: str, dtype: str = "float32") -> VideoPrismModel:
     """A model of that short or full name, with random weights."""
     mx.random.seed(0)
-    model = vp.get_model(MODELS.get(name, name))
+    model = get_model(MODELS.get(name, name))
     model.set_dtype(getattr(mx, dtype))
     mx.eval(model.parameters())
     return model
 
 
 def inputs_of(name: str, batch: int = 1, frames: int | None = None, size: int | None = None) -> Any:
-    """A model's keyword arguments, of random clips and, where it takes them, three texts."""
+    """A model's keyword arguments: random clips and, if it takes text, three texts."""
     config = get_config(MODELS.get(name, name))
     vision = config.get("encoder_params", config)
     frames = frames or vision["pos_emb_shape"][0]
@@ -43,7 +43,9 @@ def inputs_of(name: str, batch: int = 1, frames: int | None = None, size: int | 
     return inputs
 
 
-def texts_of(vocabulary: int, lengths: Any, padded: int = TEXT_PADDED) -> dict[str, np.ndarray]:
+def texts_of(
+    vocabulary: int, lengths: Any, padded: int = TEXT_PADDED
+) -> dict[str, npt.NDArray[Any]]:
     """Random texts of those lengths: ids and paddings (B, padded)."""
     paddings = (np.arange(padded) >= np.asarray(lengths)[:, None]).astype(np.float32)
     ids = np.random.RandomState(1).randint(3, vocabulary, paddings.shape) * (paddings == 0)

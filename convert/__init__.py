@@ -1,4 +1,4 @@
-"""Checkpoints from the official Flax layout to a model directory, and back."""
+"""Converts checkpoints between the official Flax layout and model directories."""
 
 from videoprism_mlx.convert.flax import Conversion, flax_to_mlx, mlx_to_flax
 from videoprism_mlx.convert.standin import draw_checkpoint

@@ -1,6 +1,5 @@
 """From a Flax checkpoint to a model directory, and back."""
 
-import json
 import logging
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -11,11 +10,12 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from videoprism_mlx.convert.npz import BFLOAT16, Archive, write_array
-from videoprism_mlx.convert.rules import Layout, Leaf
-from videoprism_mlx.errors import CheckpointError, InputError
+from videoprism_mlx.convert.npz import BFLOAT16, Archive
+from videoprism_mlx.convert.rules import Array, Layout, Leaf
+from videoprism_mlx.errors import CheckpointError, DownloadError, InputError
 from videoprism_mlx.files.atomic import new_file, require_new_directory
 from videoprism_mlx.files.identity import sha256
+from videoprism_mlx.files.npz import write_array
 from videoprism_mlx.files.record import own_version
 from videoprism_mlx.models import (
     CONFIGS,
@@ -31,8 +31,11 @@ from videoprism_mlx.weights.directory import (
     Shapes,
     check_parameters,
     check_weights,
+    misfit,
     parameter_problems,
+    read_arrays,
     read_config,
+    read_json,
     write_directory,
 )
 
@@ -42,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 class Conversion(NamedTuple):
-    """What a conversion wrote."""
+    """What a conversion has written."""
 
     output: Path
     model: str
@@ -60,9 +63,9 @@ def flax_to_mlx(
 ) -> Conversion:
     """Converts an official `.npz` checkpoint to the new model directory `output`.
 
-    `config` is a name, the path of a config.json, or a mapping like one; it can be left out where
-    the checkpoint has the shapes of a known configuration. `tokenizer` is the SentencePiece model
-    to put beside a video-text model, c4_en by default. `origin` is noted in the config.json.
+    `config` is a name, the path of a config.json, or such a mapping. It can be left out if the
+    checkpoint has the shapes of a known configuration. `tokenizer` is the SentencePiece model to
+    put beside a video-text model, by default c4_en. `origin` goes into the config.json.
     """
     mlx_dtype = parse_dtype(dtype)
     require_new_directory(Path(output))
@@ -77,7 +80,7 @@ def flax_to_mlx(
         tokenizer = tokenizer_for(config, tokenizer)
 
         checksum = background.submit(sha256, archive.path)
-        arrays = {}
+        arrays: dict[str, mx.array] = {}
         for group in layout.groups.values():
             arrays |= read_group(archive, group, mlx_dtype)
         stacks = [key for key, group in layout.groups.items() if group[0].layer is not None]
@@ -100,8 +103,8 @@ def flax_to_mlx(
 def mlx_to_flax(model_dir: str | Path, output: str | Path, scan: bool | None = None) -> Conversion:
     """Writes a model directory as an official `.npz`, in float32, to the new file `output`.
 
-    `scan` says whether a stack of layers is one array; by default as in the checkpoint that the
-    model came from, or else as in the published ones: it is.
+    `scan` says whether a stack of layers is one array. By default it is, as in the published
+    checkpoints, unless the model came from a checkpoint in which it was not.
     """
     path = Path(model_dir) / WEIGHTS_FILE
     described = read_config(Path(model_dir))
@@ -113,7 +116,7 @@ def mlx_to_flax(model_dir: str | Path, output: str | Path, scan: bool | None = N
     check_weights(Path(model_dir), model)
     layout = Layout(model)
 
-    stored = mx.load(str(path))
+    stored = read_arrays(path)
     size = 0
     with new_file(output) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for key, group in layout.groups.items():
@@ -132,26 +135,28 @@ def mlx_to_flax(model_dir: str | Path, output: str | Path, scan: bool | None = N
 
 def given_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of that name, in that file or model directory, or in that mapping."""
-    if isinstance(config, Mapping) or canonical_name(str(config)) is not None:
+    if isinstance(config, Mapping):
         return get_config(config)
     path = Path(config)
-    if path.is_dir():
-        return checked_config(read_config(path))
-    if path.is_file():
-        try:
-            return checked_config(json.loads(path.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise CheckpointError(f"{path} is no configuration: {error}") from None
-    return get_config(str(config))  # Neither: its error says what is known.
+    if canonical_name(str(config)) is None:
+        if path.is_dir():
+            return checked_config(read_config(path))
+        if path.is_file():
+            try:
+                return checked_config(read_json(path))
+            except InputError as error:
+                raise CheckpointError(f"{path} is not a configuration: {error}") from None
+    return get_config(str(config))  # If the name is unknown, its error lists the known ones.
 
 
 def matching_config(shapes: Shapes, path: Path) -> dict[str, Any]:
-    """The known configuration that the shapes of a checkpoint belong to.
+    """The known configuration that has the shapes of a checkpoint.
 
-    Shapes alone do not tell a model: the logit cap and causality leave no trace in them. So what
-    is not known is not guessed.
+    An unknown one is not guessed, because shapes do not tell everything about a model: they do not
+    depend on the logit cap or on causality.
     """
-    closest, fewest = None, None
+    closest: Shapes = {}
+    fewest: int | None = None
     for config in CONFIGS.values():
         if "num_classes" in config:
             classes = shapes.get("params/projection/linear/bias", (1,))[-1]
@@ -163,17 +168,15 @@ def matching_config(shapes: Shapes, path: Path) -> dict[str, Any]:
             return config
         if fewest is None or problems < fewest:
             closest, fewest = expected, problems
-    try:
-        check_parameters(closest, shapes, path)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{error}\nThat is against the closest of the known configurations; if this is a "
-            "model of your own, say which with config= (--config), a config.json or a mapping"
-        ) from None
+    raise CheckpointError(
+        f"{misfit(closest, shapes, path)}\nThat is compared with the closest of the known "
+        "configurations. If this is a model of your own, give its configuration with config= "
+        "(--config): a config.json or a mapping"
+    )
 
 
 def check_types(archive: Archive) -> None:
-    """That every array is of a floating-point type."""
+    """Raises CheckpointError unless all arrays are of floating-point types."""
     for key, header in archive.headers.items():
         if header.dtype.newbyteorder("=") not in READABLE:
             raise CheckpointError(
@@ -182,7 +185,7 @@ def check_types(archive: Archive) -> None:
 
 
 def tokenizer_for(config: Mapping[str, Any], given: str | Path | None) -> Path | None:
-    """The tokenizer to put beside a model: the given one, or c4_en if it is of that size."""
+    """The tokenizer to put beside a model: the given one, or c4_en if the vocabulary is its."""
     if "vocabulary_size" not in config:
         return None
     if given is not None:
@@ -193,12 +196,12 @@ def tokenizer_for(config: Mapping[str, Any], given: str | Path | None) -> Path |
             )
         return Path(given)
     if config["vocabulary_size"] != C4_EN_VOCABULARY_SIZE:
-        logger.info("no tokenizer is put beside this model; name its .model file to have it")
+        logger.info("this model gets no tokenizer; give its .model file to add it")
         return None
     try:
         return tokenizer_path("c4_en")
-    except (ConnectionError, ValueError) as error:  # The weights are good without it.
-        logger.warning("no tokenizer is put beside this model: %s", error)
+    except (DownloadError, InputError) as error:  # The model works without it.
+        logger.warning("this model gets no tokenizer: %s", error)
         return None
 
 
@@ -214,17 +217,17 @@ def read_group(
             array = stack if each.layer is None else stack[index]
         if not np.isfinite(array).all():
             raise CheckpointError(f"{archive.path}: {each.key} holds NaN or infinite values")
-        with np.errstate(over="ignore"):  # Seen below.
+        with np.errstate(over="ignore"):  # It is checked below.
             array = np.ascontiguousarray(each.rule.to_mlx(array), np.float32)
-        array = mx.array(array).astype(dtype)
-        if not mx.isfinite(array).all().item():
+        parameter = mx.array(array).astype(dtype)
+        if not mx.isfinite(parameter).all().item():
             raise CheckpointError(
                 f"{archive.path}: {each.key} holds values beyond the range of {dtype}; "
                 "convert to a wider type"
             )
-        yield each.name, array
+        yield each.name, parameter
 
 
-def to_flax(each: Leaf, array: mx.array, heads: int) -> np.ndarray:
+def to_flax(each: Leaf, array: mx.array, heads: int) -> Array:
     """A parameter in Flax's layout, in float32."""
     return each.rule.to_flax(np.array(array.astype(mx.float32)), heads)

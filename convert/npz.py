@@ -1,38 +1,56 @@
-"""Reading and writing `.npz` archives: headers first, one array at a time, never a pickle."""
+"""Reading `.npz` checkpoints: headers first, one array at a time, never a pickle."""
 
+import math
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from tokenize import TokenError
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from numpy.lib import format as npy
 
 from videoprism_mlx.convert.rules import ROOT
-from videoprism_mlx.errors import CheckpointError
+from videoprism_mlx.errors import CheckpointError, NotFoundError
 
-# NumPy knows no bfloat16: it writes one as two bytes of nothing in particular.
+Array = npt.NDArray[Any]
+
+# NumPy has no bfloat16. It writes such an array as two bytes without a meaning.
 BFLOAT16 = np.dtype("V2")
+
+# What zipfile and NumPy raise for damaged files.
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    ValueError,
+    EOFError,
+    KeyError,
+    SyntaxError,
+    TokenError,
+    RuntimeError,  # The archive is encrypted, or compressed in an unknown way.
+)
 
 
 class Header(NamedTuple):
-    """What an array's header says."""
+    """The header of an array."""
 
     shape: tuple[int, ...]
-    dtype: np.dtype
+    dtype: np.dtype[Any]
 
 
 class Archive:
-    """An open `.npz` file. `headers` says what is in it before any data is read.
+    """An open `.npz` file. `headers` describes its arrays before any data is read.
 
-    Keys begin with `params/`, also where the file leaves that out.
+    All keys start with `params/`, even if those in the file do not.
     """
 
     def __init__(self, path: Path):
         self.path = Path(path)
         if not self.path.exists():
-            raise FileNotFoundError(f"there is no checkpoint {self.path}")
+            raise NotFoundError(f"there is no checkpoint {self.path}")
         if self.path.is_dir():
             raise CheckpointError(f"{self.path} is a directory; expected an .npz file")
         with self._explained():
@@ -45,16 +63,18 @@ class Archive:
             self.headers = {key: self._header(name) for key, name in self._members.items()}
         self.shapes = {key: header.shape for key, header in self.headers.items()}
 
-    def read(self, key: str) -> np.ndarray:
-        """The array of that name, in float32 at least."""
+    def read(self, key: str) -> Array:
+        """The array of that key, in float32 or wider."""
         with self._explained(), self._zip.open(self._members[key]) as member:
-            array = npy.read_array(member, allow_pickle=False)
-            member.read(1)  # To the end, where the checksum is compared.
+            array: Array = npy.read_array(member, allow_pickle=False)  # type: ignore[no-untyped-call]  # NumPy's.
+            member.read(1)  # The checksum is compared at the end.
         if array.dtype == BFLOAT16:
-            return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+            widened: Array = array.view(np.uint16).astype(np.uint32) << 16
+            return widened.view(np.float32)
         return array.astype(np.promote_types(array.dtype, np.float32), copy=False)
 
     def close(self) -> None:
+        """Closes the file."""
         self._zip.close()
 
     def __enter__(self) -> "Archive":
@@ -65,31 +85,30 @@ class Archive:
 
     def _header(self, name: str) -> Header:
         if not name.endswith(".npy"):
-            raise CheckpointError(f"{self.path} holds {name!r}, which is no array")
+            raise CheckpointError(f"{self.path} holds {name!r}, which is not an array")
         with self._zip.open(name) as member:
-            version = npy.read_magic(member)
-            if version == (1, 0):
-                shape, _, dtype = npy.read_array_header_1_0(member)
-            else:
-                shape, _, dtype = npy.read_array_header_2_0(member)
+            version = npy.read_magic(member)  # type: ignore[no-untyped-call]  # NumPy's.
+            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            shape, _, dtype = read(member)  # type: ignore[no-untyped-call]  # NumPy's.
+            size = self._zip.getinfo(name).file_size - member.tell()
         if dtype.hasobject:
             raise CheckpointError(f"{self.path}: {name} holds Python objects, which are not read")
+        if size < math.prod(shape) * dtype.itemsize:
+            raise CheckpointError(
+                f"{self.path} is damaged: {name} has {size} bytes of data, too few for shape "
+                f"{shape} and type {dtype}; download or copy it again"
+            )
         return Header(shape, dtype)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
+        """Turns what zipfile and NumPy raise into a CheckpointError that says what to do."""
         try:
             yield
         except CheckpointError:
             raise
-        except (zipfile.BadZipFile, ValueError, EOFError, KeyError, NotImplementedError) as error:
+        except DAMAGED as error:
             raise CheckpointError(
                 f"{self.path} is damaged, cut short, or not an .npz archive ({error}); "
                 "expected one as numpy.savez writes it: download or copy it again"
             ) from None
-
-
-def write_array(archive: zipfile.ZipFile, key: str, array: np.ndarray) -> None:
-    """Adds one array to an `.npz` that is being written."""
-    with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
-        npy.write_array(member, np.asanyarray(array), allow_pickle=False)

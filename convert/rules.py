@@ -1,30 +1,33 @@
-"""How a parameter of the MLX model is called and laid out in a Flax checkpoint.
+"""The name and layout of each parameter in a Flax checkpoint: one table, `RULES`.
 
-The two trees are the same but for the leaves, which `RULES` lists, and for stacks of layers,
-which Flax may store as one array with the layer as its leading axis.
+The two parameter trees differ in the leaves, which `RULES` lists, and in stacks of layers, which
+Flax may store as one array with the layers along the first axis ("scanned").
 
 Shapes: I and O a linear layer's inputs and outputs, N heads, H head width, D width.
 """
 
 import re
 from collections.abc import Callable, Container
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.nn as nn
 import numpy as np
+import numpy.typing as npt
 
 from videoprism_mlx.layers import DotProductAttention
 from videoprism_mlx.weights.directory import parameter_shapes
 
+Array = npt.NDArray[Any]
+
 ROOT = "params/"
 
-# The same array in the other layout; going to Flax, the number of heads is needed.
-ToMLX = Callable[[np.ndarray], np.ndarray]
-ToFlax = Callable[[np.ndarray, int], np.ndarray]
+# They change the layout of an array. To Flax, the number of heads is needed.
+ToMLX = Callable[[Array], Array]
+ToFlax = Callable[[Array, int], Array]
 
 
 class Rule(NamedTuple):
-    """A kind of leaf: which MLX names it has, its Flax name, and the change of layout."""
+    """A kind of leaf: a pattern of its MLX names, its Flax name, and the changes of layout."""
 
     pattern: str
     flax_leaf: str
@@ -46,7 +49,7 @@ RULES = (
         lambda b: b.reshape(-1),
         lambda b, heads: b.reshape(heads, -1),
     ),
-    # (D, N, H) and (D, N * H): this one is contracted over the heads
+    # (D, N, H) and (D, N * H): the output projection, which sums over the heads
     Rule(
         r"post\.weight",
         "w",
@@ -56,7 +59,7 @@ RULES = (
     Rule(r"post\.bias", "b", lambda b: b, lambda b, heads: b),
     # (I, O) and (O, I)
     Rule(r"linear\.weight", "kernel", lambda w: w.T, lambda w, heads: w.T),
-    # Flax stores the distance from one.
+    # Flax stores the difference from one.
     Rule(r"\w*(_norm|_ln)\.weight", "scale", lambda w: 1 + w, lambda w, heads: w - 1),
     Rule(r"\w+_emb\.weight", "emb_var", lambda w: w, lambda w, heads: w),
 )
@@ -64,7 +67,7 @@ SAME = Rule("", "", lambda w: w, lambda w, heads: w)
 
 
 class Leaf(NamedTuple):
-    """A parameter: its name in the model, its key in a scanned checkpoint, its layer, its rule."""
+    """A parameter: its name in MLX, its key in a scanned checkpoint, its layer and its rule."""
 
     name: str
     key: str
@@ -73,12 +76,12 @@ class Leaf(NamedTuple):
 
     @property
     def own_key(self) -> str:
-        """The key in a checkpoint that stores every layer apart."""
+        """The key in a checkpoint that stores every layer separately."""
         return self.key.replace("/x_layers/", f"/x_layers_{self.layer}/")
 
 
 def leaf(name: str) -> Leaf:
-    """The Flax side of the MLX parameter `name`."""
+    """Where the MLX parameter `name` is in a Flax checkpoint."""
     rule = next((rule for rule in RULES if re.search(rf"(^|\.){rule.pattern}$", name)), SAME)
     parent, _, own_name = name.rpartition(".")
     path = re.sub(r"\bx_layers\.\d+\b", "x_layers", parent).split(".") if parent else []
@@ -90,8 +93,8 @@ def leaf(name: str) -> Leaf:
 class Layout:
     """Where each parameter of a model is in a Flax checkpoint.
 
-    `groups` has the keys of a scanned checkpoint, each with its parameter or, in the order of the
-    layers, those of its stack.
+    `groups` maps each key of a scanned checkpoint to its parameter, or to those of a stack, in the
+    order of the layers.
     """
 
     def __init__(self, model: nn.Module):
@@ -107,10 +110,10 @@ class Layout:
             group.sort(key=lambda each: each.layer or 0)
 
     def expected(self, scanned: Container[str]) -> dict[str, tuple[int, ...]]:
-        """Keys and shapes of the checkpoint in which the keys of `scanned` are whole stacks."""
-        expected = {}
+        """Keys and shapes of a checkpoint in which the keys of `scanned` are whole stacks."""
+        expected: dict[str, tuple[int, ...]] = {}
         for key, group in self.groups.items():
-            # A view of one number: it has the shape and takes no memory.
+            # A view of one number, which has the shape but takes no memory.
             empty = np.broadcast_to(np.float32(0), self.shapes[group[0].name])
             shape = group[0].rule.to_flax(empty, self.heads).shape
             if group[0].layer is None:

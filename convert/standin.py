@@ -1,4 +1,4 @@
-"""A stand-in for an official checkpoint: its layout, with every parameter drawn from a seed."""
+"""A stand-in for an official checkpoint: the same layout, with random parameters."""
 
 import math
 import zipfile
@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from videoprism_mlx.convert.npz import write_array
 from videoprism_mlx.convert.rules import Layout
+from videoprism_mlx.errors import InputError, whole_number
 from videoprism_mlx.files.atomic import new_file
+from videoprism_mlx.files.npz import write_array
 from videoprism_mlx.models import build, get_config
 
-# Queries and keys this much above unit deviation give logits that reach the cap of 50.
+# With queries and keys of this standard deviation, logits reach the cap of 50.
 CAP_REACHING_GAIN = 3.0
+
+# The standard deviations of leaves that do not depend on the shape. Others have 0.1.
+DEVIATIONS = {"pooling_attention_query": 1.0, "emb_var": 0.5, "scale": 0.2, "per_dim_scale": 0.3}
 
 
 def draw_checkpoint(
@@ -25,12 +30,15 @@ def draw_checkpoint(
     scan: bool = True,
     gain: float = CAP_REACHING_GAIN,
 ) -> Path:
-    """Writes a Flax checkpoint of that configuration to the new file `output`.
+    """Writes a random Flax checkpoint of that configuration to the new file `output`.
 
-    No parameter has the value it would be initialised with, and attention reaches the logit cap,
-    so that nothing can go wrong unseen; with a `gain` of 1 its logits are mild. The same seed
-    draws the same bits everywhere, and the same values whether stacks are scanned or not.
+    It is made for tests: no parameter has its usual initial value, and attention reaches the logit
+    cap, so that every mistake shows. With a `gain` of 1, logits are far below the cap. The same
+    seed gives the same bits on every machine, and the same values whether stacks are scanned or
+    not.
     """
+    if whole_number(seed, "seed") < 0:
+        raise InputError(f"seed is {seed}; expected 0 or above")
     layout = Layout(build(get_config(config)))
     shapes = layout.expected(())
     with new_file(output) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
@@ -44,8 +52,8 @@ def draw_checkpoint(
     return Path(output)
 
 
-def draw(key: str, shape: tuple[int, ...], seed: int, gain: float) -> np.ndarray:
-    """The values of one parameter: uniform around zero, with the deviation that suits its kind."""
+def draw(key: str, shape: tuple[int, ...], seed: int, gain: float) -> npt.NDArray[np.float32]:
+    """The values of one parameter: uniform around zero, with the deviation of its kind."""
     count = math.prod(shape)
     seeds = np.random.SeedSequence([seed, zlib.crc32(key.encode())])
     raw = np.random.PCG64(seeds).random_raw((count + 1) // 2).view(np.uint32)[:count]
@@ -57,13 +65,11 @@ def deviation(key: str, shape: tuple[int, ...], gain: float) -> float:
     """The standard deviation of a parameter's values."""
     *path, leaf = key.split("/")
     if leaf == "kernel":
-        return shape[0] ** -0.5
+        return float(shape[0] ** -0.5)
     if leaf == "w":
         fan_in = shape[1] * shape[2] if path[-1] == "post" else shape[0]
         capped = path[-1] in ("query", "key") and path[-2] == "self_attention"
-        return (gain if capped else 1.0) * fan_in**-0.5
+        return (gain if capped else 1.0) * float(fan_in**-0.5)
     if leaf == "cls_emb" or path[-1] == "token_emb":
-        return shape[-1] ** -0.5
-    return {"pooling_attention_query": 1.0, "emb_var": 0.5, "scale": 0.2, "per_dim_scale": 0.3}.get(
-        leaf, 0.1
-    )
+        return float(shape[-1] ** -0.5)
+    return DEVIATIONS.get(leaf, 0.1)

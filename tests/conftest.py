@@ -13,6 +13,14 @@ from videoprism_mlx import models
 REFERENCE = Path(__file__).parent / "reference"
 MODELS = sorted(path.parent.name for path in REFERENCE.glob("*/config.json"))
 
+# The saved activations: model and case.
+CASES = [
+    (name, path.stem)
+    for name in MODELS
+    for path in sorted((REFERENCE / name).glob("*.npz"))
+    if path.stem not in ("checkpoint", "gradients") and not path.stem.startswith("training_")
+]
+
 
 def reference_config(name: str) -> dict[str, Any]:
     """The configuration of a reference model."""

@@ -5,6 +5,7 @@ Their parameters are named and nested as in the official Flax model.
 Shapes: B batch, T frames, N patches of a frame, P patch size, L text positions, D width.
 """
 
+import copy
 import dataclasses
 import functools
 import inspect
@@ -29,13 +30,13 @@ from videoprism_mlx.inputs import (
 from videoprism_mlx.layers import (
     AttenTokenPoolingLayer,
     FeedForward,
+    LayerNorm,
     StackedTransformer,
-    layer_norm,
     lecun_normal,
 )
 from videoprism_mlx.runtime.device import by_clip, gelu, is_plain
 
-# True for all intermediate outputs, or the names of those wanted.
+# True for all intermediate outputs, or the names of some.
 Intermediates = bool | Collection[str]
 
 
@@ -49,9 +50,15 @@ def wants(return_intermediate: Intermediates, name: str) -> bool:
 
 
 def l2_normalize(x: mx.array) -> mx.array:
-    """`x` (..., D) with rows of length one, computed in float32."""
+    """Scales the rows of `x` (..., D) to length one, in float32."""
     rows = x.astype(mx.float32)
     return (rows / mx.sqrt((rows * rows).sum(-1, keepdims=True) + 1e-12)).astype(x.dtype)
+
+
+def relu(x: mx.array) -> mx.array:
+    """`nn.relu` as a plain function, because MLX's compiled one cannot be copied or pickled."""
+    activated: mx.array = nn.relu(x)
+    return activated
 
 
 def image_to_patch(images: mx.array, patch_size: int) -> mx.array:
@@ -65,8 +72,8 @@ def image_to_patch(images: mx.array, patch_size: int) -> mx.array:
 def bilinear_weights(size: int, new_size: int) -> list[list[float]]:
     """The (new_size, size) matrix that resizes an axis.
 
-    Half-pixel centres and a triangle kernel, which widens by the ratio when the axis shrinks;
-    what falls outside is left out and the rest weighs one.
+    Half-pixel centres and a triangle kernel. The kernel is wider by the ratio if the axis shrinks.
+    Weights outside the axis are dropped, and each row is scaled to a sum of one.
     """
     ratio = size / new_size
     reach = max(ratio, 1.0)
@@ -81,7 +88,7 @@ def bilinear_weights(size: int, new_size: int) -> list[list[float]]:
 def resize_positions(
     positions: mx.array, shape: tuple[int, ...], new_shape: tuple[int, ...]
 ) -> mx.array:
-    """Positions over `shape`, (1, prod(shape), D), resized: (1, prod(new_shape), D)."""
+    """Resizes a table of positions from (1, prod(shape), D) to (1, prod(new_shape), D)."""
     table = positions.reshape(*shape, -1)
     for axis, (size, new_size) in enumerate(zip(shape, new_shape, strict=True)):
         if size != new_size:
@@ -91,8 +98,11 @@ def resize_positions(
 
 
 @dataclasses.dataclass(frozen=True)
-class Described:
-    """The configuration that a model was built from. No dictionary, so that MLX sees no module."""
+class Settings:
+    """The configuration that a model was built from.
+
+    A class, because `nn.Module` takes an attribute that is a dictionary for a child module.
+    """
 
     config: Mapping[str, Any]
 
@@ -100,35 +110,43 @@ class Described:
 class VideoPrismModel(nn.Module):
     """What all models have in common: they say what they are and what they can give."""
 
-    directory: Path | None = None  # Where its weights were read from.
-    adapters: Any = None  # The settings of its adapters, once it has some.
     towers: tuple[str, ...] = ("video",)
-    feature_names: tuple[str, ...] = ()  # What `derive` can give.
-    default_feature = "pooled"  # The vector that sums up a video.
-    described: Described | None = None
+    feature_names: tuple[str, ...] = ()  # What `derive` gives.
+    default_feature: str = "pooled"  # The feature that sums up a video in one vector.
+    directory: Path | None = None  # Where the weights were read from.
+    adapters: Any = None  # The settings of the model's adapters; None without adapters.
+    _settings: Settings | None = None
 
     def describe(self, config: Mapping[str, Any]) -> None:
-        """Notes the configuration that the model was built from, for saving."""
-        self.described = Described(dict(config))
+        """Keeps the configuration that the model was built from, for saving."""
+        self._settings = Settings(copy.deepcopy(dict(config)))
+
+    @property
+    def has_config(self) -> bool:
+        """Whether the model knows its configuration, as any does that this package built."""
+        return self._settings is not None
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration that the model was built from."""
-        if self.described is None:
+        """A copy of the configuration that the model was built from."""
+        if self._settings is None:
             raise InputError(
                 f"this {type(self).__name__} has no configuration; expected a model from "
                 "get_model or one of the load functions"
             )
-        return dict(self.described.config)
+        return copy.deepcopy(dict(self._settings.config))
 
     @property
     def video_encoder(self) -> "FactorizedEncoder":
         """The video encoder inside the model, or the model itself if it is one."""
-        raise InputError(f"it is a {type(self).__name__}: it has no video encoder")
+        raise InputError(
+            f"a {type(self).__name__} has no video encoder; load a model that takes video, such "
+            "as videoprism_public_v1_base"
+        )
 
     @property
     def dtype(self) -> mx.Dtype:
-        """The type that the model computes in."""
+        """The type of the parameters and activations."""
         return self.video_encoder.spatial_ln.weight.dtype
 
     @property
@@ -136,12 +154,20 @@ class VideoPrismModel(nn.Module):
         """Whether the model compares videos with texts."""
         return self.towers == ("video", "text")
 
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes a classifier has; None for every other model."""
+        return None
+
     def derive(self, tokens: mx.array, frames: int) -> dict[str, mx.array]:
         """All features that follow from the video encoder's `tokens` (B, T * N, D), by name.
 
-        None of them is computed before it is looked at.
+        MLX computes each of them only when it is used.
         """
-        raise InputError(f"a {type(self).__name__} takes no video")
+        raise InputError(
+            f"a {type(self).__name__} takes no video; load a model that does, such as "
+            "videoprism_public_v1_base"
+        )
 
 
 class TrainablePositionalEmbedding(nn.Module):
@@ -160,11 +186,12 @@ class TrainablePositionalEmbedding(nn.Module):
 def inverse_timescales(dims: int) -> list[float]:
     """dims // 2 frequencies from 1 down to 1/10,000, with the official model's float32 steps.
 
-    A rounding here is one of the angle, where it grows with the position.
+    An error in a frequency becomes an error in the angle, which grows with the position.
     """
 
     def float32(x: float) -> float:
-        return struct.unpack("f", struct.pack("f", x))[0]
+        (rounded,) = struct.unpack("f", struct.pack("f", x))
+        return float(rounded)
 
     count = dims // 2
     increment = float32(float32(math.log(10_000)) / max(count - 1, 1))
@@ -172,7 +199,7 @@ def inverse_timescales(dims: int) -> list[float]:
 
 
 class PositionalEmbedding(nn.Module):
-    """Sinusoidal positions: [sin | cos], with a zero at the end where the width is odd."""
+    """Sinusoidal positions: [sin | cos], and a zero at the end if the width is odd."""
 
     def __init__(self, dims: int):
         super().__init__()
@@ -208,7 +235,7 @@ class VisionTransformer(nn.Module):
 
 
 class FactorizedEncoder(VideoPrismModel):
-    """Video to features: a transformer over each frame, then one over time at each patch."""
+    """Video to features: a transformer over the patches of each frame, then one over time."""
 
     feature_names = ("tokens", "frames", "pooled")
 
@@ -231,14 +258,14 @@ class FactorizedEncoder(VideoPrismModel):
         frames, rows, columns = self.pos_emb_shape
         layer_config = (model_dim, mlp_dim, num_heads, atten_logit_cap, norm_policy)
 
-        # Pixels are all positive: their sum grows, and rounds, more than any other in the model.
+        # Pixels are all positive, so their sums are the largest in the model, and round the most.
         self.patch_projection = FeedForward(patch_size * patch_size * 3, model_dim, parts=4)
         self.spatial_pos_emb = TrainablePositionalEmbedding(rows * columns, model_dim)
         self.spatial_encoder = VisionTransformer(num_spatial_layers, *layer_config)
-        self.spatial_ln = layer_norm(model_dim)
+        self.spatial_ln = LayerNorm(model_dim)
         self.temporal_pos_emb = TrainablePositionalEmbedding(frames, model_dim)
         self.temporal_encoder = VisionTransformer(num_temporal_layers, *layer_config)
-        self.temporal_ln = layer_norm(model_dim)
+        self.temporal_ln = LayerNorm(model_dim)
 
     def __call__(
         self,
@@ -290,7 +317,7 @@ class FactorizedEncoder(VideoPrismModel):
         return_intermediate: Intermediates = False,
         patches_paddings: mx.array | None = None,
     ) -> tuple[mx.array, dict[str, mx.array]]:
-        """As calling the model, from patches (B * T, N, P * P * 3) of videos of (T, H, W).
+        """As `__call__`, from patches (B * T, N, P * P * 3). `image_shape` is (T, H, W).
 
         `patches_paddings` (B * T, N) is 1 where a patch is padding.
         """
@@ -310,17 +337,17 @@ class FactorizedEncoder(VideoPrismModel):
     def encode_space(
         self, patches: mx.array, grid: tuple[int, int], paddings: mx.array | None = None
     ) -> mx.array:
-        """Frames' patches (B, N, P * P * 3) to features (B, N, D), each frame for itself.
+        """Patches of frames (B, N, P * P * 3) to features (B, N, D), each frame independently.
 
-        `grid` is the rows and columns of patches; `paddings` are (B, N).
+        `grid` is the number of rows and columns of patches. `paddings` are (B, N).
         """
-        patches = patches.astype(self.spatial_ln.weight.dtype)
+        patches = patches.astype(self.dtype)
         features = self.patch_projection(patches)
         features = features + resize_positions(self.spatial_pos_emb(), self.pos_emb_shape[1:], grid)
         return self.spatial_ln(self.spatial_encoder(features, paddings))
 
     def encode_time(self, features: mx.array, paddings: mx.array | None = None) -> mx.array:
-        """Features of frames (B, T, N, D) to features of the video (B, T * N, D).
+        """Features of frames (B, T, N, D) to features of the whole video (B, T * N, D).
 
         `paddings` are (B, T, N).
         """
@@ -337,7 +364,7 @@ class FactorizedEncoder(VideoPrismModel):
 
 
 class TextEncoder(VideoPrismModel):
-    """Token ids to features: a transformer over the tokens and, after them, class tokens."""
+    """Token ids to features: a transformer over the tokens, followed by class tokens."""
 
     towers = ("text",)
 
@@ -365,21 +392,21 @@ class TextEncoder(VideoPrismModel):
             model_dim,
             mlp_dim,
             num_heads,
-            nn.relu,
+            relu,
             norm_policy,
             atten_logit_cap,
             per_dim_scale=enable_per_dim_scale,
             causal=enable_causal_atten,
         )
-        self.unimodal_ln = layer_norm(model_dim)
+        self.unimodal_ln = LayerNorm(model_dim)
 
     def __call__(
         self, inputs: ArrayLike, paddings: ArrayLike, cut_padding: bool = False
     ) -> mx.array:
         """Ids (B, L) and paddings (B, L), 1 where padded, to features (B, L + class tokens, D).
 
-        With `cut_padding` the last positions that all rows have padded may be left out. Nothing
-        looks at them: the rest stays as it is.
+        With `cut_padding`, last positions that are padding in every row may be left out. No other
+        position attends to them, so the rest of the result stays the same.
         """
         ids = check_token_ids(inputs, self.vocabulary_size)
         if paddings is None:
@@ -392,9 +419,8 @@ class TextEncoder(VideoPrismModel):
             length = ids.shape[1] - shared_padding(paddings)
             ids, paddings = ids[:, :length], paddings[:, :length]
 
-        dtype = self.unimodal_ln.weight.dtype
         scale = self.unimodal_ln.weight.size**0.5
-        features = self.token_emb(ids) * scale + self.pos_emb(ids.shape[1]).astype(dtype)
+        features = self.token_emb(ids) * scale + self.pos_emb(ids.shape[1]).astype(self.dtype)
         if "cls_emb" in self:
             class_tokens = self.cls_emb.shape[1]
             class_embeddings = mx.repeat(self.cls_emb * scale, len(ids), axis=0)
@@ -402,9 +428,14 @@ class TextEncoder(VideoPrismModel):
             paddings = mx.pad(paddings, [(0, 0), (0, class_tokens)])
         return self.unimodal_ln(self.unimodal_transformer(features, paddings))
 
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The type of the parameters and activations."""
+        return self.unimodal_ln.weight.dtype
+
 
 class FactorizedVideoCLIP(VideoPrismModel):
-    """Video and text to embeddings in one space."""
+    """Videos and texts to embeddings that can be compared."""
 
     towers = ("video", "text")
     feature_names = ("tokens", "frames", "pooled", "embedding")
@@ -427,7 +458,7 @@ class FactorizedVideoCLIP(VideoPrismModel):
         atten_logit_cap: float = 0.0,
     ):
         super().__init__()
-        # norm_policy is the text tower's alone.
+        # norm_policy is for the text encoder only.
         self.vision_encoder = FactorizedEncoder(
             patch_size,
             pos_emb_shape,
@@ -467,10 +498,12 @@ class FactorizedVideoCLIP(VideoPrismModel):
     ) -> tuple[mx.array | None, mx.array | None, dict[str, mx.array]]:
         """Videos (B, T, H, W, 3) and texts (B', L) to embeddings (B, D) and (B', D).
 
-        What is not given comes back as None. The dictionary may hold `spatial_features`,
+        An embedding is None if its input is not given. The dictionary may hold `spatial_features`,
         `spatiotemporal_features` (B, T * N, D) and `frame_embeddings` (B, T, D).
         """
-        video_embeddings, text_embeddings, outputs = None, None, {}
+        video_embeddings: mx.array | None = None
+        text_embeddings: mx.array | None = None
+        outputs: dict[str, mx.array] = {}
         finish = l2_normalize if normalize else lambda embeddings: embeddings
 
         if inputs is not None:
@@ -499,7 +532,7 @@ class FactorizedVideoCLIP(VideoPrismModel):
         return video_embeddings, text_embeddings, outputs
 
     def describe(self, config: Mapping[str, Any]) -> None:
-        """Notes the configuration, and the video encoder's part of it there."""
+        """Keeps the configuration, and gives the video encoder its own part of it."""
         super().describe(config)
         own = inspect.signature(FactorizedEncoder).parameters.keys() - {"norm_policy"}
         settings = {key: value for key, value in config.items() if key in own}
@@ -507,11 +540,11 @@ class FactorizedVideoCLIP(VideoPrismModel):
 
     @property
     def video_encoder(self) -> FactorizedEncoder:
-        """The vision tower."""
+        """The video encoder inside the model."""
         return self.vision_encoder
 
     def derive(self, tokens: mx.array, frames: int) -> dict[str, mx.array]:
-        """Also `embedding` (B, D), of length one, and one for each frame, `frames` (B, T, D)."""
+        """`embedding` (B, D) and `frames` (B, T, D), one for each frame, have length one."""
         in_context = self.contextualize(tokens)
         pooled = self.contrastive_vision_pooler(in_context)
         return {
@@ -526,13 +559,13 @@ class FactorizedVideoCLIP(VideoPrismModel):
         return self.auxiliary_encoder(features) if "auxiliary_encoder" in self else features
 
     def pool_frames(self, features: mx.array, frames: int) -> mx.array:
-        """Contextualized features (B, T * N, D), each frame pooled for itself: (B, T, D)."""
+        """Pools contextualized features (B, T * N, D) frame by frame: (B, T, D)."""
         frame_tokens = mx.unflatten(features, 1, (frames, -1)).flatten(0, 1)
         return mx.unflatten(self.contrastive_vision_pooler(frame_tokens), 0, (-1, frames))
 
 
 class FactorizedVideoClassifier(VideoPrismModel):
-    """Video to class logits."""
+    """Videos to class logits."""
 
     feature_names = ("tokens", "frames", "pooled")
 
@@ -567,19 +600,19 @@ class FactorizedVideoClassifier(VideoPrismModel):
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """How many classes the model has."""
         return self.projection.linear.bias.size
 
     def describe(self, config: Mapping[str, Any]) -> None:
-        """Notes the configuration, and the encoder's part of it there."""
+        """Keeps the configuration, and gives the encoder its own part of it."""
         super().describe(config)
         self.encoder.describe({"model": "FactorizedEncoder", **config["encoder_params"]})
 
     @property
     def video_encoder(self) -> FactorizedEncoder:
-        """The encoder under the head."""
+        """The video encoder below the head."""
         return self.encoder
 
     def derive(self, tokens: mx.array, frames: int) -> dict[str, mx.array]:
-        """`pooled` (B, D) is what the head's pooler makes of all tokens."""
+        """`pooled` (B, D) is the output of the head's pooler."""
         return {**self.encoder.derive(tokens, frames), "pooled": self.atten_pooler(tokens)}

@@ -1,13 +1,14 @@
-"""What can go wrong that is not a bug.
+"""The errors that this package raises on purpose.
 
-Every error that this package raises on purpose is a `VideoPrismError`, and also the built-in error
-that fits it: `except ValueError` catches an `InputError`. Code that goes on after a bad video
-catches `EXPECTED` and nothing else. A `TypeError` or `ValueError` that is no `VideoPrismError` is a
-bug, and must look like one.
+Every one is a `VideoPrismError`, and also the built-in error that fits it: `except ValueError`
+catches an `InputError`. Code that continues after a bad video catches `EXPECTED` and nothing else.
+A `TypeError` or `ValueError` that is not a `VideoPrismError` is a bug, and must look like one.
 """
 
 import difflib
+import operator
 from collections.abc import Iterable
+from typing import SupportsIndex
 
 
 class VideoPrismError(Exception):
@@ -35,7 +36,15 @@ class FeatureFileError(InputError):
 
 
 class OutputError(InputError):
-    """A place where the result cannot be written: it is in use or holds something else."""
+    """The result cannot be written there: the place is in use or holds something else."""
+
+
+class AlreadyExistsError(VideoPrismError, FileExistsError):
+    """Something exists already at the place where the result is to be written."""
+
+
+class NotFoundError(VideoPrismError, FileNotFoundError):
+    """A file or directory that does not exist. The message says what was expected."""
 
 
 class TrainingError(InputError):
@@ -47,14 +56,22 @@ class MissingLibraryError(InputError):
 
 
 class DownloadError(VideoPrismError, ConnectionError):
-    """Something that could not be fetched. The message says how to do without a network."""
+    """A download that failed. The message says what to do without a network."""
 
 
-# What one bad video or a user's mistake raises. Anything else is a bug.
+# What a bad video, or a user's mistake, raises. Everything else is a bug.
 EXPECTED = (VideoPrismError, OSError)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """A question with the known name that is closest to a wrong one, or nothing."""
+    """The end of an error about an unknown name: a question with the closest known one, or ""."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def whole_number(value: SupportsIndex, name: str) -> int:
+    """`value` as an int, also from NumPy's integers. Raises InputTypeError for other types."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InputTypeError(f"{name} is {value!r}; expected a whole number") from None

@@ -1,9 +1,9 @@
-"""What may enter a model: shape, type and range are checked here, once.
+"""Checks the shape, type and range of everything that enters a model.
 
 Shapes: B batch, T frames, L text positions.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -21,7 +21,7 @@ def as_array(values: ArrayLike, name: str) -> mx.array:
         return values
     try:
         array = np.asarray(values)
-        if array.dtype.name == "bfloat16":  # As JAX has it, through a package that extends NumPy.
+        if array.dtype.name == "bfloat16":  # JAX has it, from a package that extends NumPy.
             array = array.astype(np.float32)
         if array.dtype.kind not in "biuf":
             raise TypeError
@@ -30,20 +30,24 @@ def as_array(values: ArrayLike, name: str) -> mx.array:
             f"{name} is a {type(values).__name__} that does not make an array of numbers; "
             "pass an MLX or NumPy array"
         ) from None
-    # MLX takes neither negative strides, such as of a flipped axis, nor foreign byte order.
+    # MLX accepts neither negative strides (of a flipped axis) nor another byte order.
     return mx.array(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
 
 
 def value_range(values: mx.array) -> tuple[float, float] | None:
-    """The smallest and the largest value, NaN where there is one; None where none can be seen."""
+    """The smallest and the largest value; NaN if there is any. None if there are no values."""
     try:
-        return tuple(mx.stack([mx.min(values), mx.max(values)]).tolist())
-    except ValueError:  # An empty array, or MLX is tracing it for compile or vmap.
+        low, high = cast(list[float], mx.stack([mx.min(values), mx.max(values)]).tolist())
+    except ValueError:  # The array is empty, or MLX is tracing it for compile or vmap.
         return None
+    return low, high
 
 
 def check_video(inputs: ArrayLike, patch_size: int) -> mx.array:
-    """A video (B, T, H, W, 3) of floats in [0, 1], H = W, a multiple of the patch."""
+    """The video as an array. Raises InputError unless it can enter a model.
+
+    Expected are floats in [0, 1] of shape (B, T, H, W, 3), H = W, a multiple of the patch size.
+    """
     video = as_array(inputs, "inputs")
     expected = "expected (batch, frames, height, width, 3)"
     if video.ndim != 5:
@@ -82,27 +86,27 @@ def check_video(inputs: ArrayLike, patch_size: int) -> mx.array:
 
 
 def check_paddings(paddings: ArrayLike, shape: tuple[int, ...], name: str) -> mx.array:
-    """Paddings as float32 of the given shape; 1 where padded, 0 elsewhere."""
-    paddings = as_array(paddings, name)
-    if paddings.shape != tuple(shape):
-        raise InputError(f"{name} has shape {paddings.shape}; expected {tuple(shape)}")
-    paddings = paddings.astype(mx.float32)
-    limits = value_range(paddings)
+    """Paddings as float32: 1 where padded, 0 elsewhere. Raises InputError for another shape."""
+    given = as_array(paddings, name)
+    if given.shape != tuple(shape):
+        raise InputError(f"{name} has shape {given.shape}; expected {tuple(shape)}")
+    checked = given.astype(mx.float32)
+    limits = value_range(checked)
     if limits and not (limits[0] >= 0 and limits[1] <= 1):
         raise InputError(
             f"{name} holds values from {limits[0]:g} to {limits[1]:g}; "
             "expected 1 where padded and 0 elsewhere"
         )
-    return paddings
+    return checked
 
 
 def shared_padding(paddings: mx.array) -> int:
-    """How many of the last positions are padding in every row of (B, L), but for the first one.
+    """How many positions at the end are padding in every row of (B, L). The first never counts.
 
-    0 where MLX is tracing, and no values can be seen.
+    0 while MLX is tracing, because values cannot be seen then.
     """
     try:
-        holds_text = mx.any(paddings <= 0.5, axis=0).tolist()
+        holds_text = cast(list[bool], mx.any(paddings <= 0.5, axis=0).tolist())
     except ValueError:
         return 0
     holds_text[:1] = [True]
@@ -110,18 +114,20 @@ def shared_padding(paddings: mx.array) -> int:
 
 
 def check_token_ids(ids: ArrayLike, vocabulary_size: int) -> mx.array:
-    """Token ids (B, L), all inside the vocabulary."""
-    ids = as_array(ids, "text_token_ids")
-    if ids.ndim != 2:
-        hint = "; add the batch axis with ids[None]" if ids.ndim == 1 else ""
-        raise InputError(f"text_token_ids has shape {ids.shape}; expected (batch, length){hint}")
-    if not mx.issubdtype(ids.dtype, mx.integer):
-        raise InputTypeError(f"text_token_ids is of type {ids.dtype}; expected integers")
-    if limits := value_range(ids):
+    """The ids as an array. Raises InputError unless they are (B, L) and in the vocabulary."""
+    checked = as_array(ids, "text_token_ids")
+    if checked.ndim != 2:
+        hint = "; add the batch axis with ids[None]" if checked.ndim == 1 else ""
+        raise InputError(
+            f"text_token_ids has shape {checked.shape}; expected (batch, length){hint}"
+        )
+    if not mx.issubdtype(checked.dtype, mx.integer):
+        raise InputTypeError(f"text_token_ids is of type {checked.dtype}; expected integers")
+    if limits := value_range(checked):
         low, high = limits
         if low < 0 or high >= vocabulary_size:
             raise InputError(
                 f"text_token_ids holds ids from {low} to {high}; this model's vocabulary is "
                 f"0 to {vocabulary_size - 1}: are they from another tokenizer?"
             )
-    return ids
+    return checked

@@ -6,6 +6,7 @@ Shapes: B batch, L queries, S keys, D width, H head width.
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,33 +14,47 @@ import mlx.nn as nn
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.runtime import device
 from videoprism_mlx.runtime.device import in_blocks
+from videoprism_mlx.runtime.functions import LARGEST_CAP
 
 NORM_POLICIES = ("pre", "primer_hybrid", "post", "post_skip")
 EPSILON = 1e-6
 
-# A masked logit is replaced, not lowered: a row with every key masked attends to all of them alike.
+# Replaces a masked logit. A row with every key masked so attends to all of them equally.
 MASKED_LOGIT = -0.7 * mx.finfo(mx.float32).max
 
 Activation = Callable[[mx.array], mx.array]
 
 
 def lecun_normal(shape: tuple[int, ...], fan_in: int) -> mx.array:
-    """Flax's default kernel initialisation: normal, cut at two deviations, variance 1/fan_in."""
-    cut_normal_deviation = 0.87962566103423978
-    scale = math.sqrt(1 / fan_in) / cut_normal_deviation
+    """Flax's default initial values: normal, truncated at two deviations, variance 1/fan_in."""
+    truncated_normal_deviation = 0.87962566103423978
+    scale = math.sqrt(1 / fan_in) / truncated_normal_deviation
     return mx.random.truncated_normal(-2.0, 2.0, shape) * scale
 
 
-def layer_norm(dims: int) -> nn.LayerNorm:
-    """A LayerNorm over D. Its weight is 1 + the official `scale`."""
-    return nn.LayerNorm(dims, eps=EPSILON)
+class LayerNorm(nn.LayerNorm):
+    """`nn.LayerNorm` over D, with the official epsilon. Its weight is 1 + the official `scale`."""
+
+    weight: mx.array
+    bias: mx.array
+
+    def __init__(self, dims: int):
+        super().__init__(dims, eps=EPSILON)
+
+    def __call__(self, inputs: mx.array) -> mx.array:
+        """(..., D) to (..., D)."""
+        outputs: mx.array = super().__call__(inputs)
+        return outputs
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` that starts as Flax's does, and stays as it is where it cannot be quantized.
+    """`nn.Linear` with Flax's initial values. Where MLX cannot quantize it, it stays as it is.
 
-    With `parts` the sum over the inputs is taken in so many parts, which rounds less.
+    With `parts`, the sum over the inputs is taken in that many parts, which rounds less.
     """
+
+    weight: mx.array
+    bias: mx.array
 
     def __init__(
         self, input_dims: int, output_dims: int, fan_in: int | None = None, parts: int = 1
@@ -52,7 +67,8 @@ class Linear(nn.Linear):
     def __call__(self, inputs: mx.array) -> mx.array:
         """(..., input_dims) to (..., output_dims)."""
         if self.parts == 1:
-            return super().__call__(inputs)
+            outputs: mx.array = super().__call__(inputs)
+            return outputs
         *shape, width = inputs.shape
         cuts = [width * part // self.parts for part in range(self.parts + 1)]
         rows, outputs = inputs.flatten(0, -2), self.bias  # Columns of a matrix need no copy.
@@ -60,11 +76,13 @@ class Linear(nn.Linear):
             outputs = mx.addmm(outputs, rows[:, start:stop], self.weight[:, start:stop].T)
         return mx.unflatten(outputs, 0, shape)
 
-    def to_quantized(self, group_size: int | None = None, *args, **kwargs) -> nn.Module:
-        # The patch projection is 972 wide: no group size divides it.
+    def to_quantized(self, group_size: int | None = None, *args: Any, **kwargs: Any) -> nn.Module:
+        """The quantized layer, or this one if the group size does not divide its width."""
+        # The patch projection has 972 inputs, which no group size divides.
         if self.weight.shape[-1] % (group_size or 64):
             return self
-        return super().to_quantized(group_size, *args, **kwargs)
+        quantized: nn.Module = super().to_quantized(group_size, *args, **kwargs)
+        return quantized
 
 
 class FeedForward(nn.Module):
@@ -87,7 +105,7 @@ class FeedForward(nn.Module):
 
 
 class ResidualBranch(nn.Module):
-    """A residual sum with the LayerNorms that the norm policy asks for."""
+    """A residual connection, with a LayerNorm where the norm policy puts it."""
 
     def __init__(self, model_dim: int, norm_policy: str):
         super().__init__()
@@ -97,13 +115,13 @@ class ResidualBranch(nn.Module):
             )
         self.norm_policy = norm_policy
         if norm_policy == "primer_hybrid":
-            self.pre_layer_norm = layer_norm(model_dim)
-            self.post_layer_norm = layer_norm(model_dim)
+            self.pre_layer_norm = LayerNorm(model_dim)
+            self.post_layer_norm = LayerNorm(model_dim)
         else:
-            self.layer_norm = layer_norm(model_dim)
+            self.layer_norm = LayerNorm(model_dim)
 
     def add(self, inputs: mx.array, branch: Activation) -> mx.array:
-        """`inputs` (B, L, D) plus what `branch` makes of it (B, L, D)."""
+        """`inputs` (B, L, D) plus the output of `branch` (B, L, D)."""
         outputs = branch(self.normalized(inputs))
         if self.norm_policy == "pre":
             return inputs + outputs
@@ -114,7 +132,7 @@ class ResidualBranch(nn.Module):
         return self.layer_norm(inputs + outputs)
 
     def normalized(self, inputs: mx.array) -> mx.array:
-        """What the branch is given."""
+        """The input of the branch: normalized first, if the policy says so."""
         if self.norm_policy == "pre":
             return self.layer_norm(inputs)
         return self.pre_layer_norm(inputs) if self.norm_policy == "primer_hybrid" else inputs
@@ -129,7 +147,7 @@ class TransformerFeedForward(ResidualBranch):
         self.ffn_layer2 = FeedForward(hidden_dim, model_dim)
 
     def __call__(self, inputs: mx.array, paddings: mx.array | None = None) -> mx.array:
-        """(B, L, D) to (B, L, D). A padded position, 1 in `paddings` (B, L), passes unchanged."""
+        """(B, L, D) to (B, L, D). A padded position (1 in `paddings`, (B, L)) stays unchanged."""
         if paddings is None:
             return self.add(inputs, lambda x: self.ffn_layer2(self.ffn_layer1(x)))
         keep = (1 - paddings)[..., None].astype(inputs.dtype)
@@ -144,14 +162,15 @@ class PerDimScale(nn.Module):
         self.per_dim_scale = mx.zeros((dims,))
 
     def __call__(self, inputs: mx.array) -> mx.array:
-        """(..., H) to (..., H). With the parameter at zero this is a division by sqrt(H)."""
+        """(..., H) to (..., H). If the parameter is zero, this divides by sqrt(H)."""
         inverse_softplus_of_zero = 1.442695041
         scale = inverse_softplus_of_zero / math.sqrt(inputs.shape[-1])
-        return inputs * (scale * nn.softplus(self.per_dim_scale))
+        softplus: mx.array = nn.softplus(self.per_dim_scale)
+        return inputs * (scale * softplus)
 
 
 class DotProductAttention(nn.Module):
-    """Multi-head attention, `hidden_dim` wide inside, with capped logits and a float32 softmax."""
+    """Multi-head attention of width `hidden_dim`, with capped logits and a float32 softmax."""
 
     def __init__(
         self,
@@ -178,7 +197,7 @@ class DotProductAttention(nn.Module):
     ) -> mx.array:
         """`queries` (B, L, D) attend to `tokens` (B, S, D), giving (B, L, D).
 
-        `mask` is true where a query may look, and broadcasts to (B, heads, L, S).
+        `mask` is true where a query may attend. It broadcasts to (B, heads, L, S).
         """
         key, value = self.by_head(self.key(tokens)), self.by_head(self.value(tokens))
         return self.attend(queries, key, value, mask)
@@ -190,12 +209,12 @@ class DotProductAttention(nn.Module):
     def attend(
         self, queries: mx.array, key: mx.array, value: mx.array, mask: mx.array | None = None
     ) -> mx.array:
-        """As calling it, with the keys and values of the tokens by head."""
+        """As `__call__`, from keys and values that are split by head already."""
         query = self._scale(self._split_heads(self.query(queries))).swapaxes(1, 2)
 
-        # In bfloat16 a logit of 40 would be off by up to an eighth.
+        # In bfloat16, a logit of 40 is off by up to 1/8.
         logits = query.astype(mx.float32) @ key.astype(mx.float32).swapaxes(-1, -2)
-        # Capped, exponentials cannot overflow, so that no maximum has to be taken away first.
+        # Exponentials of capped logits cannot overflow, so the maximum need not be subtracted.
         if self._is_capped(value.dtype) and mask is None and not device.is_plain():
             weights = device.backend().capped_exp(self.logit_cap)(logits)
             sums = weights.sum(axis=-1, keepdims=True)
@@ -209,32 +228,34 @@ class DotProductAttention(nn.Module):
         return self.post(attended.swapaxes(1, 2).flatten(-2))
 
     def pool(self, query: mx.array, tokens: mx.array) -> mx.array:
-        """As calling it with one query (1, D) for all rows, without a cap: (B, 1, D).
+        """As `__call__` with one query (1, D) for all rows and no cap: (B, 1, D).
 
-        The query is carried to the tokens' side, and the tokens are averaged before they are
-        projected, so that neither keys nor values are formed. A key's bias adds the same to all
-        logits, and so nothing.
+        The query is multiplied by the key weights, and the tokens are averaged before the value
+        weights are applied, so no keys or values are computed. The key bias is left out: it adds
+        the same to all logits of a query, which a softmax ignores.
         """
         query = self._scale(self._split_heads(self.query(query)))[0]  # (heads, H)
         to_keys = mx.unflatten(self.key.weight, 0, (self.num_heads, -1))  # (heads, H, D)
         to_values = mx.unflatten(self.value.weight, 0, (self.num_heads, -1))
-        carried = (query[:, None] @ to_keys).squeeze(1).astype(mx.float32)  # (heads, D)
-        logits = tokens.astype(mx.float32) @ carried.T  # (B, S, heads)
+        projected_query = (query[:, None] @ to_keys).squeeze(1).astype(mx.float32)  # (heads, D)
+        logits = tokens.astype(mx.float32) @ projected_query.T  # (B, S, heads)
         weights = mx.softmax(logits, axis=1).astype(tokens.dtype)
         averages = (weights.swapaxes(1, 2) @ tokens)[:, :, None]  # (B, heads, 1, D)
         values = (averages @ to_values.swapaxes(1, 2)).flatten(1) + self.value.bias
         return self.post(values[:, None])
 
     def _is_capped(self, dtype: mx.Dtype) -> bool:
-        return 0 < self.logit_cap <= device.LARGEST_CAP and dtype != mx.float16
+        return 0 < self.logit_cap <= LARGEST_CAP and dtype != mx.float16
 
     def _split_heads(self, x: mx.array) -> mx.array:
         return mx.unflatten(x, -1, (self.num_heads, -1))
 
     def _scale(self, query: mx.array) -> mx.array:
-        if "per_dim_scale" in self:
-            return self.per_dim_scale(query)
-        return query * query.shape[-1] ** -0.5
+        if "per_dim_scale" not in self:
+            scale: float = query.shape[-1] ** -0.5
+            return query * scale
+        scaled: mx.array = self.per_dim_scale(query)
+        return scaled
 
 
 class Transformer(ResidualBranch):
@@ -260,13 +281,13 @@ class Transformer(ResidualBranch):
     def __call__(
         self, inputs: mx.array, paddings: mx.array | None = None, mask: mx.array | None = None
     ) -> mx.array:
-        """(B, L, D) to (B, L, D), with `paddings` (B, L) and an attention mask."""
+        """(B, L, D) to (B, L, D), with `paddings` (B, L) and an `attention_mask`."""
         attention, length = self.self_attention, inputs.shape[1]
         if mask is not None or self._fits(inputs):
             attended = self.add(inputs, lambda x: attention(x, x, mask))
             return self.ff_layer(attended, paddings)
 
-        # Keys and values are laid out once, for all blocks of queries.
+        # Keys and values are computed once, for all blocks of queries.
         tokens, batch = self.normalized(inputs), len(inputs)
         keys, values = (
             mx.contiguous(attention.by_head(in_blocks(part, [tokens], tokens.shape[-1], axis=1)))
@@ -286,29 +307,30 @@ class Transformer(ResidualBranch):
         return device.fits(batch * length * self.row_elements(length), inputs.dtype)
 
     def row_elements(self, length: int) -> int:
-        """The most that is made of one position: its hidden layer, or its logits."""
+        """Elements of the largest array made of one position: its hidden layer or its logits."""
         return max(self.hidden_dim, self.self_attention.num_heads * length)
 
 
 def attention_mask(
     length: int, paddings: mx.array | None = None, causal: bool = False
 ) -> mx.array | None:
-    """Where a query may look: true or false, (B or 1, 1, L or 1, L); None for everywhere.
+    """True where a query may attend, (B or 1, 1, L or 1, L). None if it may attend everywhere.
 
-    A padded key (1 in `paddings`, (B, L)) is hidden from every query. With causality a padded
-    query sees nothing either, which leaves it attending to all keys alike.
+    No query attends to a padded key (1 in `paddings`, (B, L)). With `causal`, every key of a padded
+    query is masked as well, and so it attends to all keys equally.
     """
     causal_mask = mx.tri(length, dtype=mx.bool_)[None, None] if causal else None
     if paddings is None:
         return causal_mask
     keys = (paddings <= 0.5)[:, None, None, :]
-    return keys & keys.swapaxes(-1, -2) & causal_mask if causal else keys
+    return keys if causal_mask is None else keys & keys.swapaxes(-1, -2) & causal_mask
 
 
 class StackedTransformer(nn.Module):
-    """Transformer layers one after the other.
+    """Transformer layers in sequence.
 
-    With `recomputes` the layers' insides are not kept for a gradient, but computed again.
+    If `recomputes` is set, a gradient computes the activations inside the layers again instead of
+    keeping them (gradient checkpointing).
     """
 
     def __init__(
@@ -351,7 +373,7 @@ class StackedTransformer(nn.Module):
 
 
 class AttenTokenPoolingLayer(nn.Module):
-    """One learned query attends to all tokens."""
+    """Attention pooling: one learned query attends to all tokens."""
 
     def __init__(self, model_dim: int, hidden_dim: int, num_heads: int):
         super().__init__()
@@ -359,7 +381,7 @@ class AttenTokenPoolingLayer(nn.Module):
         self.pooling_attention = DotProductAttention(
             model_dim, hidden_dim, num_heads, per_dim_scale=True
         )
-        self.pooling_attention_layer_norm = layer_norm(model_dim)
+        self.pooling_attention_layer_norm = LayerNorm(model_dim)
 
     def __call__(self, tokens: mx.array) -> mx.array:
         """(B, S, D) to (B, D)."""

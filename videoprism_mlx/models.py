@@ -1,9 +1,8 @@
-"""The table of models, and building one: by name, or from a mapping like a config.json."""
+"""The known models and their configurations; building a model from one."""
 
 import inspect
 import math
-import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from videoprism_mlx.encoders import (
     TextEncoder,
     VideoPrismModel,
 )
-from videoprism_mlx.errors import InputError, InputTypeError, suggestion
+from videoprism_mlx.errors import InputError, InputTypeError, suggestion, whole_number
 from videoprism_mlx.tokenizers import C4_EN_VOCABULARY_SIZE
 
 KINETICS_400_CLASSES = 400
@@ -83,7 +82,7 @@ for _size, _backbone in _BACKBONES.items():
     )
 
 
-# The small model that comes with the package, trained on the clips of world.py.
+# The small model that comes with the package, trained on the clips of demo/world.py.
 DEMO_MODEL = "videoprism_lvt_demo_tiny"
 SHIPPED = {DEMO_MODEL: Path(__file__).parent / "demo" / "model"}
 CONFIGS[DEMO_MODEL] = dict(
@@ -125,11 +124,11 @@ RELEASES = {
     ),
 }
 
-# A released checkpoint goes by the name of its configuration with "public" in it.
+# The name of a released checkpoint is that of its configuration with "public_" added.
 for _name in RELEASES:
     CONFIGS[_name] = CONFIGS[_name.replace("public_", "")]
 
-# A model may do without these; every other size is above zero.
+# Endings of the settings that may be zero. Every other size is above zero.
 MAY_BE_ZERO = ("_layers", "_class_tokens")
 
 _DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
@@ -141,7 +140,7 @@ def has_model(name: str) -> bool:
 
 
 def canonical_name(name: str) -> str | None:
-    """The configuration that a name or a Hugging Face id stands for; None if there is none."""
+    """The name in CONFIGS that a name or Hugging Face id stands for; None if it is unknown."""
     if not isinstance(name, str):
         raise InputTypeError(f"a model's name is {name!r}; expected a string")
     if name in CONFIGS:
@@ -150,12 +149,12 @@ def canonical_name(name: str) -> str | None:
 
 
 def known_names() -> list[str]:
-    """Every name that `get_model` takes."""
+    """Every name that `get_model` accepts."""
     return [*CONFIGS, *(release.repository for release in RELEASES.values())]
 
 
 def unpublished(name: str) -> str:
-    """What to say to someone who wants the weights of a configuration that has none."""
+    """The error message for a configuration without published weights."""
     published = [release for release in RELEASES if CONFIGS[release] is CONFIGS[name]]
     return (
         f"{name} is a configuration without published weights"
@@ -166,7 +165,7 @@ def unpublished(name: str) -> str:
 
 
 def get_config(name_or_config: str | Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of that name, or the given one, checked."""
+    """The checked configuration of that name, or the given configuration, checked."""
     if isinstance(name_or_config, Mapping):
         return checked_config(name_or_config)
     name = canonical_name(name_or_config)
@@ -180,10 +179,10 @@ def get_config(name_or_config: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checked_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` with only what builds the model: "model", and keywords that its class takes.
+    """`config` with "model" first, then the settings of its class. Raises InputError for others.
 
-    `source`, where a model directory says where it came from, and `scan`, which is about the
-    layout of Flax checkpoints, are left out.
+    Two keys are left out: `source`, which says in a model directory where it came from, and
+    `scan`, which is about the layout of Flax checkpoints.
     """
     if not isinstance(config, Mapping):
         raise InputError(f"the configuration is {config!r}; expected a mapping of settings")
@@ -206,7 +205,7 @@ def checked_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def check_keywords(
     config: Mapping[str, Any], keywords: Mapping[str, inspect.Parameter], owner: str
 ) -> None:
-    """Every key of `config` is one of `keywords` and of its type; none without a default misses."""
+    """Checks that all settings are known and of the right type, and that none is missing."""
     for key, value in config.items():
         if key not in keywords:
             raise InputError(
@@ -240,8 +239,8 @@ def _is_shape(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == 3 and all(map(_is_size, value))
 
 
-# How a setting is checked, by the type its class declares.
-_KINDS = {
+# How a setting is checked, and what is expected, by the type that its class declares.
+_KINDS: dict[Any, tuple[Callable[[Any], bool], str]] = {
     int: (_is_size, "a whole number above zero"),
     float: (_is_cap, "a number, 0 or above"),
     bool: (lambda v: isinstance(v, bool), "true or false"),
@@ -252,7 +251,7 @@ _KINDS = {
 
 
 def parse_dtype(dtype: str | mx.Dtype) -> mx.Dtype:
-    """The MLX type of that name."""
+    """The MLX type of that name. Raises InputError unless it is one of the floating-point types."""
     name = str(dtype).removeprefix("mlx.core.")
     if name not in _DTYPES:
         raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(_DTYPES)}")
@@ -260,9 +259,10 @@ def parse_dtype(dtype: str | mx.Dtype) -> mx.Dtype:
 
 
 def build(config: Mapping[str, Any]) -> VideoPrismModel:
-    """The model that a checked configuration describes, its weights random and not yet computed.
+    """The model that a checked configuration describes, with random weights.
 
-    It keeps the configuration as `model.config`, for saving.
+    MLX computes the weights only when they are used. The model keeps the configuration as
+    `model.config`, for saving.
     """
     keywords = dict(config)
     model = MODEL_CLASSES[keywords.pop("model")](**keywords)
@@ -277,12 +277,12 @@ def get_model(
 ) -> VideoPrismModel:
     """A model with random weights: by name, by Hugging Face id, or from a config mapping.
 
-    `dtype` is the type of parameters and activations, float32 if not given. `num_classes` is
-    for the classifiers (`videoprism_vc_v1_*`), which otherwise have the 400 of Kinetics.
+    `dtype` is the type of parameters and activations, by default float32. `num_classes` is the
+    number of classes of a classifier (`videoprism_vc_v1_*`), by default the 400 of Kinetics.
     """
     config = get_config(name)
     if num_classes is not None:
-        config = checked_config(config | {"num_classes": operator.index(num_classes)})
+        config = checked_config(config | {"num_classes": whole_number(num_classes, "num_classes")})
     model = build(config)
     if dtype is not None:
         model.set_dtype(parse_dtype(dtype))

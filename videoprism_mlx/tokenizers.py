@@ -1,4 +1,4 @@
-"""Text to token ids: SentencePiece, and the canonical text the models were trained on.
+"""Text to token ids: SentencePiece, after the text is canonicalized as it was in training.
 
 Shapes: B batch, L text positions.
 """
@@ -6,17 +6,21 @@ Shapes: B batch, L text positions.
 import string
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import overload
 
 import numpy as np
+import numpy.typing as npt
 
-from videoprism_mlx.errors import InputError, InputTypeError, suggestion
+from videoprism_mlx.errors import InputError, InputTypeError, NotFoundError, suggestion
 from videoprism_mlx.files import download, places
 from videoprism_mlx.files.atomic import new_file
 
 TEXT_MAX_LENGTH = 64
 
-# The vocabulary of the official models, and the file of a tokenizer in a model directory.
+# The size of the official models' vocabulary.
 C4_EN_VOCABULARY_SIZE = 32_000
+
+# The tokenizer's file in a model directory.
 TOKENIZER_FILE = "sentencepiece.model"
 
 TOKENIZER_URLS = {
@@ -27,7 +31,7 @@ _PUNCTUATION_TO_SPACE = str.maketrans(string.punctuation, " " * len(string.punct
 
 
 class SentencePieceTokenizer:
-    """A SentencePiece model, from its path or its serialized bytes."""
+    """A SentencePiece model. It is read from a path, or from the bytes of such a file."""
 
     def __init__(self, model: str | Path | bytes):
         from sentencepiece import SentencePieceProcessor
@@ -37,48 +41,63 @@ class SentencePieceTokenizer:
         try:
             self._model.LoadFromSerializedProto(serialized)
         except RuntimeError:
-            name = "what was given" if isinstance(model, bytes) else model
+            name = "the given data" if isinstance(model, bytes) else model
             raise InputError(
                 f"{name} is not a SentencePiece model ({len(serialized)} bytes); "
                 "expected the .model file that SentencePiece's trainer writes"
             ) from None
 
+    @overload  # A str, which is a sequence of str as well, is one text.
+    def to_int(  # type: ignore[overload-overlap]
+        self, text: str, *, bos: bool = False, eos: bool = False
+    ) -> list[int]: ...
+
+    @overload
+    def to_int(
+        self, text: Sequence[str], *, bos: bool = False, eos: bool = False
+    ) -> list[list[int]]: ...
+
     def to_int(
         self, text: str | Sequence[str], *, bos: bool = False, eos: bool = False
     ) -> list[int] | list[list[int]]:
-        """The ids of a text, or of each of several, with begin and end tokens if asked for."""
+        """The ids of a text, or of each of several. `bos` and `eos` add begin and end tokens."""
         if not isinstance(text, str):
             return [self.to_int(one, bos=bos, eos=eos) for one in text]
         if bos and self.bos_token < 0:
             raise InputError("a begin token was asked for; this tokenizer's model has none")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{text!r} is not valid Unicode text ({error.reason})") from None
+        ids: list[int] = self._model.EncodeAsIds(text)
         begin = [self.bos_token] if bos else []
         end = [self.eos_token] if eos else []
-        return begin + self._model.EncodeAsIds(text) + end
+        return begin + ids + end
 
     @property
     def pad_token(self) -> int:
         """The id of padding, -1 if the model has none."""
-        return self._model.pad_id()
+        return int(self._model.pad_id())
 
     @property
     def eos_token(self) -> int:
         """The id of the end token, -1 if the model has none."""
-        return self._model.eos_id()
+        return int(self._model.eos_id())
 
     @property
     def bos_token(self) -> int:
         """The id of the begin token, -1 if the model has none."""
-        return self._model.bos_id()
+        return int(self._model.bos_id())
 
     @property
     def unk_token(self) -> int:
         """The id of unknown pieces."""
-        return self._model.unk_id()
+        return int(self._model.unk_id())
 
     @property
     def vocab_size(self) -> int:
         """The number of pieces."""
-        return self._model.GetPieceSize()
+        return int(self._model.GetPieceSize())
 
 
 def load_text_tokenizer(name: str | Path) -> SentencePieceTokenizer:
@@ -89,12 +108,12 @@ def load_text_tokenizer(name: str | Path) -> SentencePieceTokenizer:
     if path.is_dir():
         path = path / TOKENIZER_FILE
         if not path.is_file():
-            raise FileNotFoundError(
+            raise NotFoundError(
                 f"{name} has no {TOKENIZER_FILE}; for the official models use "
                 "load_text_tokenizer('c4_en')"
             )
     if not path.is_file():
-        raise FileNotFoundError(
+        raise NotFoundError(
             f"no tokenizer is called {str(name)!r}, and there is no such file"
             f"{suggestion(str(name), TOKENIZER_URLS)}. "
             f"Expected one of {', '.join(TOKENIZER_URLS)}, the path of a SentencePiece .model "
@@ -104,31 +123,31 @@ def load_text_tokenizer(name: str | Path) -> SentencePieceTokenizer:
 
 
 def tokenizer_path(name: str) -> Path:
-    """The file of a named tokenizer: fetched once, checked and kept."""
+    """The file of a named tokenizer. It is downloaded once, checked, and kept in the cache."""
     path = places.cache_directory() / "tokenizers" / f"{name}.model"
     if path.exists():
-        check_c4_en(path.read_bytes(), f"{path}, which was kept,", "remove it to fetch it again")
+        check_c4_en(path.read_bytes(), f"the cached {path}", "remove it to download it again")
     else:
         serialized = download.download_bytes(TOKENIZER_URLS[name])
-        check_c4_en(serialized, "what was fetched", "nothing was kept, try again")
+        check_c4_en(serialized, "the download", "it was not kept; try again")
         try:
             with new_file(path) as partial:
                 partial.write_bytes(serialized)
-        except FileExistsError:  # Another process was as quick.
+        except FileExistsError:  # Another process has written the same file.
             pass
     return path
 
 
 def check_c4_en(serialized: bytes, what: str, advice: str) -> None:
-    """That this is the model the official checkpoints were trained with, as far as can be told."""
+    """Raises InputError unless size and special ids are those of the official tokenizer."""
+    expected = str((C4_EN_VOCABULARY_SIZE, 0, 1, 2, -1))
     try:
         tokenizer = SentencePieceTokenizer(serialized)
-    except ValueError:
+    except InputError:
         got = f"{len(serialized)} bytes of something else"
     else:
         special = (tokenizer.pad_token, tokenizer.eos_token, tokenizer.unk_token)
-        got = (tokenizer.vocab_size, *special, tokenizer.bos_token)
-    expected = (C4_EN_VOCABULARY_SIZE, 0, 1, 2, -1)
+        got = str((tokenizer.vocab_size, *special, tokenizer.bos_token))
     if got != expected:
         raise InputError(
             f"{what} is not the c4_en tokenizer: (pieces, pad, end, unknown, begin) is "
@@ -137,7 +156,7 @@ def check_c4_en(serialized: bytes, what: str, advice: str) -> None:
 
 
 def canonicalize_text(text: str) -> str:
-    """Lower case, ASCII punctuation as spaces, single spaces, a final full stop."""
+    """Lower case; spaces for ASCII punctuation; single spaces; a full stop at the end."""
     words = text.translate(_PUNCTUATION_TO_SPACE).lower().split()
     return " ".join(words) + "."
 
@@ -148,11 +167,10 @@ def tokenize_texts(
     max_length: int = TEXT_MAX_LENGTH,
     add_bos: bool | None = None,
     canonicalize: bool = True,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     """Texts to ids (B, L) and paddings (B, L), 1.0 where padded, with L = `max_length`.
 
-    Longer texts are cut. `add_bos` puts a begin token first; left at None, it does where the
-    tokenizer has one.
+    Longer texts are cut. `add_bos` puts a begin token first, by default if the tokenizer has one.
     """
     if not isinstance(texts, Iterable) or isinstance(texts, str):
         raise InputTypeError(f"texts is {texts!r}; expected a list of strings")

@@ -170,3 +170,10 @@ def test_the_tables_are_not_shared_with_what_they_build() -> None:
     config = models.get_config("videoprism_vc_v1_base")
     config["encoder_params"]["num_heads"] = 1
     assert models.get_config("videoprism_vc_v1_base")["encoder_params"]["num_heads"] == 12
+
+
+@pytest.mark.parametrize("count", ["ten", 2.5, [3]])
+def test_a_number_of_classes_that_is_none(count: object) -> None:
+    with pytest.raises(vp.VideoPrismError, match=r"num_classes is .*; expected a whole number"):
+        vp.get_model("videoprism_vc_v1_base", num_classes=count)
+    assert vp.get_model("videoprism_vc_v1_base", num_classes=np.int64(3)).num_classes == 3

@@ -6,7 +6,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import MODELS, REFERENCE
+from conftest import CASES, MODELS, REFERENCE
 from mlx import nn
 from mlx.utils import tree_flatten
 
@@ -33,13 +33,6 @@ from videoprism_mlx.training.state import Parameters
 GRADIENT_FACTOR = 2 * FACTOR
 
 Converted = Callable[[str], Path]
-
-CASES = [
-    (name, path.stem)
-    for name in MODELS
-    for path in sorted((REFERENCE / name).glob("*.npz"))
-    if path.stem not in ("checkpoint", "gradients") and not path.stem.startswith("training_")
-]
 
 
 @pytest.mark.parametrize(("name", "case"), CASES)

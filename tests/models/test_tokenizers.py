@@ -153,7 +153,7 @@ def test_a_spoilt_copy_of_c4_en_is_not_used(
     kept.parent.mkdir()
     for spoilt in (b"", b"something else", spm_model.read_bytes()):
         kept.write_bytes(spoilt)
-        with pytest.raises(ValueError, match=r"which was kept, is not .*remove it to fetch it"):
+        with pytest.raises(ValueError, match=r"the cached .* is not .*remove it to download it"):
             vp.load_text_tokenizer("c4_en")
     assert served == [] and kept.exists()
 
@@ -163,3 +163,9 @@ def test_offline(served: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE is set; without a network, bring"):
         vp.load_text_tokenizer("c4_en")
     assert served == []
+
+
+def test_text_that_is_not_unicode(spm_model: Path) -> None:
+    tokenizer = vp.load_text_tokenizer(spm_model)
+    with pytest.raises(vp.VideoPrismError, match="is not valid Unicode text"):
+        vp.tokenize_texts(tokenizer, ["a cat", "a \udc80 dog"])

@@ -1,6 +1,6 @@
 """Flax against MLX on real weights and a real clip, in one table.
 
-Needs what generate.py needs, and the weights: downloaded, or an official .npz given.
+It needs what generate.py needs, and the weights: downloaded, or an official .npz.
 
     python tests/reference/compare_real.py videoprism_lvt_public_v1_base --video clip.mp4
 """
@@ -14,8 +14,8 @@ import numpy as np
 import videoprism_mlx as vp  # isort: split
 
 import mlx.core as mx
-from generate import numpy_outputs, run_outputs
 
+from videoprism_mlx.convert.official import numpy_outputs, run_outputs
 from videoprism_mlx.convert.verify import FACTOR, FLOOR, distance, least_cosine
 from videoprism_mlx.models import RELEASES, canonical_name, get_config
 from videoprism_mlx.weights import hub
@@ -24,7 +24,7 @@ TEXTS = ["a video of a person playing drums.", "a video of water.", "a video of 
 
 
 def tokenize(tokenizer: str) -> dict[str, np.ndarray]:
-    """Token ids and paddings of TEXTS; random ones where no tokenizer can be had."""
+    """Token ids and paddings of TEXTS, or random ones without a tokenizer."""
     try:
         ids, paddings = vp.tokenize_texts(vp.load_text_tokenizer(tokenizer), TEXTS)
     except ConnectionError as error:
@@ -37,7 +37,7 @@ def tokenize(tokenizer: str) -> dict[str, np.ndarray]:
 def mlx_outputs(
     config: dict, checkpoint: Path, inputs: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """What ours returns, from the same file, converted."""
+    """The outputs of our model, from the same checkpoint, converted."""
     with tempfile.TemporaryDirectory() as directory:
         result = vp.convert.flax_to_mlx(checkpoint, Path(directory) / "model", config)
         model = vp.load_model(result.output)

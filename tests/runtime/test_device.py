@@ -10,10 +10,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import REFERENCE
+from conftest import CASES, REFERENCE
 from mlx import nn
 from mlx.utils import tree_flatten
-from test_parity import CASES
 
 import videoprism_mlx as vp
 from videoprism_mlx.convert.verify import FACTOR, FLOOR, distance, named_outputs, saved_inputs
@@ -27,7 +26,7 @@ WIDE = np.concatenate([RANDOM.randn(20_000) * scale for scale in (1e-3, 0.1, 1, 
 @pytest.fixture(params=["cpu", "gpu"])
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What either kind of device is given, computed on this one."""
-    chosen = {"cpu": runtime_device._cpu, "gpu": runtime_device._gpu}[request.param]()
+    chosen = {"cpu": runtime_device.cpu_backend, "gpu": runtime_device.gpu_backend}[request.param]()
     monkeypatch.setattr(runtime_device, "backend", lambda: chosen)
     return request.param
 
@@ -133,7 +132,7 @@ def test_blocks_are_put_together_in_order(rows: int, axis: int, device: str) -> 
 def test_every_core_has_work(monkeypatch: pytest.MonkeyPatch) -> None:
     streams = [mx.new_stream(mx.cpu) for _ in range(3)]
     monkeypatch.setattr(
-        runtime_device, "backend", lambda: runtime_device._cpu()._replace(streams=streams)
+        runtime_device, "backend", lambda: runtime_device.cpu_backend()._replace(streams=streams)
     )
     used = []
 

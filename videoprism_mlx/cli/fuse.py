@@ -22,37 +22,15 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    from mlx.utils import tree_flatten
-
-    from videoprism_mlx.features.processor import load_with_adapters
-    from videoprism_mlx.files.atomic import require_new_directory
-    from videoprism_mlx.files.identity import sha256
-    from videoprism_mlx.tokenizers import TOKENIZER_FILE
-    from videoprism_mlx.weights.adapters import ADAPTERS_FILE
-    from videoprism_mlx.weights.directory import (
-        LABELS_FILE,
-        PROCESSOR_FILE,
-        WEIGHTS_FILE,
-        write_directory,
-    )
+    from videoprism_mlx.weights.adapters import fuse_to_directory
+    from videoprism_mlx.weights.directory import read_config
 
     if options.adapters is None:
         raise InputError("say with --adapters which directory the adapters are in")
-    require_new_directory(options.output)
-    model, directory = load_with_adapters(options.model, options.dtype, adapters=options.adapters)
-    source = {
-        "base": options.model,
-        "base_weights": sha256(directory / WEIGHTS_FILE),
-        "adapters": sha256(options.adapters / ADAPTERS_FILE),
-    }
-    own = options.adapters / PROCESSOR_FILE
-    processor = own if own.is_file() else directory / PROCESSOR_FILE
-    beside = [directory / TOKENIZER_FILE, processor, directory / LABELS_FILE]
-    arrays = dict(tree_flatten(model.parameters()))  # type: ignore[no-untyped-call]  # MLX's own.
-    copied = [file for file in beside if file.is_file()]
-    write_directory(options.output, model.config, arrays, source, copied=copied)
+    source = fuse_to_directory(options.model, options.adapters, options.output, options.dtype)
     if options.json:
-        shared.print_json({"output": str(options.output), "model": model.config["model"], **source})
+        model = read_config(options.output)["model"]
+        shared.print_json({"output": str(options.output), "model": model, **source})
     else:
         print(f"{options.output}: {options.model} with the adapters of {options.adapters}")
     return 0

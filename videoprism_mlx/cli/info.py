@@ -43,7 +43,7 @@ def describe(name_or_dir: str) -> dict[str, Any]:
 
     config, directory, source = find(name_or_dir)
     model = build(config)
-    arrays = dict(tree_flatten(model.parameters()))  # type: ignore[no-untyped-call]  # MLX's own.
+    arrays = dict(tree_flatten(model.parameters()))
     parameters = sum(array.size for array in arrays.values())
     name = canonical_name(name_or_dir) or str(directory)
     described = {"name": name, "model": config["model"], "parameters": parameters}

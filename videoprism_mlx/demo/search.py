@@ -92,7 +92,7 @@ class Searcher:
     @property
     def parameters(self) -> int:
         """How many the model has."""
-        arrays: Any = tree_flatten(self.model.parameters())  # type: ignore[no-untyped-call]  # MLX's
+        arrays: Any = tree_flatten(self.model.parameters())
         return sum(array.size for _, array in arrays)
 
     def embed_clips(self, clips: Sequence[Clip]) -> Embeddings:

@@ -183,9 +183,9 @@ def evaluate_classifier(
     return evaluation.result("classifier", measured)
 
 
-def require_classifier(model: object) -> None:
+def require_classifier(model: VideoPrismModel) -> None:
     """Raises InputError unless the model is a classifier."""
-    if not isinstance(model, FactorizedVideoClassifier):
+    if model.num_classes is None:
         raise InputError(f"a {type(model).__name__} is no classifier; train one, or use zero-shot")
 
 

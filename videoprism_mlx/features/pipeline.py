@@ -51,7 +51,7 @@ def evaluated(groups: Iterator[list[tuple[Item, Lazy]]]) -> Iterator[list[tuple[
     """Computes the arrays of each group, and already those of the next while the caller works."""
     waiting = None
     for group in groups:
-        mx.async_eval([list(arrays.values()) for _, arrays in group])  # type: ignore[no-untyped-call]  # MLX's own.
+        mx.async_eval([list(arrays.values()) for _, arrays in group])
         if waiting is not None:
             yield as_numpy(waiting)
         waiting = group

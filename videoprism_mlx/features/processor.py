@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from videoprism_mlx.encoders import FactorizedVideoCLIP, VideoPrismModel
+from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputError, InputTypeError, VideoError
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.tokenizers import (
@@ -28,9 +28,9 @@ from videoprism_mlx.tokenizers import (
 from videoprism_mlx.video.resize import check_size
 from videoprism_mlx.video.sampling import check_fps, read_video
 from videoprism_mlx.video.source import Source
-from videoprism_mlx.weights.adapters import fuse_adapters, load_adapters
+from videoprism_mlx.weights.adapters import load_fused
 from videoprism_mlx.weights.directory import PROCESSOR_FILE
-from videoprism_mlx.weights.loading import finished, load_with_directory
+from videoprism_mlx.weights.loading import load_with_directory
 
 # The prompt of the official video-text demo.
 PROMPT = "a video of {}."
@@ -204,10 +204,7 @@ def load_with_adapters(
     """A model, with the adapters in that directory fused, and the model's own directory."""
     if adapters is None:
         return load_with_directory(name_or_dir, dtype, revision)
-    # Only the sum of weights and adapters is rounded to `dtype`.
-    model, directory = load_with_directory(name_or_dir, None, revision)
-    fuse_adapters(load_adapters(model, adapters))
-    return finished(model, dtype), directory
+    return load_fused(name_or_dir, adapters, dtype, revision)
 
 
 def processor_for(model: VideoPrismModel, directory: Path | None = None) -> Processor:
@@ -220,7 +217,7 @@ def processor_for(model: VideoPrismModel, directory: Path | None = None) -> Proc
     processor = Processor(num_frames=frames, size=rows * encoder.patch_size)
     if directory:
         processor = with_settings_of(directory, processor)
-    if isinstance(model, FactorizedVideoCLIP):
+    if model.takes_text:
         if directory and (directory / TOKENIZER_FILE).is_file():
             processor.tokenizer = directory
         elif model.text_encoder.vocabulary_size == C4_EN_VOCABULARY_SIZE:

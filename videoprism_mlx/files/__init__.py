@@ -1,1 +1,1 @@
-"""How anything is written, locked, told apart, and described."""
+"""Writing files safely, locking them, telling them apart, and recording how they were made."""

@@ -1,4 +1,4 @@
-"""Files and directories that appear whole or not at all."""
+"""Files and directories that appear complete or not at all."""
 
 import errno
 import hashlib
@@ -7,31 +7,35 @@ import shutil
 import socket
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# No room, no room within a quota, a limit on the size of files.
+from videoprism_mlx.errors import AlreadyExistsError
+
+# The disk is full, a quota is used up, or the file is larger than a limit allows.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-
-# Bytes of a name that leave room for what is put around it: file systems allow 255.
+# File systems allow names of 255 bytes. A name this long leaves room for a prefix and a suffix.
 LONGEST_NAME = 140
+LONGEST_SUFFIX = 16
 
 
 @contextmanager
 def new_directory(target: str | Path) -> Iterator[Path]:
-    """A private directory that becomes `target` when the block ends well, and goes when not.
+    """Yields an empty temporary directory, which is renamed to `target` at the end of the block.
 
-    A `target` that exists is left alone: FileExistsError.
+    If the block raises, the temporary directory is removed and nothing appears. Raises
+    AlreadyExistsError if something exists at `target`, except for an empty directory.
     """
     require_new_directory(Path(target))
     with _partial(target) as (partial, target):
         partial.mkdir()
         yield partial
-        for file in partial.iterdir():
-            _flush(file)
+        for path in partial.rglob("*"):
+            if path.is_file():
+                _flush(path)
         try:
-            os.rename(partial, target)  # This replaces an empty directory and nothing else.
+            os.rename(partial, target)  # This can replace an empty directory, but nothing else.
         except OSError:
             require_new_directory(target)
             raise
@@ -39,9 +43,11 @@ def new_directory(target: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(target: str | Path, replace: bool = False) -> Iterator[Path]:
-    """A private path whose file becomes `target` when the block ends well, and goes when not.
+    """Yields a temporary path to write to, which is renamed to `target` at the end of the block.
 
-    A `target` that exists is left alone, FileExistsError, unless it is to be replaced.
+    The temporary path has the same suffix as `target`. If the block raises, the temporary file is
+    removed and `target` stays as it was. Raises AlreadyExistsError if something exists at `target`,
+    unless `replace` is set.
     """
     if not replace:
         require_new_file(Path(target))
@@ -55,7 +61,10 @@ def new_file(target: str | Path, replace: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def _partial(target: str | Path) -> Iterator[tuple[Path, Path]]:
-    """A path beside `target` to write to. What killed runs left there is removed first."""
+    """Yields a temporary path beside `target`, and `target` as an absolute path.
+
+    Temporary files for the same target that killed processes have left are removed first.
+    """
     target = Path(os.path.abspath(target))
     new_parents = [parent for parent in target.parents if not parent.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -63,20 +72,21 @@ def _partial(target: str | Path) -> Iterator[tuple[Path, Path]]:
     for left in target.parent.iterdir():
         if left.name.startswith(prefix) and not _is_running(left.name.removeprefix(prefix)):
             _remove(left)
-    partial = target.parent / f"{prefix}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    suffix = target.suffix if len(os.fsencode(target.suffix)) <= LONGEST_SUFFIX else ""
+    partial = target.parent / f"{prefix}{os.getpid()}-{uuid.uuid4().hex[:8]}{suffix}"
     try:
         with explained_if_full(target):
             yield partial, target
     finally:
         _remove(partial)
         for parent in new_parents:
-            if not any(parent.iterdir()):
+            with suppress(OSError):  # It is not empty, or another process has removed it.
                 parent.rmdir()
 
 
 @contextmanager
 def explained_if_full(target: Path) -> Iterator[None]:
-    """Says of an error that comes of a full disk what can be done."""
+    """Adds to an OSError about a full disk how much is free there and what to do."""
     try:
         yield
     except OSError as error:
@@ -92,7 +102,7 @@ def explained_if_full(target: Path) -> Iterator[None]:
 
 
 def short_name(name: str, most: int) -> str:
-    """A file's name, cut and with a checksum in it if it has more than so many bytes."""
+    """The name of a file. If it has more than `most` bytes, it is cut and gets a checksum."""
     encoded = os.fsencode(name)
     if len(encoded) <= most:
         return name
@@ -101,25 +111,25 @@ def short_name(name: str, most: int) -> str:
 
 
 def require_new_file(target: Path) -> None:
-    """That nothing is at `target`."""
+    """Raises AlreadyExistsError if something exists at `target`."""
     if os.path.lexists(target):
-        raise FileExistsError(
+        raise AlreadyExistsError(
             errno.EEXIST, "already exists; name another output or remove it first", str(target)
         )
 
 
 def require_new_directory(target: Path) -> None:
-    """That nothing is at `target`, or an empty directory."""
+    """Raises AlreadyExistsError if something exists at `target`, except for an empty directory."""
     if not target.is_dir() or any(target.iterdir()):
         require_new_file(target)
 
 
-def _is_running(suffix: str) -> bool:
-    """Whether the process that a partial path's name ends with is still there."""
-    pid = suffix.partition("-")[0]
+def _is_running(ending: str) -> bool:
+    """Whether the process still runs whose id starts the ending of a temporary name."""
+    pid = ending.partition("-")[0]
     try:
         os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
+    except (ValueError, OverflowError, ProcessLookupError):
         return False
     except PermissionError:
         pass
@@ -127,11 +137,13 @@ def _is_running(suffix: str) -> bool:
 
 
 def _flush(file: Path) -> None:
+    """Makes sure that the content of a file is on the disk."""
     with open(file, "rb") as opened:
         os.fsync(opened.fileno())
 
 
 def _remove(path: Path) -> None:
+    """Removes a file or a directory, if there is one."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -1,4 +1,4 @@
-"""What tells a file from another one, and from its own later version."""
+"""What distinguishes a file from other files, and from later versions of itself."""
 
 import dataclasses
 import hashlib
@@ -10,7 +10,7 @@ from videoprism_mlx.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class FileIdentity:
-    """The path, size and time of change of a file: they cost one stat."""
+    """The path, size and modification time of a file. Reading them is fast."""
 
     path: str
     bytes: int
@@ -18,7 +18,7 @@ class FileIdentity:
 
     @classmethod
     def of(cls, path: str | Path) -> "FileIdentity":
-        """That of the file as it is now. OSError if there is none."""
+        """The identity of a file as it is now. Raises OSError if it does not exist."""
         if "\0" in str(path):
             raise InputError(f"{str(path)!r} is no path: it holds a null character")
         status = os.stat(path)

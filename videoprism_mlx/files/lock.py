@@ -1,4 +1,4 @@
-"""One process at a time writes to a folder."""
+"""A lock on a folder: only one process at a time writes to it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,27 +10,45 @@ from videoprism_mlx.errors import OutputError
 
 LOCK_FILE = ".lock"
 
+# How often to try while other processes remove the folder.
+ATTEMPTS = 100
+
 
 @contextmanager
 def locked(folder: Path, output: Path) -> Iterator[None]:
-    """Makes `folder` and holds its lock, which the system releases when the process ends.
+    """Makes `folder` and holds its lock. The system releases the lock if the process is killed.
 
-    OutputError if another run holds it: that run is writing to `output`.
+    Raises OutputError if another process holds the lock, which is then writing to `output`.
     """
     lock = FileLock(folder / LOCK_FILE, timeout=0)
-    while not lock.is_locked:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire()
-        except Timeout:
-            if not (folder / LOCK_FILE).exists():  # Whoever held it ended, and removed the folder.
-                continue
-            raise OutputError(
-                f"another run is writing to {output}; wait for it, or name another output"
-            ) from None
-        except FileNotFoundError:  # The same, a moment earlier.
-            continue
+    try:
+        for attempt in range(ATTEMPTS):
+            if _acquired(lock, folder, is_last=attempt == ATTEMPTS - 1):
+                break
+    except Timeout:
+        raise OutputError(
+            f"another run is writing to {output}; wait for it, or name another output"
+        ) from None
+    except NotImplementedError as error:
+        raise OutputError(
+            f"the file system of {folder} has no locks ({error}); name another output"
+        ) from None
     try:
         yield
     finally:
         lock.release()
+
+
+def _acquired(lock: FileLock, folder: Path, is_last: bool) -> bool:
+    """Whether the lock is held now. If another process has removed the folder, it is not."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except (FileExistsError, FileNotFoundError, Timeout):
+        if is_last or (folder / LOCK_FILE).exists():
+            raise
+        return False
+    if not (folder / LOCK_FILE).exists() and not is_last:  # It was removed after it was opened.
+        lock.release()
+        return False
+    return True

@@ -1,19 +1,33 @@
-"""Where things are kept on this machine."""
+"""Where files are kept on this machine."""
 
 import os
 from pathlib import Path
 
+from videoprism_mlx.errors import InputError
+
+NAME = "videoprism_mlx"
+
 
 def cache_directory() -> Path:
-    """Where models, tokenizers and features are kept: VIDEOPRISM_MLX_CACHE moves it.
+    """Where models, tokenizers and features are kept.
 
-    A cache in ~/.cache, where earlier versions put it on every system, goes on being used.
+    VIDEOPRISM_MLX_CACHE names another place. Without it, a cache in ~/.cache is used if there is
+    one, because earlier versions put it there on every system. A new cache goes where the system
+    keeps caches: ~/Library/Caches on a Mac, ~/.cache on Linux.
     """
     if moved := os.environ.get("VIDEOPRISM_MLX_CACHE"):
-        return Path(moved).expanduser()
-    earlier = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "videoprism_mlx"
+        return user_path(moved)
+    earlier = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / NAME
     if earlier.is_dir():
         return earlier
-    from platformdirs import user_cache_path  # Not above: a script that sets the place needs none.
+    from platformdirs import user_cache_path  # Imported here: most scripts do not need it.
 
-    return user_cache_path("videoprism_mlx", appauthor=False)
+    return user_cache_path(NAME, appauthor=False)
+
+
+def user_path(path: str | Path) -> Path:
+    """The path with ~ replaced. Raises InputError if it names an unknown user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{str(path)!r} is no usable path: {error}") from None

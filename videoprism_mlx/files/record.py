@@ -1,33 +1,33 @@
-"""How something was made: a record, told apart from others in words."""
+"""Records of how something was made, and how two of them differ."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
-# Nested settings that JSON can hold.
+# Nested settings, as JSON has them.
 Record = Mapping[str, Any]
 
 RECORD_FILE = "record.json"
 
-# Settings that may differ from run to run although the result is the same.
+# Settings that may differ although the result is the same.
 INCIDENTAL = {"version", "model.name", "videos"}
 
 
 def own_version() -> str:
     """The version of this package."""
-    from importlib.metadata import version  # Not above: it is slow to import.
+    from importlib.metadata import version  # Imported here, because it is slow.
 
     return version("videoprism_mlx")
 
 
 def made_with(**settings: Any) -> dict[str, Any]:
-    """A record of how something is made: the settings, after the version of this package."""
+    """A record of how something is made: the version of this package, then the settings."""
     return {"version": own_version(), **settings}
 
 
 def digest(value: Any) -> str:
-    """A short checksum of anything that JSON can hold."""
+    """A short checksum of any value that JSON can hold."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
@@ -41,7 +41,7 @@ def flat(record: Record, prefix: str = "") -> dict[str, Any]:
 
 
 def differences(there: Record, now: Record) -> list[str]:
-    """The settings in which two records differ, each as a phrase."""
+    """The settings in which two records differ, a phrase each."""
     there, now = flat(there), flat(now)
     return [
         f"{key} is {there.get(key)} there and {now.get(key)} now"

@@ -155,7 +155,7 @@ class Run:
                 random = np.random.default_rng([recipe.seed, epoch, 1, step])
                 loss, change = learner.gradients(parameters, rows, random)
                 if recipe.clip is not None:
-                    change, _ = optim.clip_grad_norm(change, recipe.clip)  # type: ignore[no-untyped-call]  # MLX declares no types for it.
+                    change, _ = optim.clip_grad_norm(change, recipe.clip)
                 value = self._finite(loss, change, progress, step)
                 parameters = learner.bounded(optimizer.apply_gradients(change, parameters))
                 mx.eval(parameters, optimizer.state)

@@ -1,13 +1,18 @@
-"""Adapters: small matrices beside a model's linear layers, trained in their place (LoRA).
+"""Adapters (LoRA): small matrices beside a model's linear layers, trained instead of their weights.
 
-Shapes: I inputs of a layer, O its outputs, R rank.
+A directory holds adapters in two files:
+
+    adapters.safetensors  the matrices, by the names of their layers in the model
+    adapter_config.json   their settings, and the model that they belong to
+
+Shapes: I inputs and O outputs of a layer, R rank of its adapter.
 """
 
 import dataclasses
 import json
 import math
-import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +21,42 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import CheckpointError, InputError
-from videoprism_mlx.files.atomic import new_file, require_new_file
+from videoprism_mlx.errors import CheckpointError, InputError, whole_number
+from videoprism_mlx.files.atomic import new_file, require_new_directory, require_new_file
 from videoprism_mlx.files.identity import sha256
+from videoprism_mlx.files.places import user_path
 from videoprism_mlx.files.record import own_version
 from videoprism_mlx.layers import AttenTokenPoolingLayer, Linear, StackedTransformer
-from videoprism_mlx.weights.directory import WEIGHTS_FILE, check_parameters, stored_shapes
+from videoprism_mlx.tokenizers import TOKENIZER_FILE
+from videoprism_mlx.weights.directory import (
+    LABELS_FILE,
+    PROCESSOR_FILE,
+    WEIGHTS_FILE,
+    as_json,
+    check_parameters,
+    named_parameters,
+    read_arrays,
+    stored_shapes,
+    write_arrays,
+    write_directory,
+)
+from videoprism_mlx.weights.loading import finished, load_with_directory
 
 ADAPTERS_FILE = "adapters.safetensors"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 
-# What an adapter adds to the parameters of a layer.
+# The parameters that an adapter adds to a layer.
 ADAPTER_NAMES = ("lora_a", "lora_b")
 
 
 class LoRALinear(Linear):
-    """A linear layer and, beside it, its inputs through two matrices, (R, I) and (O, R).
+    """A linear layer plus the product of its inputs with two matrices, (R, I) and (O, R).
 
-    The layer's own parameters are frozen. The matrices may be of a finer type than they.
+    The layer's own weight and bias are frozen. The matrices may have a more precise type.
     """
+
+    lora_a: mx.array
+    lora_b: mx.array
 
     def __init__(self, linear: Linear, lora_a: mx.array, lora_b: mx.array, scale: float):
         output_dims, input_dims = linear.weight.shape
@@ -50,7 +72,7 @@ class LoRALinear(Linear):
         return super().__call__(inputs) + self.scale * ((inputs @ lora_a.T) @ lora_b.T)
 
     def fused(self) -> Linear:
-        """The one linear layer that does the same."""
+        """A linear layer with the adapter added to its weight."""
         output_dims, input_dims = self.weight.shape
         linear = Linear(input_dims, output_dims, parts=self.parts)
         weight, lora_a, lora_b = (
@@ -60,13 +82,14 @@ class LoRALinear(Linear):
         linear.bias = self.bias
         return linear
 
-    def to_quantized(self, *args: Any, **kwargs: Any) -> nn.Module:
-        raise InputError("a layer with adapters cannot be quantized; fuse_adapters comes first")
+    def to_quantized(self, group_size: int | None = None, *args: Any, **kwargs: Any) -> nn.Module:
+        """Raises InputError: a quantized layer could not be fused."""
+        raise InputError("a layer with adapters cannot be quantized; call fuse_adapters first")
 
 
 @dataclasses.dataclass(frozen=True)
 class AdapterSettings:
-    """Which layers have adapters, and of what rank: they count `alpha` / `rank` times."""
+    """Which layers have adapters, and of what rank. Outputs are scaled by `alpha` / `rank`."""
 
     rank: int
     alpha: float
@@ -75,10 +98,10 @@ class AdapterSettings:
 
     def __post_init__(self) -> None:
         for name, value in (("rank", self.rank), ("layers", self.layers)):
-            if value is not None and operator.index(value) < 1:
+            if value is not None and whole_number(value, name) < 1:
                 raise InputError(f"{name} is {value}; expected 1 or more")
-        if not 0 < self.alpha < math.inf:
-            raise InputError(f"alpha is {self.alpha}; expected a number above 0")
+        if not isinstance(self.alpha, Real) or not 0 < self.alpha < math.inf:
+            raise InputError(f"alpha is {self.alpha!r}; expected a number above 0")
 
 
 def add_adapters(
@@ -89,19 +112,19 @@ def add_adapters(
     layers: int | None = None,
     seed: int = 0,
 ) -> VideoPrismModel:
-    """Freezes a model and gives its linear layers adapters, which change nothing as they start.
+    """Freezes a model and adds adapters to its linear layers. Returns the model.
 
-    `alpha` is `rank` by default, so that the scale is 1. `towers` are some of "video" and "text",
-    by default all that the model has, and `layers` the last so many of each stack of layers, by
-    default all; the pooler counts as video. What is trained are `lora_a` and `lora_b` alone, of
-    float32. Returns the model.
+    New adapters do not change the outputs. Only `lora_a` and `lora_b` are trained, in float32.
+    `alpha` is `rank` by default, which gives a scale of 1. `towers` are one or both of "video" and
+    "text", by default all that the model has; the pooler belongs to "video". `layers` is how many
+    layers at the end of each stack get adapters, by default all.
     """
     has = model.towers
     chosen = has if towers is None else [towers] if isinstance(towers, str) else towers
     alpha = rank if alpha is None else alpha
     settings = AdapterSettings(rank, alpha, tuple(dict.fromkeys(chosen)), layers)
     linears = adapted_layers(model, settings)
-    keys = mx.random.split(mx.random.key(operator.index(seed)), len(linears))
+    keys = mx.random.split(random_key(seed), len(linears))
     arrays = {}
     for key, (path, linear) in zip(keys, linears.items(), strict=True):
         outputs, inputs = linear.weight.shape
@@ -117,77 +140,90 @@ def with_adapters(
     linears: Mapping[str, Linear],
     arrays: Mapping[str, mx.array],
 ) -> VideoPrismModel:
-    """`model`, frozen, its linear layers with the adapters of their paths."""
+    """Freezes `model` and gives each of `linears` the adapter of its path in `arrays`."""
     scale = settings.alpha / settings.rank
     model.freeze()
-    adapted = [
-        (path, LoRALinear(linear, *(arrays[f"{path}.{name}"] for name in ADAPTER_NAMES), scale))
-        for path, linear in linears.items()
-    ]
+    adapted: list[tuple[str, Any]] = []
+    for path, linear in linears.items():
+        lora_a, lora_b = (arrays[f"{path}.{name}"] for name in ADAPTER_NAMES)
+        adapted.append((path, LoRALinear(linear, lora_a, lora_b, scale)))
     model.update_modules(tree_unflatten(adapted))
-    # Past nn.Module's own __setattr__, as the configuration is kept.
     model.adapters = settings
     return model
 
 
+def random_key(seed: int) -> mx.array:
+    """MLX's random key for a seed."""
+    if not 0 <= whole_number(seed, "seed") < 2**64:
+        raise InputError(f"seed is {seed}; expected 0 to 2**64 - 1")
+    return mx.random.key(whole_number(seed, "seed"))
+
+
 def adapted_layers(model: VideoPrismModel, settings: AdapterSettings) -> dict[str, Linear]:
-    """The linear layers that adapters are for, by path."""
-    has = model.towers
-    if not settings.towers or not set(settings.towers) <= set(has):
+    """The linear layers that get adapters, by path. Raises InputError if one cannot have any."""
+    if not settings.towers or not set(settings.towers) <= set(model.towers):
         raise InputError(
-            f"towers are {', '.join(settings.towers) or 'none'}; a {type(model).__name__} "
-            f"has {' and '.join(has)}"
+            f"towers are {', '.join(map(str, settings.towers)) or 'none'}; "
+            f"a {type(model).__name__} has {' and '.join(model.towers)}"
         )
     linears: dict[str, Linear] = {}
+    for path, linear in sorted(chosen_layers(model, settings), key=lambda pair: pair[0]):
+        if isinstance(linear, LoRALinear):
+            raise InputError(f"{path} has an adapter already; call fuse_adapters first")
+        if not isinstance(linear, Linear):
+            raise InputError(f"{path} is quantized; add the adapters before quantizing")
+        if settings.rank > min(linear.weight.shape):
+            raise InputError(
+                f"rank is {settings.rank}; expected {min(linear.weight.shape)} at most, "
+                f"the width of {path}"
+            )
+        linears[path] = linear
+    return linears
+
+
+def chosen_layers(
+    model: VideoPrismModel, settings: AdapterSettings
+) -> Iterator[tuple[str, nn.Module]]:
+    """The linear layers of the chosen towers and layers, quantized or not, with their paths."""
     for name, part in model.named_modules():
         is_text = model.towers == ("text",) or name.startswith("text_encoder.")
         if ("text" if is_text else "video") not in settings.towers:
             continue
+        blocks: list[tuple[str, nn.Module]] = []
         if isinstance(part, StackedTransformer):
-            numbered = list(enumerate(part.x_layers))[-(settings.layers or 0) :]
-            chosen = [(f"{name}.x_layers.{number}", layer) for number, layer in numbered]
+            blocks += [(f"{name}.x_layers.{i}", layer) for i, layer in enumerate(part.x_layers)]
+            blocks = blocks[-(settings.layers or 0) :]
         elif isinstance(part, AttenTokenPoolingLayer):
-            chosen = [(name, part)]
-        else:
-            continue
-        for prefix, layer in chosen:
-            for path, linear in layer.named_modules():
+            blocks.append((name, part))
+        for prefix, block in blocks:
+            for path, linear in block.named_modules():
                 if isinstance(linear, (nn.Linear, nn.QuantizedLinear)):
-                    linears[f"{prefix}.{path}"] = linear
-    linears = dict(sorted(linears.items()))
-    for path, linear in linears.items():
-        if isinstance(linear, LoRALinear):
-            raise InputError(f"{path} has an adapter already; fuse_adapters comes first")
-        if isinstance(linear, nn.QuantizedLinear):
-            raise InputError(f"{path} is quantized; give adapters to the model as it was before")
-        if settings.rank > min(linear.weight.shape):
-            raise InputError(
-                f"rank is {settings.rank}; expected {min(linear.weight.shape)} at most, "
-                f"as wide as {path}"
-            )
-    return linears
+                    yield f"{prefix}.{path}", linear
 
 
 def adapted_modules(model: VideoPrismModel) -> dict[str, LoRALinear]:
-    """The layers of a model that have adapters, by path. ValueError if it was given none."""
+    """The layers of a model that have adapters, by path. Raises InputError without adapters."""
     if model.adapters is None:
-        raise InputError(f"this {type(model).__name__} was given no adapters; see add_adapters")
+        raise InputError(f"this {type(model).__name__} has no adapters; see add_adapters")
     return {path: each for path, each in model.named_modules() if isinstance(each, LoRALinear)}
 
 
 def fuse_adapters(model: VideoPrismModel) -> VideoPrismModel:
-    """Adds a model's adapters to its weights: a model like any other again. Returns it."""
-    fused = [(path, each.fused()) for path, each in adapted_modules(model).items()]
+    """Adds a model's adapters to its weights, so that it has no adapters any more. Returns it."""
+    fused: list[tuple[str, Any]] = [
+        (path, each.fused()) for path, each in adapted_modules(model).items()
+    ]
     model.update_modules(tree_unflatten(fused))
     model.adapters = None
-    model.directory = None  # Its weights are no longer those there.
-    return model.unfreeze()
+    model.directory = None  # Its weights differ from those there now.
+    model.unfreeze()
+    return model
 
 
 def save_adapters(model: VideoPrismModel, directory: str | Path, base: str | Path) -> None:
-    """Writes a model's adapters alone; `base` is the name or directory of what they are added to.
+    """Writes the adapters of a model. `base` is the name or directory of the model without them.
 
-    The directory may hold other things. It has adapters once its adapter_config.json is there.
+    The directory may hold other things. The adapter_config.json is written last.
     """
     arrays = {
         f"{path}.{name}": each[name]
@@ -201,21 +237,21 @@ def save_adapters(model: VideoPrismModel, directory: str | Path, base: str | Pat
         "base": {"name": str(base), "weights": base_checksum(model, base)},
         "version": own_version(),
     }
-    with new_file(directory / ADAPTERS_FILE, replace=True) as partial, open(partial, "wb") as file:
-        mx.save_safetensors(file, arrays, {"format": "mlx"})
+    with new_file(directory / ADAPTERS_FILE, replace=True) as partial:
+        write_arrays(partial, arrays, is_sorted=True)
     with new_file(directory / ADAPTER_CONFIG_FILE) as partial:
-        partial.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(as_json(described), encoding="utf-8")
 
 
 def base_checksum(model: VideoPrismModel, base: str | Path | None = None) -> str | None:
-    """The checksum of the file that a model's weights were read from; None if it is not known."""
+    """The checksum of the file that a model's weights were read from. None if it is unknown."""
     directory = model.directory or base
     path = None if directory is None else Path(directory) / WEIGHTS_FILE
     return sha256(path) if path and path.is_file() else None
 
 
 def read_adapter_config(directory: Path) -> tuple[AdapterSettings, dict[str, Any]]:
-    """What an adapter_config.json says of the adapters, and of what they are added to."""
+    """The settings in an adapter_config.json, and the name and checksum of the base model."""
     path = directory / ADAPTER_CONFIG_FILE
     if not path.is_file():
         raise CheckpointError(
@@ -231,17 +267,17 @@ def read_adapter_config(directory: Path) -> tuple[AdapterSettings, dict[str, Any
         return settings, {"name": base["name"], "weights": base["weights"]}
     except KeyError as error:
         raise CheckpointError(f"{path} does not describe adapters: it lacks {error}") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} does not describe adapters: {error}") from None
 
 
 def load_adapters(model: VideoPrismModel, directory: str | Path) -> VideoPrismModel:
-    """Gives a loaded model the adapters in a directory, frozen as by add_adapters. Returns it.
+    """Adds the adapters in a directory to a loaded model, and freezes it. Returns the model.
 
-    They must be those of its layers, all and no others, and of these very weights where the file
-    that the model was read from is known. If anything is wrong the model stays as it was.
+    Raises CheckpointError unless they fit the layers of the model, and its weights as well if the
+    file of the weights is known. The model stays as it was then.
     """
-    directory = Path(directory).expanduser()
+    directory = user_path(directory)
     settings, base = read_adapter_config(directory)
     path = directory / ADAPTERS_FILE
     linears = adapted_layers(model, settings)
@@ -257,4 +293,48 @@ def load_adapters(model: VideoPrismModel, directory: str | Path) -> VideoPrismMo
             f"{directory} was trained on {base['name']}, whose weights have the checksum "
             f"{base['weights']}; those of {model.directory} have {checksum}. Load that model"
         )
-    return with_adapters(model, settings, linears, dict(mx.load(str(path))))
+    return with_adapters(model, settings, linears, read_arrays(path))
+
+
+def load_fused(
+    name_or_dir: str | Path,
+    adapters: str | Path,
+    dtype: str | mx.Dtype | None = None,
+    revision: str | None = None,
+) -> tuple[VideoPrismModel, Path]:
+    """As `load_with_directory`, with adapters added to the weights.
+
+    The adapters are added in the stored type, and the sum is rounded once to `dtype`.
+    """
+    model, directory = load_with_directory(name_or_dir, revision=revision)
+    return finished(fuse_adapters(load_adapters(model, adapters)), dtype), directory
+
+
+def fuse_to_directory(
+    name_or_dir: str | Path,
+    adapters: str | Path,
+    output: str | Path,
+    dtype: str | mx.Dtype | None = None,
+    revision: str | None = None,
+) -> dict[str, str]:
+    """Writes a model with adapters added to its weights to the new model directory `output`.
+
+    The tokenizer, labels and settings of the processor are copied. Returns what config.json says
+    under "source": the name of the model and the checksums of its weights and of the adapters.
+    """
+    adapters = user_path(adapters)
+    require_new_directory(Path(output))
+    model, directory = load_fused(name_or_dir, adapters, dtype, revision)
+    source = {
+        "base": str(name_or_dir),
+        "base_weights": sha256(directory / WEIGHTS_FILE),
+        "adapters": sha256(adapters / ADAPTERS_FILE),
+    }
+    # Adapters may have been trained on clips of other settings than those of the model.
+    processor = adapters / PROCESSOR_FILE
+    if not processor.is_file():
+        processor = directory / PROCESSOR_FILE
+    beside = [directory / TOKENIZER_FILE, processor, directory / LABELS_FILE]
+    copied = [file for file in beside if file.is_file()]
+    write_directory(output, model.config, named_parameters(model), source, copied=copied)
+    return source

@@ -1,4 +1,11 @@
-"""A model directory: config.json, model.safetensors and, where there is text, the tokenizer."""
+"""The format of a model directory: how its files are named, read, checked and written.
+
+config.json          the configuration, and under "source" where the weights come from
+model.safetensors    the parameters, by their names in the model
+sentencepiece.model  the tokenizer, for a video-text model
+processor.json       how videos and texts are preprocessed, if not as the configuration implies
+labels.json          what the classes are called, for a classifier
+"""
 
 import errno
 import json
@@ -6,7 +13,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -22,41 +29,56 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 PROCESSOR_FILE = "processor.json"
 LABELS_FILE = "labels.json"
+MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, PROCESSOR_FILE, LABELS_FILE)
 
-# What a training says of itself beside the model.
+# The results that training writes beside a model.
 RESULT_FILE = "metrics.json"
 
-# Where a model waits until all of it is written.
+# The folder inside a model directory in which `publish` prepares the files.
 STAGED_FOLDER = ".publishing"
 
-# The types of a model's parameters, as a safetensors file calls them.
+# The types of parameters, as they are called in a safetensors file.
 STORED_TYPES = ("F32", "BF16", "F16")
 
-# How many offending parameters an error lists.
+# The metadata of a safetensors file that MLX's tools expect.
+MLX_FORMAT = {"format": "mlx"}
+
+# How many wrong parameters an error lists.
 LISTED = 8
 
+Arrays = Mapping[str, mx.array]
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """The config.json of a model directory."""
+    """The content of a model directory's config.json."""
     path = Path(directory) / CONFIG_FILE
     if not path.is_file():
         raise CheckpointError(
             f"{directory} is no model directory: it has no {CONFIG_FILE}; "
             "expected what `videoprism-mlx convert` writes"
         )
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON ({error})") from None
+    config = read_json(path)
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} holds a {type(config).__name__}; expected an object")
     return config
 
 
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises CheckpointError if it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not JSON ({error})") from None
+
+
+def as_json(content: Mapping[str, Any]) -> str:
+    """The text of a JSON file in a model directory."""
+    return json.dumps(content, indent=2) + "\n"
+
+
 def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in a safetensors file, whose header, types and length are checked."""
+    """Names and shapes in a safetensors file. Raises CheckpointError if the file is damaged."""
     if not path.is_file():
         raise CheckpointError(f"{path.parent} has no {path.name}: the weights are missing")
     try:
@@ -76,7 +98,7 @@ def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def parameter_problems(expected: Shapes, found: Shapes) -> list[str]:
-    """What is missing, too many or of another shape, a line each."""
+    """What is missing, unknown or of another shape, a line each."""
     missing = expected.keys() - found.keys()
     extra = found.keys() - expected.keys()
     return [
@@ -91,27 +113,38 @@ def parameter_problems(expected: Shapes, found: Shapes) -> list[str]:
 
 
 def check_parameters(expected: Shapes, found: Shapes, where: object) -> None:
-    """Every expected parameter is there in its shape, and no other is."""
-    if problems := parameter_problems(expected, found):
-        listed = "\n  ".join(problems[:LISTED])
-        more = f"\n  and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
-        wrong = "1 parameter is" if len(problems) == 1 else f"{len(problems)} parameters are"
-        raise CheckpointError(f"{where} does not fit the model, {wrong} wrong:\n  {listed}{more}")
+    """Raises CheckpointError unless the expected parameters are found, and no others."""
+    if parameter_problems(expected, found):
+        raise CheckpointError(misfit(expected, found, where))
+
+
+def misfit(expected: Shapes, found: Shapes, where: object) -> str:
+    """The error message about parameters that do not fit."""
+    problems = parameter_problems(expected, found)
+    listed = "\n  ".join(problems[:LISTED])
+    more = f"\n  and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+    wrong = "1 parameter is" if len(problems) == 1 else f"{len(problems)} parameters are"
+    return f"{where} does not fit the model, {wrong} wrong:\n  {listed}{more}"
 
 
 def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a model's parameters, none of which need exist yet."""
-    return {name: array.shape for name, array in tree_flatten(model.parameters())}
+    """Names and shapes of a model's parameters. Nothing is computed for it."""
+    return {name: array.shape for name, array in named_parameters(model).items()}
+
+
+def named_parameters(model: nn.Module) -> dict[str, mx.array]:
+    """A model's parameters by name."""
+    return dict(cast(list[tuple[str, mx.array]], tree_flatten(model.parameters())))
 
 
 def check_weights(directory: Path, model: nn.Module) -> None:
-    """That the weights in a directory are those of `model`: all of them, and no others."""
+    """Raises CheckpointError unless a directory holds all parameters of `model`, and no others."""
     path = Path(directory) / WEIGHTS_FILE
     check_parameters(parameter_shapes(model), stored_shapes(path), path)
 
 
 def load_weights(model: nn.Module, directory: Path) -> None:
-    """Gives every parameter of `model` its stored value, once all are known to be there."""
+    """Loads the parameters of `model`, after all of them have been checked."""
     check_weights(directory, model)
     model.load_weights(str(Path(directory) / WEIGHTS_FILE))
 
@@ -119,42 +152,57 @@ def load_weights(model: nn.Module, directory: Path) -> None:
 def save_model(
     model: nn.Module, directory: str | Path, tokenizer: str | Path | None = None
 ) -> None:
-    """Writes a model that this package built or loaded to the new directory `directory`."""
-    if not isinstance(model, VideoPrismModel) or model.described is None:
+    """Writes a model to the new model directory `directory`.
+
+    It must be a model that this package has built or loaded. `tokenizer` is a .model file to copy.
+    """
+    if not isinstance(model, VideoPrismModel) or not model.has_config:
         raise InputTypeError(
             f"a {type(model).__name__} without a configuration cannot be saved; "
             "expected a model from get_model or one of the load functions"
         )
-    arrays = dict(tree_flatten(model.parameters()))
-    write_directory(directory, model.config, arrays, tokenizer=tokenizer)
+    write_directory(directory, model.config, named_parameters(model), tokenizer=tokenizer)
 
 
 def write_directory(
     directory: str | Path,
     config: Mapping[str, Any],
-    arrays: Mapping[str, mx.array],
+    arrays: Arrays,
     source: Mapping[str, Any] | None = None,
     tokenizer: str | Path | None = None,
     copied: Iterable[Path] = (),
 ) -> None:
-    """Writes a model directory, `copied` files with it: whole, or not at all."""
+    """Writes a new model directory, complete or not at all.
+
+    `source` says where the weights come from. `copied` are other files to copy, names and all.
+    """
     with new_directory(directory) as partial:
         described = dict(config) | ({"source": dict(source)} if source else {})
-        text = json.dumps(described, indent=2) + "\n"
-        (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
-        write_arrays(partial / WEIGHTS_FILE, arrays, {"format": "mlx"})
+        (partial / CONFIG_FILE).write_text(as_json(described), encoding="utf-8")
+        write_arrays(partial / WEIGHTS_FILE, arrays)
         if tokenizer is not None:
             shutil.copyfile(tokenizer, partial / TOKENIZER_FILE)
         for file in copied:
             shutil.copyfile(file, partial / file.name)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, mx.array], metadata: Mapping[str, str]) -> None:
-    """Writes a file that is called *.safetensors, the same bytes whatever the order of arrays."""
+def write_arrays(
+    path: Path, arrays: Arrays, metadata: Mapping[str, str] = MLX_FORMAT, is_sorted: bool = False
+) -> None:
+    """Writes a safetensors file, whose name must end so.
+
+    The same arrays give the same bytes in any order. With `is_sorted`, their order is kept.
+    """
+    ordered = dict(arrays if is_sorted else sorted(arrays.items()))
     try:
-        mx.save_safetensors(str(path), dict(sorted(arrays.items())), dict(metadata))
-    except RuntimeError as error:
+        mx.save_safetensors(str(path), ordered, dict(metadata))
+    except RuntimeError as error:  # MLX does not say why. The disk is likely to be full.
         raise OSError(errno.ENOSPC, f"could not write the weights ({error})") from None
+
+
+def read_arrays(path: Path) -> dict[str, mx.array]:
+    """The arrays of a safetensors file. `stored_shapes` must have checked it."""
+    return cast(dict[str, mx.array], mx.load(str(path)))
 
 
 def publish(
@@ -164,17 +212,16 @@ def publish(
     source: Mapping[str, Any] | None = None,
     tokenizer: str | Path | None = None,
 ) -> None:
-    """Makes `directory`, whatever else it holds, the model directory of `model`.
+    """Writes `model` into `directory`, which may hold other things and an earlier model.
 
-    `files` are texts by name, to put beside the weights. An earlier model is replaced. Nothing is
-    touched before all is written; then config.json goes first and comes last, for a directory
-    without it is no model.
+    `files` are the texts of further files, by name. All files are written to a folder inside
+    first. Then the earlier config.json is removed, and the new one is moved into place last: a
+    directory without it is not a model directory, so no other process sees a mixture.
     """
     directory = Path(directory)
     staged = directory / STAGED_FOLDER
     shutil.rmtree(staged, ignore_errors=True)  # A killed run may have left it.
-    arrays = dict(tree_flatten(model.parameters()))
-    write_directory(staged, model.config, arrays, source, tokenizer)
+    write_directory(staged, model.config, named_parameters(model), source, tokenizer)
     for name, text in files.items():
         with new_file(staged / name) as partial:
             partial.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What is fetched, and where it is kept."""
+"""Downloads of checkpoints and models, and where converted models are kept."""
 
 from pathlib import Path
 
@@ -6,8 +6,7 @@ from videoprism_mlx.errors import InputError
 from videoprism_mlx.files.download import explained
 from videoprism_mlx.files.places import cache_directory
 from videoprism_mlx.models import RELEASES, unpublished
-from videoprism_mlx.tokenizers import TOKENIZER_FILE
-from videoprism_mlx.weights.directory import CONFIG_FILE, LABELS_FILE, PROCESSOR_FILE, WEIGHTS_FILE
+from videoprism_mlx.weights.directory import MODEL_FILES
 
 
 def converted_directory(name: str, revision: str | None = None) -> Path:
@@ -17,7 +16,7 @@ def converted_directory(name: str, revision: str | None = None) -> Path:
 
 
 def download_checkpoint(name: str, revision: str | None = None) -> Path:
-    """The official `.npz` of a released checkpoint: from Hugging Face's cache, or the Hub."""
+    """The official `.npz` of a released checkpoint, from Hugging Face's cache or from the Hub."""
     import huggingface_hub
 
     if name not in RELEASES:
@@ -41,20 +40,12 @@ def origin(name: str, revision: str | None = None) -> dict[str, str]:
 
 
 def download_model(repository: str, revision: str | None = None) -> Path:
-    """A model directory that someone put on the Hub."""
+    """A model directory from a repository on the Hub."""
     import huggingface_hub
 
     with explained(repository, "is it the name of a public repository, or of a directory here?"):
         return Path(
             huggingface_hub.snapshot_download(
-                repo_id=repository,
-                revision=revision,
-                allow_patterns=[
-                    CONFIG_FILE,
-                    WEIGHTS_FILE,
-                    TOKENIZER_FILE,
-                    PROCESSOR_FILE,
-                    LABELS_FILE,
-                ],
+                repo_id=repository, revision=revision, allow_patterns=list(MODEL_FILES)
             )
         )

@@ -1,10 +1,10 @@
-"""What tells a model from another: its class, its weights, its adapters and its type."""
+"""What distinguishes a model from others: its class, its weights, its adapters and its type."""
 
 import dataclasses
 import functools
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -18,10 +18,10 @@ from videoprism_mlx.weights.directory import WEIGHTS_FILE
 
 @dataclasses.dataclass(frozen=True)
 class ModelIdentity:
-    """The one place that says which model it was. A record takes the fields that it needs.
+    """Says which model something was made with. A record contains the fields that it needs.
 
-    `weights` and `adapters` are checksums of files, `parameters` is that of the arrays in memory,
-    which also changes with adapters and type. Each is computed when it is first asked for.
+    `weights` and `adapters` are checksums of files. `parameters` is the checksum of the arrays in
+    memory, which depends on adapters and type as well. Each is computed on its first use.
     """
 
     model: VideoPrismModel
@@ -52,18 +52,19 @@ class ModelIdentity:
         return str(self.model.dtype).removeprefix("mlx.core.")
 
     def record(self, *fields: str) -> dict[str, Any]:
-        """Those fields, as a record holds them. `class` is the name of the model's class."""
+        """The named fields, for a record. `class` is the name of the model's class."""
         return {
             field: type(self.model).__name__ if field == "class" else getattr(self, field)
             for field in fields
         }
 
 
-def checksum(parameters: Any) -> str:
-    """The checksum of a tree of parameters, their names and their types."""
+def checksum(parameters: object) -> str:
+    """The checksum of nested parameters with their names, types and shapes."""
     digest = hashlib.sha256()
-    for name, array in sorted(tree_flatten(parameters)):
+    for name, array in sorted(cast(list[tuple[str, mx.array]], tree_flatten(parameters))):
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        bits = array.view(mx.uint16) if array.dtype == mx.bfloat16 else array  # NumPy has none.
-        digest.update(np.ascontiguousarray(bits))
+        # NumPy has no bfloat16.
+        bits = array.view(mx.uint16) if array.dtype == mx.bfloat16 else array
+        digest.update(np.ascontiguousarray(np.asarray(bits)).data)
     return digest.hexdigest()

@@ -10,26 +10,26 @@ from videoprism_mlx.weights.directory import LABELS_FILE
 
 
 class Labels(NamedTuple):
-    """What a classifier's classes are called, and whether a video may have several."""
+    """The names of a classifier's classes. With `multi_label`, a video may have several."""
 
     names: tuple[str, ...]
     multi_label: bool = False
 
 
 def numbered(count: int) -> tuple[str, ...]:
-    """Names of classes that have none."""
+    """Names for classes without names."""
     return tuple(f"class {number}" for number in range(count))
 
 
 def load_labels(directory: Path, count: int) -> Labels:
-    """What the `count` classes of the classifier in a directory are called."""
+    """The names of the `count` classes of the classifier in a directory."""
     path = directory / LABELS_FILE
     if not path.is_file():
         return Labels(numbered(count))
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         names, multi_label = checked_names(found["labels"], path), found["multi_label"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} does not name classes: {error}") from None
     if len(names) != count:
         raise CheckpointError(f"{path} names {len(names)} classes; the model has {count}")

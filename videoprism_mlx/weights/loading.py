@@ -1,14 +1,14 @@
 """Models with their weights: from a directory, from the Hub, or converted on first use."""
 
 import logging
-import operator
 from pathlib import Path
+from typing import TypeVar, cast
 
 import mlx.core as mx
 
 from videoprism_mlx import convert
 from videoprism_mlx.encoders import FactorizedEncoder, FactorizedVideoClassifier, VideoPrismModel
-from videoprism_mlx.errors import CheckpointError, InputError, suggestion
+from videoprism_mlx.errors import CheckpointError, InputError, suggestion, whole_number
 from videoprism_mlx.files import places
 from videoprism_mlx.models import (
     RELEASES,
@@ -25,14 +25,16 @@ from videoprism_mlx.weights.directory import CONFIG_FILE, load_weights, read_con
 
 logger = logging.getLogger(__name__)
 
+Model = TypeVar("Model", bound=VideoPrismModel)
+
 
 def load_model(
     name_or_dir: str | Path, dtype: str | mx.Dtype | None = None, revision: str | None = None
 ) -> VideoPrismModel:
-    """A model of whatever family, by name, from a model directory, or from the Hub.
+    """A model of any kind: by name, from a model directory, or from the Hub.
 
-    `dtype` is the type of parameters and activations, by default the one they are stored in;
-    `revision` the Hub's branch, tag or commit.
+    `dtype` is the type of parameters and activations, by default the stored one. `revision` is a
+    branch, tag or commit on the Hub.
     """
     return load_with_directory(name_or_dir, dtype, revision)[0]
 
@@ -40,14 +42,14 @@ def load_model(
 def load_with_directory(
     name_or_dir: str | Path, dtype: str | mx.Dtype | None = None, revision: str | None = None
 ) -> tuple[VideoPrismModel, Path]:
-    """As `load_model`, with the directory that the model was read from, `model.directory`."""
+    """As `load_model`, and the directory that the model was read from."""
     directory = model_directory(name_or_dir, revision)
     try:
         model = read_model(directory)
     except CheckpointError as error:
         if directory.is_relative_to(places.cache_directory()):
             raise CheckpointError(
-                f"{error}\nThis is the copy that was kept of {name_or_dir}: remove {directory}, "
+                f"{error}\nThis is the cached copy of {name_or_dir}: remove {directory}, "
                 "and it will be converted again"
             ) from None
         raise
@@ -68,9 +70,9 @@ def load_classifier(
     dtype: str | mx.Dtype | None = None,
     revision: str | None = None,
 ) -> FactorizedVideoClassifier:
-    """A saved classifier; or any other model's video encoder under a fresh head of `num_classes`.
+    """A saved classifier, or another model's video encoder with a new head for `num_classes`.
 
-    The fresh parameters, drawn at random, are named in a warning.
+    The parameters of a new head are random. A warning names them.
     """
     model = load_model(name_or_dir, dtype, revision)
     if isinstance(model, FactorizedVideoClassifier):
@@ -83,58 +85,62 @@ def load_classifier(
 
     encoder = model.video_encoder
     if num_classes is None:
-        raise InputError(f"{name_or_dir} has no classifier's head; say num_classes for a fresh one")
-    encoder_params = {key: value for key, value in encoder.config.items() if key != "model"}
-    classifier = build(
-        checked_config(
-            {
-                "model": "FactorizedVideoClassifier",
-                "encoder_params": encoder_params,
-                "num_classes": operator.index(num_classes),
-            }
+        raise InputError(
+            f"{name_or_dir} is no classifier; give num_classes to put a new head on its encoder"
         )
-    )
-    classifier.encoder = encoder
+    classifier = with_new_head(encoder, whole_number(num_classes, "num_classes"))
     logger.warning(
-        "%s has a fresh head: atten_pooler and projection (%d classes) are random; train them",
+        "%s has a new head: atten_pooler and projection (%d classes) are random; train them",
         name_or_dir,
         num_classes,
     )
-    return finished(classifier, encoder.spatial_ln.weight.dtype)
+    return classifier
+
+
+def with_new_head(encoder: FactorizedEncoder, num_classes: int) -> FactorizedVideoClassifier:
+    """A classifier of a trained encoder and a head with random parameters, of the same type."""
+    encoder_params = {key: value for key, value in encoder.config.items() if key != "model"}
+    config = dict(
+        model="FactorizedVideoClassifier", encoder_params=encoder_params, num_classes=num_classes
+    )
+    classifier = cast(FactorizedVideoClassifier, build(checked_config(config)))
+    classifier.encoder = encoder
+    return finished(classifier, encoder.dtype)
 
 
 def read_model(directory: Path) -> VideoPrismModel:
-    """The model in a directory, its weights being those of its configuration, all and no others."""
+    """The model in a directory. Raises CheckpointError unless all of its weights are there."""
     described = read_config(directory)
     try:
         model = build(checked_config(described))
-    except ValueError as error:
+    except InputError as error:
         raise CheckpointError(f"{directory / CONFIG_FILE}: {error}") from None
     load_weights(model, directory)
     return model
 
 
-def finished(model: VideoPrismModel, dtype: str | mx.Dtype | None) -> VideoPrismModel:
-    """`model` in evaluation mode and, if one is given, in that type."""
+def finished(model: Model, dtype: str | mx.Dtype | None) -> Model:
+    """`model` in evaluation mode and, if `dtype` is given, in that type."""
     if dtype is not None:
         model.set_dtype(parse_dtype(dtype))
-    return model.eval()
+    model.eval()
+    return model
 
 
 def model_directory(name_or_dir: str | Path, revision: str | None = None) -> Path:
-    """The local directory of a model, fetched and converted if need be."""
+    """The local directory of a model, which is downloaded and converted if it has to be."""
     text = str(name_or_dir)
     name = canonical_name(text)
     if name in RELEASES:
         return converted(name, revision)
     if name in SHIPPED:
         if revision is not None:
-            raise InputError(f"{name} comes with the package, and has no revision {revision!r}")
+            raise InputError(f"{name} comes with the package and has no revision {revision!r}")
         return SHIPPED[name]
-    path = Path(text).expanduser()
+    path = places.user_path(text)
     if text and path.is_dir():
         if revision is not None:
-            raise InputError(f"{path} is a directory here, which has no revision {revision!r}")
+            raise InputError(f"{path} is a local directory, which has no revision {revision!r}")
         return path
     if name is not None:
         raise InputError(unpublished(name))
@@ -153,7 +159,7 @@ def model_directory(name_or_dir: str | Path, revision: str | None = None) -> Pat
 
 
 def converted(name: str, revision: str | None = None) -> Path:
-    """The converted model of a released checkpoint: kept, or made now."""
+    """The converted model of a released checkpoint, from the cache or made now."""
     directory = hub.converted_directory(name, revision)
     if not (directory / CONFIG_FILE).is_file():
         checkpoint = hub.download_checkpoint(name, revision)
@@ -162,7 +168,7 @@ def converted(name: str, revision: str | None = None) -> Path:
             origin = hub.origin(name, revision)
             convert.flax_to_mlx(checkpoint, directory, config=name, origin=origin)
         except FileExistsError:
-            # Another process was as quick, and its copy is as good.
+            # Another process has converted the same checkpoint meanwhile.
             if not (directory / CONFIG_FILE).is_file():
                 raise
     return directory
