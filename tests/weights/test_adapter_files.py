@@ -16,7 +16,7 @@ from mlx import nn
 import videoprism_mlx as vp
 from videoprism_mlx.cli import main
 from videoprism_mlx.errors import CheckpointError
-from videoprism_mlx.features.export import read_features, read_record
+from videoprism_mlx.features.formats import read_features, read_record
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.weights.adapters import (
     ADAPTER_CONFIG_FILE,

@@ -89,13 +89,7 @@ def fill(
         if path is not None and path not in missing and not path.exists():
             missing[path] = number
     if missing and size is not None:
-        free = shutil.disk_usage(cache.folder).free
-        print(
-            f"{what}: {len(missing)} of {len(videos)} videos are new, and will take "
-            f"{len(missing) * size / 1e6:,.1f} MB in {cache.folder}, "
-            f"where {free / 1e6:,.0f} MB are free",
-            file=sys.stderr,
-        )
+        print_room(cache.folder, what, len(missing), len(videos), size)
 
     def attempt(path: Path) -> Any:
         try:
@@ -122,6 +116,16 @@ def fill(
     for line in lines:
         print(line, file=sys.stderr)
     return paths, lines
+
+
+def print_room(folder: Path, what: str, missing: int, total: int, size: int) -> None:
+    """Prints how many bytes the missing arrays, of `size` bytes each, will take on the disk."""
+    free = shutil.disk_usage(folder).free
+    print(
+        f"{what}: {missing} of {total} videos are new, and will take "
+        f"{missing * size / 1e6:,.1f} MB in {folder}, where {free / 1e6:,.0f} MB are free",
+        file=sys.stderr,
+    )
 
 
 def require_usable(lines: Sequence[str], total: int, skip_bad: bool) -> None:
