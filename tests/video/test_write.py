@@ -53,7 +53,7 @@ def test_bad_frame_rates(fps: float, tmp_path: Path) -> None:
 def test_bad_places(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"clip\.avi does not end in \.mp4"):
         write_video(tmp_path / "clip.avi", frames(2), 8)
-    with pytest.raises(OSError, match="cannot write"):
+    with pytest.raises(FileNotFoundError, match="No such file"):
         write_video(tmp_path / "missing" / "clip.mp4", frames(2), 8)
 
 
@@ -70,5 +70,5 @@ def largest_file(size: int) -> Iterator[None]:
 
 def test_a_full_disk_is_noticed(tmp_path: Path) -> None:
     noise = np.random.RandomState(0).randint(0, 255, (60, 96, 128, 3)).astype(np.uint8)
-    with largest_file(50_000), pytest.raises(OSError, match="of 60 frames: is the disk full"):
+    with largest_file(50_000), pytest.raises(OSError, match="make room or write elsewhere"):
         write_video(tmp_path / "clip.mp4", noise, 8)

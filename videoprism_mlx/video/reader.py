@@ -1,84 +1,93 @@
-"""A video file: any of its frames by number, through OpenCV.
+"""A video file: any of its frames by number, through FFmpeg's libraries (PyAV).
 
-Frame n is the nth that the file decodes to, in the order of display. The packets say where each
-frame lies, and reading them costs next to nothing. The time of each decoded frame shows whether it
-is the one that was asked for. The headers of the file are not relied on.
+Frame n is the nth that the file decodes to, in the order of display. An index says when each frame
+is shown and where decoding can begin, and every decoded frame is compared with it. Where the two
+differ, all frames are decoded once to see what the file really holds: see `consistently`.
 """
 
 import functools
-import os
-from array import array
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
+import av
 import numpy as np
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from videoprism_mlx.errors import VideoError
 from videoprism_mlx.video import containers
-from videoprism_mlx.video.index import FAILURES, SAME_TIME, Index, Seconds, nearest
-from videoprism_mlx.video.opencv import MAX_PIXELS, Frame, cv2, video_errors
+from videoprism_mlx.video.colours import Converter, display_matrix, is_on_its_side
+from videoprism_mlx.video.failures import DAMAGE, video_errors
+from videoprism_mlx.video.index import Seconds, first_lost, from_frames, make_index
+from videoprism_mlx.video.opencv import Frame
+from videoprism_mlx.video.opening import open_stream
 
-# To go further ahead than this, seeking is cheaper than decoding: a seek starts at a key frame, and
-# encoders rarely set key frames further apart.
-SEEK_BEYOND = 300
+# If the next key frame is at most this many frames ahead, decoding goes on without a seek.
+SEEK_BEYOND = 16
 
-# A seek may end some frames late, as many as the codec reorders.
-SEEK_SHORT = 8
+# A seek may end a few frames late, as many as the codec reorders. So many frames earlier is tried.
+SEEK_EARLY = (0, 8, 64)
 
-DEFAULT_FPS = 25.0
+# Rates above this, which no camera has, are mistakes of the file.
+DEFAULT_FPS, FASTEST_FPS = 25.0, 1000.0
 
-# How many bytes decide whether a file is text, and how a video begins that looks like text.
-TEXT_BYTES, TEXT_MAGIC = 4096, b"YUV4MPEG2"
+# Codecs with packets that are never shown: they promise nothing.
+HIDING = ("vp8",)
+
+# What comes after the last frame.
+END = object()
+
+Frames = Iterator[VideoFrame | None]
 
 T = TypeVar("T")
 
 
 class _Reindexed(Exception):
-    """The file holds other frames than its packets promised. The index is correct now."""
+    """The file holds other frames than its index said. The index is correct now."""
 
 
 class VideoFile:
     """A video file as a `FrameSource`.
 
-    With `partial`, a damaged file is taken for what can be decoded of it.
+    With `partial`, a damaged file is taken for what can be decoded of it. `stream` is the number
+    of a video stream, by default the one that players show. With `hardware="auto"` the machine's
+    own decoder is used where there is one.
     """
 
-    def __init__(self, path: str | Path, partial: bool = False):
+    _frames: Frames  # Those that follow: see `_decoded`.
+
+    def __init__(
+        self,
+        path: str | Path,
+        partial: bool = False,
+        stream: int | None = None,
+        hardware: str = "off",
+    ):
         self.path = Path(path)
         self.partial = partial
-        require_video(self.path)
+        self._open = functools.partial(open_stream, self.path, stream, hardware)
+        self._convert = Converter()
+        self._is_damaged = False
+        self._is_counted = False  # Whether the index comes from the frames themselves.
+        self._can_seek = True
         with video_errors(f"{self.path} cannot be opened"):
-            self._capture = open_capture(self.path)
-            if not self._capture.isOpened():
-                raise VideoError(f"{self.path} {why_closed(self.path)}")
-            width, height = (
-                int(self._capture.get(property))
-                for property in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
-            )
-            if width * height > MAX_PIXELS:
-                raise VideoError(
-                    f"{self.path} says its frames are {width} x {height}; expected at most "
-                    f"{MAX_PIXELS:,} pixels: the file is damaged, or scale it down"
-                )
-            fps = self._capture.get(cv2.CAP_PROP_FPS)
-            self.fps = fps if 0 < fps < 1000 else DEFAULT_FPS
-            self.aspect = pixel_aspect(self._capture)
-            declared = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-            self._declared = int(declared) if 0 < declared < 2**31 else 0
-
-            if not self._grab_any():
-                raise VideoError(f"{self.path} {why_blank(self._capture)}")
-            self._position, self._last_clock = 0, self._clock()
-            self._sought: int | None = None  # The key frame of the last seek.
-            self._measured = False
-            self._can_seek = True
-            packets = open_capture(self.path, cv2.CAP_PROP_FORMAT, -1)
-            self._index = Index.of_packets(packets, self._last_clock, self.fps)
+            self._container, self._stream = self._open()
+            self._begin(-1)
+            rate = float(self._stream.guessed_rate or self._stream.average_rate or 0)
+            self.fps = rate if 0 < rate <= FASTEST_FPS else DEFAULT_FPS
+            self._declared = self._stream.frames if self._stream.frames < 2**31 else 0
+            first = self._first_frame()
+            ratio = float(self._stream.sample_aspect_ratio or 1)
+            self.aspect = 1 / ratio if is_on_its_side(display_matrix(first)) else ratio
+            has_table = containers.fault(self.path) is None
+            self._index = make_index(self._open, self._stream, first, self.fps, has_table)
 
     def close(self) -> None:
         """Closes the file."""
-        self._capture.release()
+        self._container.close()
 
     @property
     def times(self) -> Seconds:
@@ -110,183 +119,181 @@ class VideoFile:
         for number in numbers:
             with video_errors(f"{self.path}: frame {number} cannot be decoded"):
                 self._go_to(number)
-                read, image = self._capture.retrieve()
-                if not read:
-                    raise VideoError(f"{self.path}: frame {number} cannot be converted to RGB")
-                frame = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+                frame = self._convert(self._frame)
             yield frame
 
     def require_whole(self) -> None:
         """Raises VideoError if the file is cut short or damaged, unless a part of it will do."""
         if self.damage and not self.partial:
-            self._break(len(self.times), self.damage)
+            raise self._broken(len(self.times), self.damage)
 
     def finish(self) -> None:
         """Reads on to the end, to make sure that no frame is missing."""
         with video_errors(f"{self.path} cannot be read to its end"):
             self._go_to(len(self.times) - 1)
-            self._position += 1
-            if self._grab():
-                self._measure()
+            if any(is_good(frame) for frame in self._frames):
+                self._count()
         self.require_whole()
 
-    def _break(self, frames: int, why: str) -> None:
-        of = f" of {self._declared:,}" if self._declared > frames else ""
+    def _first_frame(self) -> VideoFrame:
+        """The first frame, which is still to come when decoding goes on."""
+        begun: list[VideoFrame | None] = []
+        for frame in self._frames:
+            begun.append(frame)
+            if frame is not None:
+                self._frames = itertools.chain(begun, self._frames)
+                return frame
+        name = self._stream.codec_context.name or "unknown"
         raise VideoError(
-            f"{self.path} breaks off after {frames:,} frames{of} "
-            f"({self.times[min(frames, len(self.times)) - 1] + self.interval:.1f} s): {why}. "
+            f"{self.path} has no frame that can be decoded: either there is no decoder for its "
+            f"codec ({name}), or it is damaged throughout; convert it, for example with "
+            "`ffmpeg -i IN -c:v libx264 OUT.mp4`"
+        )
+
+    def _broken(self, frames: int, why: str) -> VideoError:
+        of = f" of {self._declared:,}" if self._declared > frames else ""
+        seconds = self.times[frames - 1] + self.interval if 0 < frames <= len(self.times) else 0
+        return VideoError(
+            f"{self.path} breaks off after {frames:,} frames{of} ({seconds:.1f} s): {why}. "
             "Ask for the partial video (partial=True, --partial) to use what can be decoded"
         )
 
-    def _measure(self) -> None:
+    def _go_to_start(self) -> None:
+        self._container.close()
+        # Several threads would conceal damage in another way each time.
+        self._container, self._stream = self._open(threads=not self._is_damaged)
+        self._begin(-1)
+
+    def _begin(
+        self, position: int, sought: int | None = None, *read: "Packet[VideoStream]"
+    ) -> None:
+        """Decodes from after frame `position` on, first the packets that were `read` already.
+
+        `sought` is the number of the key frame that the first of them has.
+        """
+        self._position, self._sought = position, sought
+        self._since = read[0].pts if read else None  # Pictures before the key frame are guesses.
+        self._frames = self._decoded(*read)
+
+    def _decoded(self, *read: "Packet[VideoStream]") -> Frames:
+        """The frames that follow; None in the place of a packet that cannot be decoded."""
+        try:
+            for packet in itertools.chain(read, self._container.demux(self._stream)):
+                try:
+                    yield from packet.decode()
+                except av.FFmpegError:
+                    yield None
+        except DAMAGE:
+            yield None
+
+    def _go_to(self, number: int) -> None:
+        """Makes frame `number` the one that was decoded last."""
+        self._approach(number)
+        while not self._walk(number):
+            if self._sought is None:
+                self._count()
+            self._approach(number, before=self._sought)
+
+    def _approach(self, number: int, before: int | None = None) -> None:
+        """Goes to the best place to decode frame `number` from: here, a key frame, or the start.
+
+        With `before`, it is a key frame before that one.
+        """
+        index, key = self._index, -1
+        if index.is_exact and self._can_seek:
+            key = int(np.searchsorted(index.keys, index.clocks[number], "right")) - 1
+            key = key if before is None else before - 1
+        is_ahead = before is None and self._position <= number
+        if is_ahead and key > 0:
+            place = int(np.searchsorted(index.clocks, index.keys[key]))
+            if place <= self._position + SEEK_BEYOND:
+                return
+        elif is_ahead:
+            return
+        while key > 0 and not self._seek(key, int(index.clocks[number])):
+            key -= 1
+        if key <= 0:
+            self._go_to_start()
+
+    def _seek(self, key: int, latest: int) -> bool:
+        """Goes to a key frame of the index. Whether it is there, at a clock up to `latest`."""
+        index = self._index
+        clock, step = int(index.keys[key]), int(np.diff(index.clocks[:2]).max(initial=1))
+        for early in SEEK_EARLY:
+            self._container.seek(max(clock - early * step, 0), stream=self._stream)
+            for packet in self._container.demux(self._stream):
+                if packet.pts is None or (packet.pts > clock and not packet.is_keyframe):
+                    break  # It is between two key frames.
+                if packet.is_keyframe and packet.pts >= clock:
+                    place = int(np.searchsorted(index.clocks, packet.pts))
+                    if packet.pts > latest or index.clocks[place] != packet.pts:
+                        break
+                    self._begin(place - 1, key, packet)
+                    return True
+        return False
+
+    def _walk(self, number: int) -> bool:
+        """Decodes on to frame `number`. Whether it came, and each one before it as expected."""
+        index = self._index
+        while self._position < number:
+            frame = next(self._frames, END)
+            if frame is END:
+                return False
+            if not is_good(frame):
+                if self._is_counted or self._since is not None:
+                    continue
+                self._is_damaged = True
+                return False
+            if self._since is not None and frame.pts is not None and frame.pts < self._since:
+                continue
+            self._position, self._since = self._position + 1, None
+            clock = frame.dts if index.by_dts else frame.pts
+            if index.is_exact and clock != index.clocks[self._position]:
+                return False
+            self._frame: VideoFrame = frame
+        return True
+
+    def _count(self) -> None:
         """Makes the index from the frames themselves, which decodes all of them."""
-        if self._measured:
+        if self._is_counted:
             if not self._can_seek:
                 raise VideoError(f"{self.path} does not decode to the same frames each time")
             self._can_seek = False  # In this file, a seek may end at a wrong frame.
             raise _Reindexed
-        self._rewind()
-        clocks, broken_at = array("d", [self._clock()]), None
-        while True:
-            if not self._grab():
-                if not self._grab_any(FAILURES + max(0, len(self.times) - len(clocks))):
-                    break
-                broken_at = broken_at or len(clocks)
-            clocks.append(self._clock())
-        self._rewind()
-        self._index = Index.of_clocks(
-            np.asarray(clocks), self._index.keys, self._last_clock, self.fps
-        )
-        self._measured = True
-        self._can_seek &= broken_at is None
-        self.__dict__.pop("damage", None)
+        shown, decoded, broken_at = self._all_frames()
+        if broken_at is not None and self.partial:
+            self._is_damaged = True
+            shown, decoded, broken_at = self._all_frames()
         if broken_at is not None and not self.partial:
-            self._break(broken_at, self.damage or "what follows is damaged")
+            seconds = self.times[min(broken_at, len(self.times) - 1)]
+            why = f"frame {broken_at}, at {seconds:.2f} s, is damaged or missing"
+            raise self._broken(broken_at, self.damage or why)
+        base = float(self._stream.time_base or 0)
+        self._index = from_frames(shown, decoded, self._index.keys, base, self.fps)
+        self._is_counted, self._can_seek = True, self._can_seek and broken_at is None
+        self.__dict__.pop("damage", None)
+        self._go_to_start()
         raise _Reindexed
 
-    def _clock(self) -> float:
-        """The file's own time of the frame that was grabbed last."""
-        return self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-
-    def _grab(self) -> bool:
-        """Decodes the next frame; False at the end and where a packet cannot be decoded."""
-        return self._capture.grab()
-
-    def _grab_any(self, attempts: int = 4096) -> bool:
-        """Decodes the next frame that can be decoded, and skips packets that cannot."""
-        return any(self._grab() for _ in range(attempts))
-
-    def _rewind(self) -> None:
-        """Goes back to the first frame."""
-        self._capture.release()
-        self._capture = open_capture(self.path)
-        self._grab_any()
-        self._position, self._last_clock, self._sought = 0, self._clock(), None
-
-    def _go_to(self, number: int) -> None:
-        """Makes frame `number` the one that was grabbed last."""
-        ahead = number - self._position
-        if ahead < 0 or ahead > SEEK_BEYOND:
-            self._seek(number)
-        while self._position < number:
-            # Once measured, the frame is known to come, possibly after packets that fail.
-            came = self._grab_any() if self._measured else self._grab()
-            self._position += 1
-            if came and self._is_on_time():
-                continue
-            if self._sought is None:
-                self._measure()
-            self._seek(number, before=self._sought)
-
-    def _is_on_time(self) -> bool:
-        """Whether the frame grabbed last has the time that the index has for it."""
-        clock, expected = self._clock(), self._index.clocks[self._position]
-        is_told = self._index.has_times and clock > self._last_clock
-        self._last_clock = clock
-        return not is_told or bool(abs(clock - expected) <= SAME_TIME)
-
-    def _seek(self, number: int, before: int | None = None) -> None:
-        """Goes to a key frame at or before frame `number`, or to the first frame.
-
-        With `before`, it is a key frame before that one: a seek may end between two key frames,
-        where the decoder guesses what it shows.
-        """
-        clocks, keys = self._index.clocks, self._index.keys
-        last = clocks[number] + SAME_TIME
-        key, step = int(np.searchsorted(keys, last)) - 1, 1
-        can_seek = self._index.has_times and self._can_seek and key >= 0
-        if before is not None:
-            key = before - 1
-        elif can_seek and keys[key] <= clocks[self._position] < last:
-            return  # Decoding from here is the shorter way.
-        while can_seek and key > 0:
-            start = keys[key] - SEEK_SHORT * self.interval
-            self._capture.set(cv2.CAP_PROP_POS_MSEC, 1000 * start)
-            while self._grab_any(FAILURES) and (clock := self._clock()) <= last:
-                position = nearest(clocks, clock)
-                if position is not None and nearest(keys, clock) is not None:
-                    self._position, self._last_clock, self._sought = position, clock, key
-                    return
-            key, step = key - step, 2 * step
-        if number < self._position or can_seek:
-            self._rewind()
+    def _all_frames(self) -> tuple[list[int | None], list[int | None], int | None]:
+        """When the frames are shown and decoded, and the first that is damaged or lost."""
+        self._go_to_start()
+        shown: list[int | None] = []
+        decoded: list[int | None] = []
+        broken_at = None
+        for frame in self._frames:
+            if is_good(frame):
+                shown.append(frame.pts)
+                decoded.append(frame.dts)
+            elif broken_at is None:
+                broken_at = len(shown)
+        if not shown:
+            raise VideoError(f"{self.path} has no frame that can be decoded: it is damaged")
+        if broken_at is None and self._stream.codec_context.name not in HIDING:
+            broken_at = first_lost(self._index, shown)
+        return shown, decoded, broken_at
 
 
-def require_video(path: Path) -> None:
-    """Raises VideoError or OSError unless the file can be read and may hold a video."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:  # OpenCV would end the process.
-        raise VideoError(
-            f"the file name {str(path)!a} is not UTF-8, which OpenCV needs: rename the file"
-        ) from None
-    with open(path, "rb") as file:
-        beginning = file.read(TEXT_BYTES)
-    if not beginning:
-        raise VideoError(f"{path} is empty: it has 0 bytes")
-    # FFmpeg would draw a text, and follow a playlist to other files.
-    if is_text(beginning) and not beginning.startswith(TEXT_MAGIC):
-        raise VideoError(f"{path} is text, and no video that OpenCV can open")
-
-
-def is_text(beginning: bytes) -> bool:
-    """Whether these bytes are text, in UTF-8 or an older encoding."""
-    controls = set(range(32)) - set(b"\t\n\f\r\x1b")
-    return controls.isdisjoint(beginning) and b"\x7f" not in beginning
-
-
-def open_capture(path: Path, *settings: int) -> cv2.VideoCapture:
-    """OpenCV's decoder of a file, with pairs of a property and its value."""
-    # An absolute path cannot be taken for a protocol or a pattern of images.
-    return cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, list(settings))
-
-
-def pixel_aspect(capture: cv2.VideoCapture) -> float:
-    """The width of a pixel divided by its height, in frames that are the right way up."""
-    across, down = (
-        capture.get(property) for property in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN)
-    )
-    aspect = across / down if across > 0 and down > 0 else 1.0
-    is_turned = round(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 180 == 90
-    return 1 / aspect if is_turned else aspect
-
-
-def why_closed(path: Path) -> str:
-    """Why OpenCV cannot open a file."""
-    if fault := containers.fault(path):
-        return f"cannot be opened: {fault}"
-    return (
-        "is no video that OpenCV can open; expected a file with a video stream: "
-        "is it sound alone, or something else?"
-    )
-
-
-def why_blank(capture: cv2.VideoCapture) -> str:
-    """Why an open file gives no frame."""
-    code = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
-    name = code.to_bytes(4, "little").decode("ascii", "replace").strip("\0 ")
-    return (
-        f"has no frame that can be decoded: either this OpenCV has no decoder for its codec "
-        f"({name or 'unknown'}), or it is damaged throughout; convert it, for example with "
-        "`ffmpeg -i IN -c:v libx264 OUT.mp4`"
-    )
+def is_good(frame: object) -> TypeGuard[VideoFrame]:
+    """Whether this is a frame, and not a damaged one."""
+    return isinstance(frame, VideoFrame) and not frame.is_corrupt
