@@ -32,6 +32,8 @@ _HOMES = {
     "training.classifier": ["train_classifier"],
     "training.recipe": ["Recipe"],
     "training.retrieval": ["Tuning", "train_retrieval"],
+    "video.decoding": ["Decoding"],
+    "video.describe": ["describe_video"],
     "video.find": ["find_videos"],
     "video.sampling": ["read_video"],
     "weights.adapters": ["add_adapters", "fuse_adapters", "load_adapters", "save_adapters"],

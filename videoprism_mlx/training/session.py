@@ -22,6 +22,7 @@ from videoprism_mlx.pictures.curves import draw_curves
 from videoprism_mlx.training.recipe import Recipe
 from videoprism_mlx.training.run import History, Learner, Run
 from videoprism_mlx.training.state import RUN_FILES, RUN_FOLDER, Parameters
+from videoprism_mlx.video.decoding import Decoding
 from videoprism_mlx.weights.directory import CONFIG_FILE
 
 logger = logging.getLogger(__name__)
@@ -58,10 +59,11 @@ class Options:
     save_every: int | None = None
     skip_bad: bool = False
     cache: str | Path | None = None
+    decoding: Decoding | None = None
 
     def processor(self, model: VideoPrismModel, directory: Path) -> Processor:
         """The processor of a model, with those settings that are given here."""
-        names = ("num_frames", "size", "resize", "resample")
+        names = ("num_frames", "size", "resize", "resample", "decoding")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         processor = dataclasses.replace(processor_for(model, directory), **given)
         patch_size = model.video_encoder.patch_size

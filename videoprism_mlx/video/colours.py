@@ -20,14 +20,23 @@ TRANSPOSED = {
 }
 
 
+# The transfer functions of HDR video, by FFmpeg's numbers.
+HDR = {16: "PQ", 18: "HLG"}
+
+# Settings of the scale filter.
+TONE_MAP = "out_transfer=bt709:out_primaries=bt709:intent=perceptual"
+
+
 class Converter:
     """Turns frames the right way up and makes them RGB.
 
     FFmpeg's own filters do it, as in its command line: they go by the matrix, the range and the
-    place of the colours that each frame is tagged with.
+    place of the colours that each frame is tagged with. With `tone_map`, the colours of HDR frames
+    are brought to those of ordinary screens.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tone_map: bool = False) -> None:
+        self._tone_map = tone_map
         self._kind: Any = None
         self._graph: Graph | None = None
 
@@ -37,21 +46,23 @@ class Converter:
         size, tags = (frame.width, frame.height), (frame.colorspace, frame.color_range)
         kind = (*size, frame.format.name, *tags, matrix)
         if self._graph is None or kind != self._kind:  # A file may change midway.
-            self._kind, self._graph = kind, make_graph(frame, matrix)
+            tone_map = self._tone_map and frame.color_trc in HDR
+            self._kind, self._graph = kind, make_graph(frame, matrix, tone_map)
         self._graph.push(frame)
         picture: Any = self._graph.pull()
         pixels: Pixels = picture.to_ndarray()
         return pixels
 
 
-def make_graph(frame: VideoFrame, matrix: tuple[int, ...] | None) -> Graph:
+def make_graph(frame: VideoFrame, matrix: tuple[int, ...] | None, tone_map: bool) -> Graph:
     """Filters that turn frames like this one and make them RGB."""
     graph = Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
     )
     turns = [graph.add(name, settings) for name, settings in turning_filters(matrix)]
-    scale, rgb = graph.add("scale", "flags=bicubic"), graph.add("format", "pix_fmts=rgb24")
+    scale = graph.add("scale", f"flags=bicubic:{TONE_MAP}" if tone_map else "flags=bicubic")
+    rgb = graph.add("format", "pix_fmts=rgb24")
     chain = [source, *turns, scale, rgb, graph.add("buffersink")]
     for one, following in itertools.pairwise(chain):
         one.link_to(following)

@@ -12,10 +12,9 @@ from av.video.stream import VideoStream
 
 from videoprism_mlx.errors import InputError, VideoError
 from videoprism_mlx.video import containers
+from videoprism_mlx.video.decoding import PLAIN, Decoding
 from videoprism_mlx.video.failures import reason
 from videoprism_mlx.video.opencv import MAX_PIXELS
-
-HARDWARE = ("off", "auto")
 
 # How much of a file is read to tell whether it is text, and what begins with text and is a video.
 TEXT_BYTES, TEXT_MAGIC = 4096, b"YUV4MPEG2"
@@ -25,9 +24,9 @@ BUFFER_BYTES = 2**18
 
 
 def open_stream(
-    path: Path, stream: int | None = None, hardware: str = "off", threads: bool = True
+    path: Path, decoding: Decoding = PLAIN, threads: bool = True
 ) -> tuple[InputContainer, VideoStream]:
-    """Opens a file and one of its video streams: number `stream`, or the one that players show.
+    """Opens a file and one of its video streams.
 
     FFmpeg gets the open file and may use no protocol: a playlist, a script or a reference inside
     the file leads nowhere. VideoError if it is no video.
@@ -40,7 +39,7 @@ def open_stream(
             buffer_size=BUFFER_BYTES,
             metadata_errors="replace",
             container_options={"protocol_whitelist": "none"},
-            hwaccel=accelerator(hardware),
+            hwaccel=accelerator(decoding.hardware),
         )
     except av.FFmpegError as error:
         file.close()
@@ -48,7 +47,7 @@ def open_stream(
             raise VideoError(f"{path} cannot be opened: {fault}") from None
         raise VideoError(f"{path} is no video that FFmpeg can open ({reason(error)})") from None
     try:
-        chosen = choose_stream(container, path, stream)
+        chosen = choose_stream(container, path, decoding.stream)
         width, height = chosen.codec_context.width, chosen.codec_context.height
         if width * height > MAX_PIXELS:
             raise VideoError(
@@ -117,8 +116,6 @@ def choose_stream(container: InputContainer, path: Path, wanted: int | None) -> 
 
 def accelerator(hardware: str) -> HWAccel | None:
     """The machine's video decoder, if it may be used and there is one."""
-    if hardware not in HARDWARE:
-        raise InputError(f"hardware is {hardware!r}; expected one of {', '.join(HARDWARE)}")
     if hardware == "off" or "videotoolbox" not in hwdevices_available():
         return None
     return HWAccel("videotoolbox", allow_software_fallback=True)

@@ -7,6 +7,7 @@ differ, all frames are decoded once to see what the file really holds: see `cons
 
 import functools
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeGuard, TypeVar
@@ -19,14 +20,16 @@ from av.video.stream import VideoStream
 
 from videoprism_mlx.errors import VideoError
 from videoprism_mlx.video import containers
-from videoprism_mlx.video.colours import Converter, display_matrix, is_on_its_side
+from videoprism_mlx.video.colours import HDR, Converter, display_matrix, is_on_its_side
+from videoprism_mlx.video.decoding import PLAIN, Decoding
 from videoprism_mlx.video.failures import DAMAGE, video_errors
 from videoprism_mlx.video.index import Seconds, first_lost, from_frames, make_index
 from videoprism_mlx.video.opencv import Frame
 from videoprism_mlx.video.opening import open_stream
 
-# If the next key frame is at most this many frames ahead, decoding goes on without a seek.
-SEEK_BEYOND = 16
+# To go further ahead than this, seeking is cheaper than decoding: a seek starts at a key frame, and
+# encoders rarely set key frames further apart. What lies between is not checked for damage then.
+SEEK_BEYOND = 300
 
 # A seek may end a few frames late, as many as the codec reorders. So many frames earlier is tried.
 SEEK_EARLY = (0, 8, 64)
@@ -42,7 +45,14 @@ END = object()
 
 Frames = Iterator[VideoFrame | None]
 
+HDR_NOTE = (
+    "%s is HDR video (%s): its colours are read as if it were not, as ffmpeg reads them; "
+    "tone_map=True (--tone-map) brings them to those of ordinary screens"
+)
+
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class _Reindexed(Exception):
@@ -52,24 +62,16 @@ class _Reindexed(Exception):
 class VideoFile:
     """A video file as a `FrameSource`.
 
-    With `partial`, a damaged file is taken for what can be decoded of it. `stream` is the number
-    of a video stream, by default the one that players show. With `hardware="auto"` the machine's
-    own decoder is used where there is one.
+    With `partial`, a damaged file is taken for what can be decoded of it.
     """
 
     _frames: Frames  # Those that follow: see `_decoded`.
 
-    def __init__(
-        self,
-        path: str | Path,
-        partial: bool = False,
-        stream: int | None = None,
-        hardware: str = "off",
-    ):
+    def __init__(self, path: str | Path, partial: bool = False, decoding: Decoding = PLAIN):
         self.path = Path(path)
         self.partial = partial
-        self._open = functools.partial(open_stream, self.path, stream, hardware)
-        self._convert = Converter()
+        self._open = functools.partial(open_stream, self.path, decoding)
+        self._convert = Converter(decoding.tone_map)
         self._is_damaged = False
         self._is_counted = False  # Whether the index comes from the frames themselves.
         self._can_seek = True
@@ -80,6 +82,8 @@ class VideoFile:
             self.fps = rate if 0 < rate <= FASTEST_FPS else DEFAULT_FPS
             self._declared = self._stream.frames if self._stream.frames < 2**31 else 0
             first = self._first_frame()
+            if not decoding.tone_map and (transfer := HDR.get(first.color_trc)):
+                logger.warning(HDR_NOTE, self.path, transfer)
             ratio = float(self._stream.sample_aspect_ratio or 1)
             self.aspect = 1 / ratio if is_on_its_side(display_matrix(first)) else ratio
             has_table = containers.fault(self.path) is None
@@ -203,13 +207,10 @@ class VideoFile:
         if index.is_exact and self._can_seek:
             key = int(np.searchsorted(index.keys, index.clocks[number], "right")) - 1
             key = key if before is None else before - 1
-        is_ahead = before is None and self._position <= number
-        if is_ahead and key > 0:
-            place = int(np.searchsorted(index.clocks, index.keys[key]))
-            if place <= self._position + SEEK_BEYOND:
+        if before is None and number - self._position >= 0:
+            is_near = key <= 0 or number - self._position <= SEEK_BEYOND
+            if is_near or index.keys[key] <= index.clocks[max(self._position, 0)]:
                 return
-        elif is_ahead:
-            return
         while key > 0 and not self._seek(key, int(index.clocks[number])):
             key -= 1
         if key <= 0:
