@@ -18,14 +18,14 @@ from typing import Any
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # It prints a line for each frame of AV1.
 
-import av  # noqa: E402
+import av
 import cv2
 import imageio_ffmpeg
 import numpy as np
 
 import videoprism_mlx as vp
 from benchmarks.timing import in_turns, ratios, save
-from videoprism_mlx.video.reader import VideoFile
+from videoprism_mlx.video.ffmpeg.reader import VideoFile
 
 # The most that ours may take, as a multiple of the other: of a bare PyAV loop, of OpenCV, of bare
 # seeks in an hour, and of the first ten seconds.
@@ -108,7 +108,7 @@ def peak_megabytes(path: Path) -> float:
     """The memory of a process that reads 16 frames of a video."""
     script = (
         "import resource, sys, videoprism_mlx as vp; vp.read_video(sys.argv[1])\n"
-        "try: print([line.split()[1] for line in open('/proc/self/status') if 'VmHWM' in line][0])\n"
+        "try: print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])\n"
         "except OSError: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)"
     )
     done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, check=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from videoprism_mlx.pictures import write_feature_video
-from videoprism_mlx.video.reader import VideoFile
+from videoprism_mlx.video.ffmpeg.reader import VideoFile
 
 
 def tinted(count: int) -> tuple[np.ndarray, np.ndarray]:

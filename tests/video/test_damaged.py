@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from videoprism_mlx.errors import EXPECTED, VideoError
-from videoprism_mlx.video import opening, reader, sampling
-from videoprism_mlx.video.reader import VideoFile
+from videoprism_mlx.video import sampling
+from videoprism_mlx.video.ffmpeg import opening, reader
+from videoprism_mlx.video.ffmpeg.reader import VideoFile
 
 ALL = range(media.FRAMES)
 
@@ -210,7 +211,7 @@ def test_a_decoder_that_fails(
     def refuse(*arguments: Any) -> None:
         raise error
 
-    monkeypatch.setattr(f"videoprism_mlx.video.reader.{name}", refuse)
+    monkeypatch.setattr(f"videoprism_mlx.video.ffmpeg.reader.{name}", refuse)
     with pytest.raises(VideoError, match=r"b\.mp4:? " + message):
         shown(media.clip("b.mp4"))
 

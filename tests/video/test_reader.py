@@ -9,9 +9,10 @@ import media
 import numpy as np
 import pytest
 
-from videoprism_mlx.video import reader, sampling
-from videoprism_mlx.video.colours import Converter
-from videoprism_mlx.video.reader import VideoFile
+from videoprism_mlx.video import sampling
+from videoprism_mlx.video.ffmpeg import reader
+from videoprism_mlx.video.ffmpeg.colours import Converter
+from videoprism_mlx.video.ffmpeg.reader import VideoFile
 
 ALL = range(media.FRAMES)
 TURNED = {name for name in media.DERIVED if "turned" in name}

@@ -12,7 +12,7 @@ import pytest
 
 from videoprism_mlx.errors import InputError, InputTypeError, VideoError
 from videoprism_mlx.video import sampling
-from videoprism_mlx.video.colours import Converter
+from videoprism_mlx.video.ffmpeg.colours import Converter
 from videoprism_mlx.video.sampling import read_video
 from videoprism_mlx.video.source import open_source
 

@@ -13,7 +13,7 @@ import pytest
 
 import videoprism_mlx as vp
 from videoprism_mlx.errors import VideoError
-from videoprism_mlx.video.reader import VideoFile
+from videoprism_mlx.video.ffmpeg.reader import VideoFile
 
 PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{}\n#EXT-X-ENDLIST\n"
 
@@ -66,7 +66,7 @@ def test_references_inside_a_file_are_not_followed(tmp_path: Path) -> None:
 def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "clip.mp4")
     script = (
-        "import sys; from videoprism_mlx.video.reader import VideoFile\n"
+        "import sys; from videoprism_mlx.video.ffmpeg.reader import VideoFile\n"
         "try: VideoFile(sys.argv[1])\n"
         "except ValueError as error: print(error)"
     )
@@ -85,10 +85,11 @@ def test_a_stream_that_claims_gigantic_frames(tmp_path: Path) -> None:
         content[place : place + 8] = (60_000).to_bytes(4, "little") * 2
     path.write_bytes(content)
     script = (
-        "import resource, sys; from videoprism_mlx.video.reader import VideoFile\n"
+        "import resource, sys; from videoprism_mlx.video.ffmpeg.reader import VideoFile\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try: VideoFile(sys.argv[1])\n"
         "except ValueError as error: print(error)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True)
     message, _, peak = done.stdout.strip().rpartition("\n")

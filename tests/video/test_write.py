@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from videoprism_mlx.errors import InputError, VideoError
-from videoprism_mlx.video.reader import VideoFile
+from videoprism_mlx.video.ffmpeg.reader import VideoFile
 from videoprism_mlx.video.write import write_video
 
 

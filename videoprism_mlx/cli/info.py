@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
 
 def run_video(options: argparse.Namespace) -> int:
     """Prints what a video file holds. 1 if it is damaged."""
-    from videoprism_mlx.video.describe import describe_video
+    from videoprism_mlx.video.ffmpeg.describe import describe_video
 
     described = describe_video(Path(options.model).expanduser())
     if options.json:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from videoprism_mlx.features.compare import Classified, Compared
     from videoprism_mlx.features.processor import Processor
     from videoprism_mlx.training.recipe import Recipe
-    from videoprism_mlx.video.decoding import Decoding
+    from videoprism_mlx.video.ffmpeg.decoding import Decoding
 
 DEFAULT_MODEL = "videoprism_lvt_public_v1_base"
 
@@ -243,7 +243,7 @@ def load(options: argparse.Namespace) -> "tuple[Any, Processor, Path]":
 
 def decoding(options: argparse.Namespace) -> "Decoding":
     """How video files are decoded."""
-    from videoprism_mlx.video.decoding import Decoding
+    from videoprism_mlx.video.ffmpeg.decoding import Decoding
 
     return Decoding(options.stream, options.tone_map, options.hardware)
 

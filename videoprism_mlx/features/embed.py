@@ -23,7 +23,7 @@ from videoprism_mlx.features.processor import (
 from videoprism_mlx.features.store import FeatureStore, video_record
 from videoprism_mlx.features.windows import Window, check_windowing, encode_windows
 from videoprism_mlx.files.record import Record, made_with
-from videoprism_mlx.video.decoding import Decoding
+from videoprism_mlx.video.ffmpeg.decoding import Decoding
 from videoprism_mlx.video.find import find_videos
 from videoprism_mlx.weights.identity import ModelIdentity
 

@@ -25,7 +25,7 @@ from videoprism_mlx.tokenizers import (
     load_text_tokenizer,
     tokenize_texts,
 )
-from videoprism_mlx.video.decoding import PLAIN, Decoding
+from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.resize import check_size
 from videoprism_mlx.video.sampling import check_fps, read_video
 from videoprism_mlx.video.source import Source

@@ -15,7 +15,7 @@ from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.features.compare import text_rows
 from videoprism_mlx.features.processor import Processor
 from videoprism_mlx.features.windows import encode_windows
-from videoprism_mlx.video.decoding import PLAIN, Decoding
+from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.resize import thumbnail
 from videoprism_mlx.video.sampling import sample
 from videoprism_mlx.video.source import Source

@@ -45,7 +45,7 @@ from videoprism_mlx.training.session import (
 )
 from videoprism_mlx.training.state import Parameters, as_float32
 from videoprism_mlx.training.views import PLAIN, Views
-from videoprism_mlx.video.decoding import Decoding
+from videoprism_mlx.video.ffmpeg.decoding import Decoding
 from videoprism_mlx.weights.directory import (
     LABELS_FILE,
     PROCESSOR_FILE,

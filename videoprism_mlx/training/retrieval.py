@@ -34,7 +34,7 @@ from videoprism_mlx.training.recipe import Recipe, check_count
 from videoprism_mlx.training.run import Learner, Rows
 from videoprism_mlx.training.session import Options, Outcome, Paths, Source, Trained, train
 from videoprism_mlx.training.state import Parameters, as_float32
-from videoprism_mlx.video.decoding import Decoding
+from videoprism_mlx.video.ffmpeg.decoding import Decoding
 from videoprism_mlx.weights.adapters import (
     ADAPTER_CONFIG_FILE,
     ADAPTERS_FILE,

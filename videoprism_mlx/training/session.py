@@ -22,7 +22,7 @@ from videoprism_mlx.pictures.curves import draw_curves
 from videoprism_mlx.training.recipe import Recipe
 from videoprism_mlx.training.run import History, Learner, Run
 from videoprism_mlx.training.state import RUN_FILES, RUN_FOLDER, Parameters
-from videoprism_mlx.video.decoding import Decoding
+from videoprism_mlx.video.ffmpeg.decoding import Decoding
 from videoprism_mlx.weights.directory import CONFIG_FILE
 
 logger = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx.errors import InputError, InputTypeError, VideoError
-from videoprism_mlx.video.decoding import PLAIN, Decoding
+from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
+from videoprism_mlx.video.ffmpeg.reader import DEFAULT_FPS, VideoFile
 from videoprism_mlx.video.find import IMAGE_SUFFIXES, images_in, local_path
 from videoprism_mlx.video.opencv import Frame
-from videoprism_mlx.video.reader import DEFAULT_FPS, VideoFile
 from videoprism_mlx.video.stills import ArrayFrames, ImageFiles
 
 # A video file, or the images of one.

@@ -20,9 +20,10 @@ from videoprism_mlx.errors import InputError, VideoError
 from videoprism_mlx.files.atomic import explained_if_full
 
 # H.264 with 4:2:0 colours, and the index before the frames: browsers and QuickTime play that, and
-# can begin before they have all of it. One thread, so that the same frames give the same bytes.
+# can begin before they have all of it. One thread, and no lookahead over macroblocks, which depends
+# on what is in memory: the same frames give the same bytes.
 CODEC, PIXEL_FORMAT = "libx264", "yuv420p"
-SETTINGS = {"crf": "16", "preset": "medium", "threads": "1"}
+SETTINGS = {"crf": "16", "preset": "medium", "threads": "1", "x264-params": "no-mbtree=1"}
 CONTAINER = {"movflags": "+faststart"}
 
 # The matrix and range of HD video, in FFmpeg's numbers.

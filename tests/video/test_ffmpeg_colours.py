@@ -7,7 +7,7 @@ import media
 import numpy as np
 import pytest
 
-from videoprism_mlx.video.reader import VideoFile
+from videoprism_mlx.video.ffmpeg.reader import VideoFile
 
 SIZE = 160, 120
 SOURCE = ["-f", "lavfi", "-i", f"testsrc2=size={SIZE[0]}x{SIZE[1]}:rate=10:duration=0.4"]

@@ -19,13 +19,13 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from videoprism_mlx.errors import VideoError
-from videoprism_mlx.video import containers
-from videoprism_mlx.video.colours import HDR, Converter, display_matrix, is_on_its_side
-from videoprism_mlx.video.decoding import PLAIN, Decoding
 from videoprism_mlx.video.failures import DAMAGE, video_errors
-from videoprism_mlx.video.index import Seconds, first_lost, from_frames, make_index
+from videoprism_mlx.video.ffmpeg import damage
+from videoprism_mlx.video.ffmpeg.colours import HDR, Converter, display_matrix, is_on_its_side
+from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
+from videoprism_mlx.video.ffmpeg.index import Seconds, first_lost, from_frames, make_index
+from videoprism_mlx.video.ffmpeg.opening import open_stream
 from videoprism_mlx.video.opencv import Frame
-from videoprism_mlx.video.opening import open_stream
 
 # To go further ahead than this, seeking is cheaper than decoding: a seek starts at a key frame, and
 # encoders rarely set key frames further apart. What lies between is not checked for damage then.
@@ -86,7 +86,7 @@ class VideoFile:
                 logger.warning(HDR_NOTE, self.path, transfer)
             ratio = float(self._stream.sample_aspect_ratio or 1)
             self.aspect = 1 / ratio if is_on_its_side(display_matrix(first)) else ratio
-            has_table = containers.fault(self.path) is None
+            has_table = damage.fault(self.path) is None
             self._index = make_index(self._open, self._stream, first, self.fps, has_table)
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class VideoFile:
     def damage(self) -> str | None:
         """What is wrong with the file's structure; None if nothing is."""
         is_short = len(self.times) < self._declared
-        return containers.fault(self.path, deep=is_short)
+        return damage.fault(self.path, deep=is_short)
 
     def consistently(self, produce: Callable[[], Iterator[T]]) -> Iterator[T]:
         """Yields what `produce` yields, and calls it anew when the frames are counted anew."""

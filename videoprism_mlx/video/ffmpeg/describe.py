@@ -6,10 +6,9 @@ from typing import Any
 from av.codec.hwaccel import hwdevices_available
 from av.video.stream import VideoStream
 
-from videoprism_mlx.video import containers
-from videoprism_mlx.video.decoding import PLAIN, Decoding
-from videoprism_mlx.video.opening import open_stream
-from videoprism_mlx.video.reader import VideoFile
+from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
+from videoprism_mlx.video.ffmpeg.opening import open_stream
+from videoprism_mlx.video.ffmpeg.reader import VideoFile
 
 # The numbers of ITU-T H.273, by the names that ffmpeg has for them.
 COLOUR_TAGS = {
@@ -62,7 +61,7 @@ def describe_video(path: str | Path, decoding: Decoding = PLAIN) -> dict[str, An
     file = VideoFile(path, partial=True, decoding=decoding)
     try:
         frames, duration = len(file.times), float(file.times[-1]) + file.interval
-        rate, damage = 1 / file.interval, file.damage
+        rate, fault = 1 / file.interval, file.damage
     finally:
         file.close()
     container, chosen = open_stream(path, decoding)
@@ -80,7 +79,7 @@ def describe_video(path: str | Path, decoding: Decoding = PLAIN) -> dict[str, An
             "seconds": round(duration, 3),
             "colours": colour_tags(chosen),
             "hardware": hardware_decoder(chosen),
-            "damage": damage or containers.fault(path, deep=True),
+            "damage": fault or damage.fault(path, deep=True),
             "streams": [
                 {"stream": one.index, "type": one.type, "codec": codec_name(one)}
                 for one in container.streams

@@ -11,9 +11,9 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from videoprism_mlx.errors import InputError, VideoError
-from videoprism_mlx.video import containers
-from videoprism_mlx.video.decoding import PLAIN, Decoding
 from videoprism_mlx.video.failures import reason
+from videoprism_mlx.video.ffmpeg import damage
+from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.opencv import MAX_PIXELS
 
 # How much of a file is read to tell whether it is text, and what begins with text and is a video.
@@ -43,7 +43,7 @@ def open_stream(
         )
     except av.FFmpegError as error:
         file.close()
-        if fault := containers.fault(path):
+        if fault := damage.fault(path):
             raise VideoError(f"{path} cannot be opened: {fault}") from None
         raise VideoError(f"{path} is no video that FFmpeg can open ({reason(error)})") from None
     try:
