@@ -66,7 +66,7 @@ def test_the_classifier_command(
         **json.loads((tmp_path / "out" / "metrics.json").read_text()),
     }
     assert run(*command, *how, "--seed", 1) == 2
-    assert "recipe.seed is 0 there and 1 now" in capsys.readouterr().err
+    assert "recipe.seed was 0 and is now 1" in capsys.readouterr().err
 
 
 def test_options_mean_what_they_say(
@@ -119,7 +119,7 @@ def test_a_command_that_leaves_videos_out(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--crop", "0.5"], "--crop is about random views; say with --views how many"),
+        (["--crop", "0.5"], "--crop is only for random views; ask for some with --views"),
         (["--views", "0"], "views is 0; expected 1 or more"),
         (["--epochs", "0"], "epochs is 0; expected 1 or more"),
         (["--labels", "gone.txt"], "gone.txt"),
