@@ -1,4 +1,4 @@
-"""`videoprism-mlx demo`: a search to look at, without any download."""
+"""`videoprism-mlx demo`: a search of drawn clips, without any download."""
 
 import argparse
 from pathlib import Path

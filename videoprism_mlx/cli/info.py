@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def describe(name_or_dir: str) -> dict[str, Any]:
-    """What `info` says about a model."""
+    """The facts that `info` prints about a model."""
     from mlx.utils import tree_flatten
 
     from videoprism_mlx.features.processor import processor_for

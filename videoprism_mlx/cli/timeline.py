@@ -5,10 +5,10 @@ from pathlib import Path
 
 from videoprism_mlx.cli import shared
 
-# How a video is sampled by default: two seconds a window, one to the next.
+# The default sampling: a window of 16 frames lasts two seconds, and one starts every second.
 FPS, STRIDE = 8.0, 8
 
-# Moments of a text that are marked with a frame, at most, and the height of the frames.
+# The largest number of moments that get a frame, for each text, and the height of the frames.
 PEAKS = 3
 FRAME_HEIGHT = 288
 
