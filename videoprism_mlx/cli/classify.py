@@ -10,7 +10,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "classify",
-        help="which of the given labels a video shows",
+        help="print which of the given labels a video shows",
         description="Prints the likeliest labels of each video. A video-text model compares the "
         "video with the prompts of the labels. A classifier has labels of its own; if it was "
         "trained on videos with several labels, each label has a probability of its own.",

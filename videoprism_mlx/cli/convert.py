@@ -17,7 +17,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "convert",
-        help="an official Flax checkpoint to a model directory, or back",
+        help="convert an official Flax checkpoint to a model directory, or back",
         description="Converts an official Flax checkpoint to a model directory: config.json, "
         "model.safetensors and the tokenizer. Given a model directory, it writes a Flax .npz.",
     )
@@ -37,7 +37,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--tokenizer", type=Path, help="a SentencePiece .model to put beside a video-text model"
     )
-    parser.add_argument("--revision", help="the Hub's branch, tag or commit")
+    parser.add_argument("--revision", help="a branch, tag or commit on the Hub")
     parser.add_argument(
         "--verify",
         metavar="ACTIVATIONS",

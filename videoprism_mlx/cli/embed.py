@@ -14,7 +14,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "embed",
-        help="features of videos, in one file or a file for each video",
+        help="write features of videos to one file, or to a file for each video",
         description="Writes the features of videos. If it is stopped, the same command "
         "continues. A video that cannot be read is named and skipped; the exit code is then 1.",
     )

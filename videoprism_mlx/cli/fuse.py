@@ -11,7 +11,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "fuse",
-        help="a model and its adapters to one model directory",
+        help="write a model and its adapters as one model directory",
         description="Adds adapters to the weights of the model that they were trained on, and "
         "writes the result as a model directory.",
     )

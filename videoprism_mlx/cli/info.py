@@ -11,8 +11,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "info",
-        help="a model's parameters, memory, frames and source",
-        description="Describes a model, by its name or in a directory. It downloads nothing.",
+        help="print a model's parameters, memory, frames and source",
+        description="Describes a model, given by name or by directory. It downloads nothing.",
     )
     parser.add_argument("model", metavar="NAME|DIR", help="a model's name, or a model directory")
     shared.add_json(parser)

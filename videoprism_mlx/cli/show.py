@@ -17,10 +17,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "show",
-        help="a video's features as colours, beside its frames",
-        description="Draws the features of the video encoder. Patches that are alike to the model "
-        "have the same colour in all frames. A .png shows frames spread over the video, an .mp4 "
-        "the whole video.",
+        help="draw a video's features as colours, beside its frames",
+        description="Draws the features of the video encoder. Patches that are similar to the "
+        "model have similar colours in all frames. A .png shows frames spread over the video, an "
+        ".mp4 the whole video.",
     )
     parser.add_argument("video", metavar="VIDEO", help="a video file, or a folder of images")
     parser.add_argument("-o", "--output", type=Path, required=True, help="OUT.png or OUT.mp4")

@@ -9,7 +9,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "similarity",
-        help="how similar videos and texts are",
+        help="print how similar videos and texts are",
         description="Prints the cosine of each video with each text, best first, and the softmax "
         "over the texts, as in the official demo.",
     )

@@ -17,7 +17,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "timeline",
-        help="when a long video shows what a text says",
+        help="draw when a long video shows what a text says",
         description="Draws how well each text matches the video, window by window, with frames "
         "from the best moments.",
     )

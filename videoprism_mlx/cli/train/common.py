@@ -14,7 +14,10 @@ def add_options(parser: argparse.ArgumentParser, data: str, model: str) -> None:
     """Adds the options of both commands. `data` describes the data, `model` is the default."""
     parser.add_argument("--data", type=Path, required=True, metavar="PATH", help=data)
     parser.add_argument(
-        "--val", type=Path, metavar="PATH", help="such data to validate on after each epoch"
+        "--val",
+        type=Path,
+        metavar="PATH",
+        help="data of the same form, to validate on after each epoch",
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR", help="the directory to write"
