@@ -18,10 +18,10 @@ from videoprism_mlx.errors import CheckpointError, NotFoundError
 
 Array = npt.NDArray[Any]
 
-# NumPy has no bfloat16. It writes such an array as two bytes without a meaning.
+# NumPy has no bfloat16. It stores such a number as two bytes of unknown type.
 BFLOAT16 = np.dtype("V2")
 
-# What zipfile and NumPy raise for damaged files.
+# The errors that zipfile and NumPy raise for damaged files.
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -67,7 +67,7 @@ class Archive:
         """The array of that key, in float32 or wider."""
         with self._explained(), self._zip.open(self._members[key]) as member:
             array: Array = npy.read_array(member, allow_pickle=False)  # type: ignore[no-untyped-call]  # NumPy's.
-            member.read(1)  # The checksum is compared at the end.
+            member.read(1)  # Reading past the data makes zipfile compare the checksum.
         if array.dtype == BFLOAT16:
             widened: Array = array.view(np.uint16).astype(np.uint32) << 16
             return widened.view(np.float32)
@@ -92,7 +92,9 @@ class Archive:
             shape, _, dtype = read(member)  # type: ignore[no-untyped-call]  # NumPy's.
             size = self._zip.getinfo(name).file_size - member.tell()
         if dtype.hasobject:
-            raise CheckpointError(f"{self.path}: {name} holds Python objects, which are not read")
+            raise CheckpointError(
+                f"{self.path}: {name} holds Python objects; expected an array of numbers"
+            )
         if size < math.prod(shape) * dtype.itemsize:
             raise CheckpointError(
                 f"{self.path} is damaged: {name} has {size} bytes of data, too few for shape "
@@ -102,7 +104,7 @@ class Archive:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turns what zipfile and NumPy raise into a CheckpointError that says what to do."""
+        """Turns the errors of zipfile and NumPy into a CheckpointError that says what to do."""
         try:
             yield
         except CheckpointError:

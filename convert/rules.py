@@ -1,7 +1,7 @@
 """The name and layout of each parameter in a Flax checkpoint: one table, `RULES`.
 
-The two parameter trees differ in the leaves, which `RULES` lists, and in stacks of layers, which
-Flax may store as one array with the layers along the first axis ("scanned").
+The parameter trees of MLX and Flax differ in their leaves, which `RULES` lists, and in stacks of
+layers, which Flax may store as one array with the layers along the first axis ("scanned").
 
 Shapes: I and O a linear layer's inputs and outputs, N heads, H head width, D width.
 """
@@ -21,13 +21,13 @@ Array = npt.NDArray[Any]
 
 ROOT = "params/"
 
-# They change the layout of an array. To Flax, the number of heads is needed.
+# Functions that change the layout of an array. The ones to Flax also take the number of heads.
 ToMLX = Callable[[Array], Array]
 ToFlax = Callable[[Array, int], Array]
 
 
 class Rule(NamedTuple):
-    """A kind of leaf: a pattern of its MLX names, its Flax name, and the changes of layout."""
+    """A kind of leaf: the pattern of its MLX name, its Flax name, and both changes of layout."""
 
     pattern: str
     flax_leaf: str
@@ -36,7 +36,7 @@ class Rule(NamedTuple):
 
 
 RULES = (
-    # (D, N, H) and (N * H, D); biases (N, H) and (N * H)
+    # Weights: Flax (D, N, H), MLX (N * H, D). Biases: Flax (N, H), MLX (N * H).
     Rule(
         r"(query|key|value)\.weight",
         "w",
@@ -49,7 +49,7 @@ RULES = (
         lambda b: b.reshape(-1),
         lambda b, heads: b.reshape(heads, -1),
     ),
-    # (D, N, H) and (D, N * H): the output projection, which sums over the heads
+    # The output projection, which sums over the heads: Flax (D, N, H), MLX (D, N * H).
     Rule(
         r"post\.weight",
         "w",
@@ -57,9 +57,9 @@ RULES = (
         lambda w, heads: w.reshape(len(w), heads, -1),
     ),
     Rule(r"post\.bias", "b", lambda b: b, lambda b, heads: b),
-    # (I, O) and (O, I)
+    # Flax (I, O), MLX (O, I).
     Rule(r"linear\.weight", "kernel", lambda w: w.T, lambda w, heads: w.T),
-    # Flax stores the difference from one.
+    # Flax stores the weight minus one.
     Rule(r"\w*(_norm|_ln)\.weight", "scale", lambda w: 1 + w, lambda w, heads: w - 1),
     Rule(r"\w+_emb\.weight", "emb_var", lambda w: w, lambda w, heads: w),
 )
@@ -93,8 +93,8 @@ def leaf(name: str) -> Leaf:
 class Layout:
     """Where each parameter of a model is in a Flax checkpoint.
 
-    `groups` maps each key of a scanned checkpoint to its parameter, or to those of a stack, in the
-    order of the layers.
+    `groups` maps each key of a scanned checkpoint to a list: its only parameter or, for a stack,
+    the parameters of all layers in order.
     """
 
     def __init__(self, model: nn.Module):
@@ -110,10 +110,10 @@ class Layout:
             group.sort(key=lambda each: each.layer or 0)
 
     def expected(self, scanned: Container[str]) -> dict[str, tuple[int, ...]]:
-        """Keys and shapes of a checkpoint in which the keys of `scanned` are whole stacks."""
+        """The keys and shapes of a checkpoint in which the keys in `scanned` hold whole stacks."""
         expected: dict[str, tuple[int, ...]] = {}
         for key, group in self.groups.items():
-            # A view of one number, which has the shape but takes no memory.
+            # A view of one number. It has the shape but needs no memory.
             empty = np.broadcast_to(np.float32(0), self.shapes[group[0].name])
             shape = group[0].rule.to_flax(empty, self.heads).shape
             if group[0].layer is None:

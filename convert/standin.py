@@ -19,7 +19,8 @@ from videoprism_mlx.models import build, get_config
 # With queries and keys of this standard deviation, logits reach the cap of 50.
 CAP_REACHING_GAIN = 3.0
 
-# The standard deviations of leaves that do not depend on the shape. Others have 0.1.
+# Standard deviations by the name of a leaf. `deviation` computes those that depend on the shape.
+# All other leaves have 0.1.
 DEVIATIONS = {"pooling_attention_query": 1.0, "emb_var": 0.5, "scale": 0.2, "per_dim_scale": 0.3}
 
 
@@ -32,10 +33,9 @@ def draw_checkpoint(
 ) -> Path:
     """Writes a random Flax checkpoint of that configuration to the new file `output`.
 
-    It is made for tests: no parameter has its usual initial value, and attention reaches the logit
-    cap, so that every mistake shows. With a `gain` of 1, logits are far below the cap. The same
-    seed gives the same bits on every machine, and the same values whether stacks are scanned or
-    not.
+    It is made for tests. So that every mistake is visible, no parameter has its usual initial
+    value, and attention logits reach the cap. With a `gain` of 1, they stay far below it. The same
+    seed gives the same bits on every machine, with or without `scan` the same values.
     """
     if whole_number(seed, "seed") < 0:
         raise InputError(f"seed is {seed}; expected 0 or above")
@@ -53,7 +53,7 @@ def draw_checkpoint(
 
 
 def draw(key: str, shape: tuple[int, ...], seed: int, gain: float) -> npt.NDArray[np.float32]:
-    """The values of one parameter: uniform around zero, with the deviation of its kind."""
+    """The values of one parameter: uniform around zero, with the standard deviation of its kind."""
     count = math.prod(shape)
     seeds = np.random.SeedSequence([seed, zlib.crc32(key.encode())])
     raw = np.random.PCG64(seeds).random_raw((count + 1) // 2).view(np.uint32)[:count]

@@ -1,4 +1,4 @@
-"""Compares a converted model with saved activations of the official Flax model, by module.
+"""Compares a converted model with saved activations of the official Flax model, module by module.
 
 An activations file is an `.npz` with
   input/KEYWORD         the arguments of the model
@@ -24,8 +24,8 @@ from videoprism_mlx.convert.npz import DAMAGED, Array
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.runtime.device import plain
 
-# Our distance from float64 may be FACTOR times that of Flax in float32, which counts as FLOOR at
-# least.
+# A module agrees if its distance from float64 is at most FACTOR times that of Flax in float32. If
+# the distance of Flax is below FLOOR, FLOOR is used instead.
 FACTOR = 2.0
 FLOOR = 1e-6
 
@@ -33,7 +33,7 @@ OUTPUT = "output"
 
 
 class Comparison(NamedTuple):
-    """How far a module's output is from Flax in float64, and how far Flax in float32 is."""
+    """The distances of a module's output, and of Flax in float32, from Flax in float64."""
 
     path: str
     distance: float
@@ -41,7 +41,7 @@ class Comparison(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Whether the distance is as small as rounding explains. NaN is not."""
+        """Whether rounding alone can explain the distance. A distance of NaN does not agree."""
         return self.distance <= FACTOR * max(self.flax_distance, FLOOR)
 
 
@@ -52,8 +52,8 @@ def verify(model: nn.Module, activations: str | Path) -> list[Comparison]:
     paths = [key.removeprefix("float64/") for key in saved if key.startswith("float64/")]
     if not inputs or not paths:
         raise InputError(
-            f"{activations} holds no saved activations; expected what tests/reference/generate.py "
-            "writes"
+            f"{activations} contains no saved activations; expected a file that "
+            "tests/reference/generate.py has written"
         )
     ours = replay(model, inputs)
     unmatched = [
@@ -63,8 +63,8 @@ def verify(model: nn.Module, activations: str | Path) -> list[Comparison]:
     ]
     if unmatched:
         raise InputError(
-            f"{activations} has activations that this model has not, or of another shape: "
-            f"{', '.join(unmatched)}; were they saved with another configuration?"
+            f"{activations} has activations that this model lacks or has in another shape: "
+            f"{', '.join(unmatched)}; use activations that were saved with its configuration"
         )
     return [
         Comparison(
@@ -85,14 +85,16 @@ def read_activations(path: str | Path) -> dict[str, Array]:
     try:
         with np.load(path, allow_pickle=False) as saved:
             return dict(saved)
-    except (*DAMAGED, AttributeError, TypeError, MemoryError) as error:  # Also of another kind.
+    # The last three are raised for files of another kind.
+    except (*DAMAGED, AttributeError, TypeError, MemoryError) as error:
         raise InputError(
-            f"{path} is damaged or not an activations file ({error}); make it again"
+            f"{path} is damaged or not an activations file ({error}); "
+            "write it again with tests/reference/generate.py"
         ) from None
 
 
 def replay(model: nn.Module, inputs: dict[str, Array]) -> dict[str, Array]:
-    """The outputs of all modules, computed without shortcuts, and of the model itself, by path."""
+    """The outputs by path: of all modules without shortcuts, and of the whole model with them."""
     arguments = {key: value.item() if value.ndim == 0 else value for key, value in inputs.items()}
     # Shortcuts skip modules, or call them several times.
     with plain(), recording(model) as seen:
@@ -102,7 +104,7 @@ def replay(model: nn.Module, inputs: dict[str, Array]) -> dict[str, Array]:
 
 
 def named_outputs(result: Any) -> dict[str, Any]:
-    """What a model, ours or Flax's, returned: by position, or by its key in the dictionary."""
+    """The arrays that a model returned, ours or Flax's, by position or by key in `outputs`."""
     *arrays, outputs = result if isinstance(result, tuple) else (result, {})
     named = {str(i): array for i, array in enumerate(arrays) if array is not None} | outputs
     return {f"{OUTPUT}/{name}": array for name, array in named.items()}
@@ -110,7 +112,7 @@ def named_outputs(result: Any) -> dict[str, Any]:
 
 @contextmanager
 def recording(model: nn.Module) -> Iterator[dict[str, mx.array]]:
-    """Within it, collects the output of every module inside `model`, by its path in Flax."""
+    """Collects the output of every module inside `model` during the block, by its path in Flax."""
     seen: dict[str, mx.array] = {}
     modules = [(path, module, type(module)) for path, module in model.named_modules() if path]
 

@@ -101,17 +101,17 @@ def resize_positions(
 class Settings:
     """The configuration that a model was built from.
 
-    A class, because `nn.Module` takes an attribute that is a dictionary for a child module.
+    It is a class because `nn.Module` treats an attribute that is a dictionary as a child module.
     """
 
     config: Mapping[str, Any]
 
 
 class VideoPrismModel(nn.Module):
-    """What all models have in common: they say what they are and what they can give."""
+    """The base of all models: their configuration, and the features that they compute."""
 
     towers: tuple[str, ...] = ("video",)
-    feature_names: tuple[str, ...] = ()  # What `derive` gives.
+    feature_names: tuple[str, ...] = ()  # The names that `derive` returns.
     default_feature: str = "pooled"  # The feature that sums up a video in one vector.
     directory: Path | None = None  # Where the weights were read from.
     adapters: Any = None  # The settings of the model's adapters; None without adapters.
@@ -123,7 +123,7 @@ class VideoPrismModel(nn.Module):
 
     @property
     def has_config(self) -> bool:
-        """Whether the model knows its configuration, as any does that this package built."""
+        """Whether the model has a configuration. Every model that this package builds has one."""
         return self._settings is not None
 
     @property
@@ -160,7 +160,7 @@ class VideoPrismModel(nn.Module):
         return None
 
     def derive(self, tokens: mx.array, frames: int) -> dict[str, mx.array]:
-        """All features that follow from the video encoder's `tokens` (B, T * N, D), by name.
+        """All features that the model computes from the encoder's `tokens` (B, T * N, D), by name.
 
         MLX computes each of them only when it is used.
         """

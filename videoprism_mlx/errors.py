@@ -1,8 +1,8 @@
 """The errors that this package raises on purpose.
 
-Every one is a `VideoPrismError`, and also the built-in error that fits it: `except ValueError`
-catches an `InputError`. Code that continues after a bad video catches `EXPECTED` and nothing else.
-A `TypeError` or `ValueError` that is not a `VideoPrismError` is a bug, and must look like one.
+Each error is a `VideoPrismError` and also a suitable built-in error: `except ValueError` catches an
+`InputError`. Code that continues after a bad video catches `EXPECTED` and nothing else. A
+`TypeError` or `ValueError` that is not a `VideoPrismError` is a bug. It must not be hidden.
 """
 
 import difflib
@@ -24,23 +24,23 @@ class InputTypeError(VideoPrismError, TypeError):
 
 
 class VideoError(InputError):
-    """A video, image or array of frames that cannot be read as asked."""
+    """A video, image or array of frames that cannot be read with the given arguments."""
 
 
 class CheckpointError(InputError):
-    """A checkpoint or model directory that cannot be used as it is."""
+    """A checkpoint or model directory that is damaged, incomplete or does not fit."""
 
 
 class FeatureFileError(InputError):
-    """A file that does not hold features as this package writes them."""
+    """A file that does not contain features in the format that this package writes."""
 
 
 class OutputError(InputError):
-    """The result cannot be written there: the place is in use or holds something else."""
+    """An output that cannot be written, because it is in use or contains something else."""
 
 
 class AlreadyExistsError(VideoPrismError, FileExistsError):
-    """Something exists already at the place where the result is to be written."""
+    """An output file or folder that exists already."""
 
 
 class NotFoundError(VideoPrismError, FileNotFoundError):
@@ -59,18 +59,21 @@ class DownloadError(VideoPrismError, ConnectionError):
     """A download that failed. The message says what to do without a network."""
 
 
-# What a bad video, or a user's mistake, raises. Everything else is a bug.
+# The errors that a bad video or a user's mistake raises. All other errors are bugs.
 EXPECTED = (VideoPrismError, OSError)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """The end of an error about an unknown name: a question with the closest known one, or ""."""
+    """The end of an error about an unknown name, which asks for the closest known name.
+
+    It is empty if no known name is close.
+    """
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def whole_number(value: SupportsIndex, name: str) -> int:
-    """`value` as an int, also from NumPy's integers. Raises InputTypeError for other types."""
+    """`value`, an int or a NumPy integer, as an int. Raises InputTypeError for other types."""
     try:
         return operator.index(value)
     except TypeError:

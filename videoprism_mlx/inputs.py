@@ -27,7 +27,7 @@ def as_array(values: ArrayLike, name: str) -> mx.array:
             raise TypeError
     except (TypeError, ValueError):
         raise InputTypeError(
-            f"{name} is a {type(values).__name__} that does not make an array of numbers; "
+            f"{name} is a {type(values).__name__} that is not an array of numbers; "
             "pass an MLX or NumPy array"
         ) from None
     # MLX accepts neither negative strides (of a flipped axis) nor another byte order.
@@ -59,7 +59,7 @@ def check_video(inputs: ArrayLike, patch_size: int) -> mx.array:
             f"inputs has shape {video.shape}; {expected}: three colour channels, as the last axis"
         )
     if 0 in video.shape:
-        raise InputError(f"inputs has shape {video.shape}: there is nothing in it; {expected}")
+        raise InputError(f"inputs has shape {video.shape}, which is empty; {expected}")
     if height != width:
         raise InputError(
             f"inputs has frames of {height} x {width}; expected square ones: resize or crop them"

@@ -19,7 +19,7 @@ from videoprism_mlx.runtime.functions import LARGEST_CAP
 NORM_POLICIES = ("pre", "primer_hybrid", "post", "post_skip")
 EPSILON = 1e-6
 
-# Replaces a masked logit. A row with every key masked so attends to all of them equally.
+# Replaces a masked logit. If all keys of a row are masked, the row attends to all of them equally.
 MASKED_LOGIT = -0.7 * mx.finfo(mx.float32).max
 
 Activation = Callable[[mx.array], mx.array]
@@ -48,7 +48,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` with Flax's initial values. Where MLX cannot quantize it, it stays as it is.
+    """`nn.Linear` with Flax's initial values. If MLX cannot quantize it, it stays unquantized.
 
     With `parts`, the sum over the inputs is taken in that many parts, which rounds less.
     """
@@ -307,7 +307,7 @@ class Transformer(ResidualBranch):
         return device.fits(batch * length * self.row_elements(length), inputs.dtype)
 
     def row_elements(self, length: int) -> int:
-        """Elements of the largest array made of one position: its hidden layer or its logits."""
+        """The size of the largest array that one position needs: its hidden layer or its logits."""
         return max(self.hidden_dim, self.self_attention.num_heads * length)
 
 

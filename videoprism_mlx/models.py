@@ -154,13 +154,13 @@ def known_names() -> list[str]:
 
 
 def unpublished(name: str) -> str:
-    """The error message for a configuration without published weights."""
+    """The error message for the name of a configuration without published weights."""
     published = [release for release in RELEASES if CONFIGS[release] is CONFIGS[name]]
     return (
         f"{name} is a configuration without published weights"
-        f"{'; those of ' + published[0] + ' fit it' if published else ''}. Convert your own with "
-        f"`videoprism-mlx convert CHECKPOINT.npz -o DIRECTORY --config {name}` and load the "
-        "directory, or build it with random weights with get_model"
+        f"{'; the weights of ' + published[0] + ' fit it' if published else ''}. Convert your own "
+        f"checkpoint with `videoprism-mlx convert CHECKPOINT.npz -o DIRECTORY --config {name}` and "
+        "load the directory, or use get_model for a model with random weights"
     )
 
 
@@ -179,10 +179,11 @@ def get_config(name_or_config: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checked_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` with "model" first, then the settings of its class. Raises InputError for others.
+    """`config`, checked, with "model" first and then the settings of its class.
 
-    Two keys are left out: `source`, which says in a model directory where it came from, and
-    `scan`, which is about the layout of Flax checkpoints.
+    Raises InputError if a setting is unknown, missing or of the wrong type.
+    Two keys are left out: `source`, which records where a model directory came from, and `scan`,
+    which only changes the layout of Flax checkpoints.
     """
     if not isinstance(config, Mapping):
         raise InputError(f"the configuration is {config!r}; expected a mapping of settings")
@@ -239,7 +240,7 @@ def _is_shape(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == 3 and all(map(_is_size, value))
 
 
-# How a setting is checked, and what is expected, by the type that its class declares.
+# For each type that a class declares: how to check a setting, and what the error says is expected.
 _KINDS: dict[Any, tuple[Callable[[Any], bool], str]] = {
     int: (_is_size, "a whole number above zero"),
     float: (_is_cap, "a number, 0 or above"),

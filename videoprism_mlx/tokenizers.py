@@ -1,4 +1,4 @@
-"""Text to token ids: SentencePiece, after the text is canonicalized as it was in training.
+"""Text to token ids, with SentencePiece. Text is first canonicalized as in VideoPrism's training.
 
 Shapes: B batch, L text positions.
 """
@@ -31,7 +31,7 @@ _PUNCTUATION_TO_SPACE = str.maketrans(string.punctuation, " " * len(string.punct
 
 
 class SentencePieceTokenizer:
-    """A SentencePiece model. It is read from a path, or from the bytes of such a file."""
+    """A SentencePiece model, read from a .model file or from the bytes of one."""
 
     def __init__(self, model: str | Path | bytes):
         from sentencepiece import SentencePieceProcessor
@@ -47,7 +47,7 @@ class SentencePieceTokenizer:
                 "expected the .model file that SentencePiece's trainer writes"
             ) from None
 
-    @overload  # A str, which is a sequence of str as well, is one text.
+    @overload  # A str is also a sequence of str. It counts as one text.
     def to_int(  # type: ignore[overload-overlap]
         self, text: str, *, bos: bool = False, eos: bool = False
     ) -> list[int]: ...
@@ -60,11 +60,16 @@ class SentencePieceTokenizer:
     def to_int(
         self, text: str | Sequence[str], *, bos: bool = False, eos: bool = False
     ) -> list[int] | list[list[int]]:
-        """The ids of a text, or of each of several. `bos` and `eos` add begin and end tokens."""
+        """The ids of one text, or a list of ids for each of several texts.
+
+        `bos` and `eos` add begin and end tokens.
+        """
         if not isinstance(text, str):
             return [self.to_int(one, bos=bos, eos=eos) for one in text]
         if bos and self.bos_token < 0:
-            raise InputError("a begin token was asked for; this tokenizer's model has none")
+            raise InputError(
+                "bos (add_bos) asks for a begin token, but this tokenizer has none; leave it out"
+            )
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -129,7 +134,7 @@ def tokenizer_path(name: str) -> Path:
         check_c4_en(path.read_bytes(), f"the cached {path}", "remove it to download it again")
     else:
         serialized = download.download_bytes(TOKENIZER_URLS[name])
-        check_c4_en(serialized, "the download", "it was not kept; try again")
+        check_c4_en(serialized, "the download", "it was not saved; try again")
         try:
             with new_file(path) as partial:
                 partial.write_bytes(serialized)
@@ -139,12 +144,15 @@ def tokenizer_path(name: str) -> Path:
 
 
 def check_c4_en(serialized: bytes, what: str, advice: str) -> None:
-    """Raises InputError unless size and special ids are those of the official tokenizer."""
+    """Raises InputError unless the number of pieces and the special ids are the official ones.
+
+    The error begins with `what` and ends with `advice`.
+    """
     expected = str((C4_EN_VOCABULARY_SIZE, 0, 1, 2, -1))
     try:
         tokenizer = SentencePieceTokenizer(serialized)
     except InputError:
-        got = f"{len(serialized)} bytes of something else"
+        got = f"unreadable ({len(serialized)} bytes that are not a SentencePiece model)"
     else:
         special = (tokenizer.pad_token, tokenizer.eos_token, tokenizer.unk_token)
         got = str((tokenizer.vocab_size, *special, tokenizer.bos_token))
@@ -156,7 +164,10 @@ def check_c4_en(serialized: bytes, what: str, advice: str) -> None:
 
 
 def canonicalize_text(text: str) -> str:
-    """Lower case; spaces for ASCII punctuation; single spaces; a full stop at the end."""
+    """The text in lower case, with spaces for ASCII punctuation and a full stop at the end.
+
+    Several spaces in a row become one.
+    """
     words = text.translate(_PUNCTUATION_TO_SPACE).lower().split()
     return " ".join(words) + "."
 

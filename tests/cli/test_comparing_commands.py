@@ -96,7 +96,7 @@ def test_a_classifier(
     assert [one["label"] for one in best] == [f"class {i}" for i in order]
     assert [one["probability"] for one in best] == pytest.approx(expected[order], abs=1e-5)
     assert run(*arguments, "--labels", "one", "two") == 2
-    assert "there are 2 labels; expected 7, one a class" in capsys.readouterr().err
+    assert "there are 2 labels; expected 7, one for each class" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_classifier(
         (["similarity", "--text", LINE, "--temperature", "0"], "expected a number above 0"),
         (["similarity", "--text-file", "nothing.txt"], "nothing.txt"),
         (["classify", "--labels", LINE, "--top-k", "0"], "--top-k is 0; expected 1 or more"),
-        (["classify"], "say with --labels or --labels-file"),
+        (["classify"], "give the labels to choose from with --labels or --labels-file"),
         (["classify", "--labels-file", media.clip("b.mp4")], "is not text in UTF-8"),
     ],
 )

@@ -34,7 +34,7 @@ def test_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     with np.load(CHECKPOINT) as before, np.load(tmp_path / "back.npz") as after:
         assert set(before.files) == set(after.files)
     assert run("convert", tmp_path / "m", "-o", tmp_path / "x.npz", "--dtype", "float16") == 2
-    assert "--dtype has no meaning on the way back to Flax" in capsys.readouterr().err
+    assert "--dtype has no effect when a model is converted back to Flax" in capsys.readouterr().err
 
 
 def test_verifying(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +47,7 @@ def test_verifying(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("convert", tmp_path / "m", "--verify", ACTIVATIONS) == 0
 
 
-def test_verifying_what_departs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verifying_what_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with np.load(CHECKPOINT) as saved:
         arrays = dict(saved)
     arrays["params/spatial_ln/bias"] = arrays["params/spatial_ln/bias"] + 1e-4
@@ -55,21 +55,21 @@ def test_verifying_what_departs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     arguments = ("convert", tmp_path / "x.npz", "-o", tmp_path / "m", "--config", CONFIG)
     assert run(*arguments, "--verify", ACTIVATIONS) == 1
     printed = capsys.readouterr().out
-    assert printed.endswith("the first to depart is spatial_ln\n")
-    departing = [line for line in printed.splitlines() if line.endswith("  departs")]
-    assert departing[0].split()[0] == "spatial_ln"
+    assert printed.endswith("the first to differ is spatial_ln\n")
+    differing = [line for line in printed.splitlines() if line.endswith("  differs")]
+    assert differing[0].split()[0] == "spatial_ln"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nothing.npz", "-o", "m"], "there is no checkpoint nothing.npz"),
-        ([CHECKPOINT], "say with -o what to write"),
+        ([CHECKPOINT], "there is no output; name it with -o"),
         ([CHECKPOINT, "-o", "m", "--dtype", "int4"], "dtype is 'int4'; expected one of"),
         ([CHECKPOINT, "-o", "m", "--config", "videoprism_v1_bas"], "did you mean"),
-        ([CHECKPOINT, "-o", "m", "--revision", "v2"], "--revision has no meaning for a local"),
+        ([CHECKPOINT, "-o", "m", "--revision", "v2"], "--revision has no effect for a local"),
         (["videoprism_v1_giant", "-o", "m"], "a configuration without published weights"),
-        (["videoprism_public_v1_base", "-o", "m", "--config", CONFIG], "--config has no meaning"),
+        (["videoprism_public_v1_base", "-o", "m", "--config", CONFIG], "--config has no effect"),
     ],
 )
 def test_a_mistake_is_told_without_a_traceback(
@@ -120,4 +120,4 @@ def test_info_of_a_directory(
     assert run("info", "videoprism_lvt_public_v1_bse") == 2
     assert "did you mean 'videoprism_lvt_public_v1_base'" in capsys.readouterr().err
     assert run("info", tmp_path) == 2
-    assert "is no model directory" in capsys.readouterr().err
+    assert "is not a model directory" in capsys.readouterr().err

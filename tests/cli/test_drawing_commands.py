@@ -73,11 +73,14 @@ def test_a_timeline(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["show", "-o", "out.gif"], "does not say what to draw; call it *.png or *.mp4"),
-        (["show", "-o", "out.png", "--fps", "2"], "--fps is about an .mp4"),
-        (["show", "-o", "out.mp4", "--frames", "2"], "--frames is about a .png"),
+        (["show", "-o", "out.gif"], "does not end in .png or .mp4; name another output"),
+        (["show", "-o", "out.png", "--fps", "2"], "--fps is only for an .mp4"),
+        (["show", "-o", "out.mp4", "--frames", "2"], "--frames is only for a .png"),
         (["show", "-o", "out.png", "--start", "9"], "outside"),
-        (["timeline", "-o", "out.mp4", "--text", LINE], "call it *.png"),
+        (
+            ["timeline", "-o", "out.mp4", "--text", LINE],
+            "does not end in .png; name another output",
+        ),
         (["timeline", "-o", "out.png", "--text", LINE, "--window", "0"], "window is 0"),
         (["timeline", "-o", "out.png", "--text", LINE, "--stride", "0"], "stride is 0"),
         (["timeline", "-o", "out.png", "--text", LINE, "--fps", "0"], "fps is 0"),

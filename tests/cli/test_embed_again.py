@@ -86,7 +86,7 @@ def test_ctrl_c_leaves_what_is_done(folder: Path, searchable: Path, tmp_path: Pa
         running.send_signal(signal.SIGINT)
         errors = running.stderr.read()
     assert running.returncode == 130
-    assert "what is done is kept; the same command goes on from here" in errors
+    assert "finished videos are kept; run the same command to continue" in errors
     assert errors.splitlines()[-1] == "videoprism-mlx: stopped"
     assert "Traceback" not in errors
     assert not output.exists() and 4 <= len(list(parts.glob("[0-9]*"))) < 1500
@@ -170,7 +170,9 @@ def test_another_video_of_the_same_name(
     assert run("embed", tmp_path / "0", *arguments) == 0
     before = (tmp_path / "o.npz").read_bytes()
     assert run("embed", tmp_path / "1", *arguments) == 2
-    assert "which" in (said := capsys.readouterr().err) and "would go by as well" in said
+    assert (
+        "under the name" in (said := capsys.readouterr().err) and "would have the same name" in said
+    )
     assert (tmp_path / "o.npz").read_bytes() == before
     (tmp_path / "0").rename(tmp_path / "moved")  # A folder that moved is the same.
     assert run("embed", tmp_path / "moved", *arguments) == 0

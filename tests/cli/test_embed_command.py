@@ -133,16 +133,16 @@ def test_an_output_made_in_another_way(
     assert run(*arguments) == 0
     before = output.read_bytes()
     for option, reason in (
-        (("--resize", "crop"), "preprocessing.resize is stretch there and crop now"),
-        (("--frames", 3), "preprocessing.frames is 4 there and 3 now"),
-        (("--features", "pooled"), "features is ['embedding'] there and ['pooled'] now"),
-        (("--dtype", "float16"), "model.dtype is float32 there and float16 now"),
-        (("--window", 4), "preprocessing.window is None there and 4 now"),
+        (("--resize", "crop"), "preprocessing.resize was stretch and is now crop"),
+        (("--frames", 3), "preprocessing.frames was 4 and is now 3"),
+        (("--features", "pooled"), "features was ['embedding'] and is now ['pooled']"),
+        (("--dtype", "float16"), "model.dtype was float32 and is now float16"),
+        (("--window", 4), "preprocessing.window was None and is now 4"),
     ):
         capsys.readouterr()
         assert run(*arguments, *option) == 2
         [line] = capsys.readouterr().err.splitlines()
-        assert "made in another way, and is not mixed" in line and reason in line
+        assert "was made with other settings" in line and reason in line
     assert output.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["out.npz"]
 
@@ -152,8 +152,8 @@ def test_an_output_made_in_another_way(
     [
         (["--stride", "2"], "(--stride) is only for windows; give window (--window) as well"),
         (["--fps", "2"], "(--fps) is only for windows"),
-        (["--window", "4", "--frames", "4"], "(--frames) has no meaning with window (--window)"),
-        (["--features", "tokens", "-o", "out.jsonl"], "hold one vector a video, not tokens"),
+        (["--window", "4", "--frames", "4"], "(--frames) has no effect with window (--window)"),
+        (["--features", "tokens", "-o", "out.jsonl"], "hold one vector for each video, not tokens"),
         (["-o", "-", "--json"], "-o - prints JSON lines, and nothing else"),
         (["--features", "embeding"], "did you mean 'embedding'"),
         (["--size", "19"], "size is 19; expected a multiple of 6"),
@@ -191,7 +191,7 @@ def test_bad_wishes(
 def test_no_videos(searchable: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "notes").mkdir()
     for given, message in (
-        (tmp_path / "notes", "holds no videos"),
+        (tmp_path / "notes", "and its subfolders hold no videos"),
         (f"{tmp_path}/*.mp4", "no file matches"),
     ):
         assert run("embed", given, "-o", tmp_path / "out.npz", "--model", searchable) == 2

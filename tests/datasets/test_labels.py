@@ -79,7 +79,7 @@ def test_given_names_are_all_that_there_may_be(
 ) -> None:
     rows = [{"file": "a.mp4", "label": "other", "label_idx": 1}]
     assert read_labels(listed(tmp_path, rows), ["a", "b"]).names == ("a", "b")
-    assert "calls class 1 'other', which is 'b' here" in caplog.text
+    assert "gives class 1 the name 'other', but it is 'b' here" in caplog.text
     with pytest.raises(ValueError, match=r"list.json, entry 1: label_idx is 1; expected 0 to 0"):
         read_labels(listed(tmp_path, rows), ["a"])
 
@@ -89,7 +89,7 @@ def test_given_names_are_all_that_there_may_be(
     [
         ([], "has no entries"),
         ({"file": "a"}, "holds a dict; expected a list"),
-        ([3], "entry 1: 3 is no object"),
+        ([3], "entry 1: 3 is not an object"),
         ([{"label_idx": 0}], "entry 1: has 'label_idx'; expected video or file"),
         ([{"file": "a"}], "entry 1: has 'file'; expected label_idx"),
         ([{"file": "", "label_idx": 0}], "entry 1: the video is ''"),
@@ -102,7 +102,7 @@ def test_given_names_are_all_that_there_may_be(
         ([{"file": "a", "label_idx": [[0]]}], r"label_idx is \[0\]"),
         (
             [{"file": "a", "label_idx": 0}, {"file": "b", "label_idx": [0]}],
-            r"entry 2: label_idx is \[0\]; expected one class, as before",
+            r"entry 2: label_idx is \[0\]; expected one class, as in the entries before",
         ),
         (
             [{"file": "a", "label_idx": [0]}, {"file": "b", "label_idx": 0}],
@@ -119,7 +119,7 @@ def test_files_that_are_no_lists(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_labels(tmp_path / "gone.json")
     (tmp_path / "x.json").write_text("{")
-    with pytest.raises(ValueError, match="is neither JSON"):
+    with pytest.raises(ValueError, match="is not valid JSON"):
         read_labels(tmp_path / "x.json")
     (tmp_path / "x.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="is not text in UTF-8"):
@@ -152,7 +152,7 @@ def test_folders_go_by_the_names_that_are_given(tmp_path: Path) -> None:
     root = folders(tmp_path / "data", cat=["a.mp4"], dog=["b.mp4"])
     found = read_labels(root, ["dog", "horse", "cat"])
     assert found.labels == ((2,), (0,)) and found.names == ("dog", "horse", "cat")
-    with pytest.raises(ValueError, match="has a folder dog, which is none of the 2 classes: "):
+    with pytest.raises(ValueError, match="has a folder dog; expected one of the 2 classes: "):
         read_labels(root, ["cat", "horse"])
 
 
@@ -193,7 +193,7 @@ def test_names_that_cannot_be_written_down(tmp_path: Path) -> None:
 
 def test_a_class_number_that_is_a_mistake(tmp_path: Path) -> None:
     rows = [{"file": "a.mp4", "label_idx": 10**9}]
-    with pytest.raises(ValueError, match=r"has a class 1000000000; .*--labels"):
+    with pytest.raises(ValueError, match=r"has a class number 1000000000; .*--labels"):
         read_labels(listed(tmp_path, rows))
 
 
@@ -225,7 +225,7 @@ def test_a_class_number_with_thousands_of_digits(tmp_path: Path) -> None:
 def test_json_that_is_nested_too_deep(tmp_path: Path) -> None:
     for name in ("list.json", "list.jsonl"):
         (tmp_path / name).write_text("[" * 200_000)
-        with pytest.raises(InputError, match="is neither JSON"):
+        with pytest.raises(InputError, match="is not valid JSON"):
             read_labels(tmp_path / name)
 
 

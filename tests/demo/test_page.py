@@ -60,7 +60,7 @@ def test_the_page_has_each_query_with_its_clips_and_marks(page: Page, shown: Dem
         assert said == f"forwards{turn.text} {cosine:.3f}{turn.opposite} {other:.3f}"
     whole = " ".join("".join(page.text["body"]).split())
     assert f"{shown.first_right} of 8" in whole
-    assert f"so for {sum(turn.turns for turn in shown.turns)} of 3 clips" in whole
+    assert f"true for {sum(turn.turns for turn in shown.turns)} of 3 clips" in whole
 
 
 def test_there_is_a_dot_for_each_clip_and_right_ones_are_solid(page: Page, shown: Demo) -> None:

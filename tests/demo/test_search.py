@@ -197,7 +197,7 @@ def test_a_users_own_clip_is_not_removed(tmp_path: Path) -> None:
     (tmp_path / demo.RECORD).write_text("{}")
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "holiday.mp4").write_text("mine")
-    with pytest.raises(ValueError, match=r"holiday\.mp4 is not of the demo"):
+    with pytest.raises(ValueError, match=r"holiday\.mp4 does not belong to the demo"):
         run_demo(tmp_path)
     assert (tmp_path / "clips" / "holiday.mp4").read_text() == "mine"
 

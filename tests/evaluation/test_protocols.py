@@ -277,14 +277,14 @@ def test_mistakes(
         ),
         (
             lambda: evaluate_zero_shot(*searcher, labelled(six_clips)._replace(names=None)),
-            "the classes have no names to ask for",
+            "the classes have no names; give their names",
         ),
         (lambda: evaluate_zero_shot(*searcher, labelled(six_clips), []), r"templates is \[\]"),
         (lambda: evaluate_zero_shot(*searcher, labelled(six_clips), "{}"), "expected a list"),
         (lambda: evaluate_zero_shot(*searcher, labelled(six_clips), ["a"]), "the template is 'a'"),
         (
             lambda: evaluate_classifier(*searcher, labelled(six_clips), names),
-            "a FactorizedVideoCLIP is no classifier",
+            "a FactorizedVideoCLIP is not a classifier",
         ),
         (
             lambda: evaluate_classifier(*classifier, labelled(six_clips), NAMES),

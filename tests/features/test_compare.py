@@ -43,7 +43,9 @@ def test_labels_of_a_video_text_model(searchable: Path, tmp_path: Path) -> None:
     order = np.argsort(compared.probabilities)[::-1][:2]
     assert found.labels == [(TEXTS[i], compared.probabilities[i]) for i in order]
     assert missing.labels == [] and isinstance(missing.error, FileNotFoundError)
-    with pytest.raises(InputError, match=r"no classes of its own: say with --labels"):
+    with pytest.raises(
+        InputError, match=r"no classes of its own; give the labels .* with --labels"
+    ):
         next(vp.classify(model, processor, sources))
 
 
@@ -69,7 +71,7 @@ def test_labels_of_a_classifier(converted: Callable[[str], Path], tmp_path: Path
     model.directory = None  # As that of one that was never saved.
     assert next(vp.classify(model, processor, [video], top_k=7)) == found
     for options, error, message in (
-        (dict(labels=["one"]), InputError, "there are 1 labels; expected 7, one a class"),
+        (dict(labels=["one"]), InputError, "there are 1 labels; expected 7, one for each class"),
         (dict(top_k=0), InputError, "top_k is 0; expected 1 or more"),
         (dict(top_k=1.5), InputTypeError, "top_k is 1.5; expected a whole number"),
     ):

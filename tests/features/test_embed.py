@@ -134,7 +134,7 @@ def test_adapters(folder: Path, searchable: Path, tmp_path: Path) -> None:
     [result] = vp.encode(fused, processor, [folder / "b.mp4"])
     found = read_features(output)["embedding"][0]
     np.testing.assert_allclose(found, result.features["embedding"], **CLOSE)
-    with pytest.raises(OutputError, match=r"model\.adapters is"):
+    with pytest.raises(OutputError, match=r"model\.adapters was"):
         vp.embed(folder / "b.mp4", output, searchable, num_frames=3)
 
 
@@ -159,7 +159,7 @@ def test_a_later_call_goes_on(
     whole = tmp_path / "whole.npz"
     vp.embed(folder, whole, searchable)
     assert output.read_bytes() == whole.read_bytes()
-    with pytest.raises(OutputError, match="size is 18 there and 24 now"):
+    with pytest.raises(OutputError, match="size was 18 and is now 24"):
         vp.embed(folder, output, searchable, size=24)
 
 
@@ -210,10 +210,10 @@ def test_a_model_that_is_loaded_already(folder: Path, searchable: Path, tmp_path
 
     changed, processor = vp.load(searchable)
     changed.vision_encoder.spatial_ln.bias = changed.vision_encoder.spatial_ln.bias + 1
-    with pytest.raises(OutputError, match=r"model\.parameters is"):
+    with pytest.raises(OutputError, match=r"model\.parameters was"):
         vp.embed(folder, output, (changed, processor))
     for option in (dict(dtype="float16"), dict(adapters=tmp_path)):
-        with pytest.raises(InputError, match="is for a model that is to be loaded"):
+        with pytest.raises(InputError, match="has no effect on a model that is loaded"):
             vp.embed(folder, tmp_path / "x.npz", loaded, **option)
 
 
@@ -293,7 +293,7 @@ def test_only_videos_are_skipped(
     [
         (dict(stride=2), InputError, r"stride \(--stride\) is only for windows; give window"),
         (dict(fps=2), InputError, r"fps \(--fps\) is only for windows"),
-        (dict(window=4, num_frames=4), InputError, "num_frames .* has no meaning with window"),
+        (dict(window=4, num_frames=4), InputError, "num_frames .* has no effect with window"),
         (dict(window=0), InputError, "window is 0; expected 1 frame or more"),
         (dict(window=4, stride=0), InputError, "stride is 0; expected 1 frame or more"),
         (dict(window=10**8), InputError, "expected at most 10,000,000 frames"),
@@ -329,6 +329,8 @@ def test_a_damaged_output(
     whole = output.read_bytes()
     for damaged in (whole[: len(whole) // 2], whole[:40] + b"\xff" * 100 + whole[140:], b"[1]\n"):
         output.write_bytes(damaged)
-        with pytest.raises(FeatureFileError, match=r"out\.\w+ is damaged, or no file of features"):
+        with pytest.raises(
+            FeatureFileError, match=r"out\.\w+ is damaged, or not a file of features"
+        ):
             vp.embed(folder, output, searchable, progress=False)
         assert output.read_bytes() == damaged

@@ -105,7 +105,7 @@ def test_partial_videos(clip: Any) -> None:
             dict(features=["embeding"]),
             "no feature is called 'embeding' .did you mean 'embedding'",
         ),
-        (dict(features=[]), "no features are asked for; expected some of tokens"),
+        (dict(features=[]), "features is empty; expected some of tokens"),
         (dict(errors="skip"), "errors is 'skip'; expected 'raise' or 'yield'"),
         (dict(batch_size=0), "batch_size is 0; expected 1 or more"),
     ],

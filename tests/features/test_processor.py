@@ -92,11 +92,17 @@ def test_settings_are_saved_with_the_model(searchable: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "does not describe a processor"),
-        ('{"frames": 3}', "does not describe a processor.*frames"),
-        ('{"size": 0}', "does not describe a processor: size is 0"),
-        ('{"resize": "squash"}', "does not describe a processor: resize is 'squash'"),
-        ('{"template": "no place"}', "does not describe a processor: the template is 'no place'"),
+        ("{", "does not contain valid settings of a processor"),
+        ('{"frames": 3}', "does not contain valid settings of a processor.*frames"),
+        ('{"size": 0}', "does not contain valid settings of a processor: size is 0"),
+        (
+            '{"resize": "squash"}',
+            "does not contain valid settings of a processor: resize is 'squash'",
+        ),
+        (
+            '{"template": "no place"}',
+            "does not contain valid settings of a processor: the template is 'no place'",
+        ),
     ],
 )
 def test_damaged_settings(content: str, message: str, searchable: Path, tmp_path: Path) -> None:

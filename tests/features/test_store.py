@@ -194,10 +194,10 @@ def test_a_video_that_changed_is_done_anew(tmp_path: Path, videos: dict[str, Pat
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(model={**RECORD["model"], "weights": "def"}), "model.weights is abc there and def"),
-        (dict(preprocessing={"frames": 8, "size": 18}), "frames is 4 there and 8 now"),
-        (dict(preprocessing={"window": 4, "size": 18}), "window is None there and 4 now"),
-        (dict(features=["pooled"]), r"features is \['embedding'\] there and \['pooled'\] now"),
+        (dict(model={**RECORD["model"], "weights": "def"}), "model.weights was abc and is now def"),
+        (dict(preprocessing={"frames": 8, "size": 18}), "frames was 4 and is now 8"),
+        (dict(preprocessing={"window": 4, "size": 18}), "window was None and is now 4"),
+        (dict(features=["pooled"]), r"features was \['embedding'\] and is now \['pooled'\]"),
     ],
 )
 @pytest.mark.parametrize("name", ["out.npz", "out"])
@@ -208,7 +208,9 @@ def test_what_was_made_in_another_way_is_not_mixed(
     store_all(output, videos)
     before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
     store = FeatureStore(output, {**RECORD, **change})
-    expected = pytest.raises(ValueError, match=f"made in another way.*{message}.*another output")
+    expected = pytest.raises(
+        ValueError, match=f"made with other settings.*{message}.*another output"
+    )
     with expected, store.opened():
         raise AssertionError("it was opened")
     after = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
@@ -224,7 +226,7 @@ def test_an_unfinished_output_of_another_making(tmp_path: Path, videos: dict[str
     with store.opened():
         store.add(video_record(NAMES[0], videos[NAMES[0]]), {"embedding": embedding(NAMES[0])})
     other = FeatureStore(output, {**RECORD, "features": ["pooled"]})
-    with pytest.raises(ValueError, match="made in another way"), other.opened():
+    with pytest.raises(ValueError, match="made with other settings"), other.opened():
         raise AssertionError("it was opened")
     assert store_all(output, videos) == NAMES[1:]
 
@@ -280,7 +282,7 @@ def test_nothing_is_left_of_a_run_that_stored_nothing(
 
 
 def test_a_folder_of_something_else(tmp_path: Path, videos: dict[str, Path]) -> None:
-    with pytest.raises(ValueError, match="holds something else than features"):
+    with pytest.raises(ValueError, match="holds files other than features"):
         store_all(tmp_path / "videos", videos)
     assert sorted(path for path in (tmp_path / "videos").rglob("*.mp4")) == sorted(videos.values())
 
@@ -288,7 +290,7 @@ def test_a_folder_of_something_else(tmp_path: Path, videos: dict[str, Path]) -> 
 @pytest.mark.parametrize(
     ("name", "file_format", "message"),
     [
-        ("out.npz", "jsonl", r"to be of format jsonl: call it \*\.jsonl"),
+        ("out.npz", "jsonl", r"does not have the ending of the format jsonl; call it \*\.jsonl"),
         ("out", "csv", "the format is 'csv'; expected one of npz, safetensors, jsonl"),
     ],
 )
@@ -310,7 +312,7 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
 def test_damaged_files(content: bytes, file_format: str, tmp_path: Path) -> None:
     output = tmp_path / f"out.{file_format}"
     output.write_bytes(content)
-    expected = pytest.raises(FeatureFileError, match=r"is damaged, or no file of features")
+    expected = pytest.raises(FeatureFileError, match=r"is damaged, or not a file of features")
     with expected, FeatureStore(output, RECORD).opened():
         raise AssertionError("it was opened")
     assert output.read_bytes() == content
@@ -327,7 +329,7 @@ def test_floats_in_json_lines_are_exact(tmp_path: Path) -> None:
 
 def test_features_of_several_shapes_do_not_join(tmp_path: Path) -> None:
     parts = [Rows.of(np.zeros((1, size), np.float32)) for size in (3, 4)]
-    with pytest.raises(FeatureFileError, match="several types and shapes"):
+    with pytest.raises(FeatureFileError, match="different types or shapes"):
         Rows.joined(parts)
 
 

@@ -67,5 +67,5 @@ def test_a_cache_of_an_earlier_version_goes_on_being_used(
 def test_a_tilde(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIDEOPRISM_MLX_CACHE", "~/kept")
     assert places.cache_directory() == home / "kept"
-    with pytest.raises(InputError, match="'~no_such_user/x' is no usable path"):
+    with pytest.raises(InputError, match="'~no_such_user/x' cannot be used as a path"):
         places.user_path("~no_such_user/x")

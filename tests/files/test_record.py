@@ -53,16 +53,16 @@ def test_differences_are_said_in_words() -> None:
     now = {"version": "2", "model": {"name": "b", "dtype": "bfloat16"}, "videos": 4, "fps": 2}
     assert differences(there, there) == []
     assert differences(there, now) == [
-        "fps is None there and 2 now",
-        "model.dtype is float32 there and bfloat16 now",
-        "size is 288 there and None now",
+        "fps was None and is now 2",
+        "model.dtype was float32 and is now bfloat16",
+        "size was 288 and is now None",
     ]
 
 
 def test_features_of_the_old_reader_are_not_mixed_with_new_ones() -> None:
     there, now = {"preprocessing": {"size": 288}}, {"preprocessing": {"size": 288, "reader": "x"}}
     [difference] = differences(there, now)
-    assert difference.startswith("preprocessing.reader is None there and x now (earlier versions")
+    assert difference.startswith("preprocessing.reader was None and is now x (earlier versions")
     assert "make it anew" in difference
 
 

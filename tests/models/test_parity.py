@@ -40,8 +40,8 @@ def test_every_module_and_output_is_as_close_to_float64_as_flax(
     name: str, case: str, converted: Converted
 ) -> None:
     compared = vp.convert.verify(vp.load_model(converted(name)), REFERENCE / name / f"{case}.npz")
-    departed = [each for each in compared if not each.agrees]
-    assert not departed, f"the first to depart is {departed[0]}; then {departed[1:]}"
+    differing = [each for each in compared if not each.agrees]
+    assert not differing, f"the first to differ is {differing[0]}; then {differing[1:]}"
     assert any(each.path.startswith(OUTPUT) for each in compared)
 
 

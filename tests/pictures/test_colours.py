@@ -83,8 +83,8 @@ def test_few_and_equal_features(shape: tuple[int, ...]) -> None:
     [
         (np.zeros((2, 3, 8)), r"\(2, 3, 8\); expected \(T, rows, columns, D\)"),
         (np.zeros((0, 3, 3, 8)), "expected"),
-        (np.full((1, 2, 2, 3), np.nan), "hold NaN or infinity"),
-        (np.full((1, 2, 2, 3), np.inf), "hold NaN or infinity"),
+        (np.full((1, 2, 2, 3), np.nan), "contain NaN or infinity"),
+        (np.full((1, 2, 2, 3), np.inf), "contain NaN or infinity"),
     ],
 )
 def test_bad_features(features: np.ndarray, message: str) -> None:

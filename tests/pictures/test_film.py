@@ -34,7 +34,7 @@ def test_a_film(size: tuple[int, int], tmp_path: Path) -> None:
     ("name", "counts", "fps", "message"),
     [
         ("film.avi", (2, 2), 8, r"film\.avi does not end in \.mp4"),
-        ("film.mp4", (2, 3), 8, "not as many: one ends at 2"),
+        ("film.mp4", (2, 3), 8, "differ in number: one ends after 2"),
         ("film.mp4", (0, 0), 8, "no frames to write"),
         ("film.mp4", (2, 2), 0, "fps is 0; expected a number above zero"),
     ],

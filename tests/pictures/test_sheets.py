@@ -65,7 +65,7 @@ def test_a_title_of_any_length_and_script() -> None:
     ("frames", "colours", "times", "message"),
     [
         (tinted(2, 8, 8)[0], tinted(3, 8, 8)[1], None, "2 frames, 3 colours"),
-        (tinted(2, 8, 8)[0], tinted(2, 8, 8)[1], [0.0], "1 times: not as many"),
+        (tinted(2, 8, 8)[0], tinted(2, 8, 8)[1], [0.0], "1 times; expected the same number"),
         (np.zeros((2, 8, 8, 3)), tinted(2, 8, 8)[1], None, "frames are float64"),
         (tinted(2, 8, 8)[0], tinted(2, 8, 8)[1][..., :2], None, "colours are uint8"),
         (tinted(2, 8, 8)[0][:0], tinted(2, 8, 8)[1][:0], None, "expected uint8"),
@@ -107,5 +107,5 @@ def test_search_results_are_drawn_in_their_places() -> None:
 
     assert [has_mark(box, CURVE) for box in found] == [True, False, False, False]
     assert [has_mark(box, PEAK) for box in found] == [False, True, False, False]
-    with pytest.raises(ValueError, match="nothing to draw"):
+    with pytest.raises(ValueError, match="no queries, or one has no results"):
         draw_search([])

@@ -165,7 +165,7 @@ def test_without_validation_the_least_loss_is_best(
 ) -> None:
     with caplog.at_level(logging.INFO, "videoprism_mlx"):
         trained = train(val=None, recipe=dataclasses.replace(QUICK, epochs=5))
-    assert "the epoch with the lowest loss is best" in caplog.text
+    assert "the epoch with the lowest training loss is best" in caplog.text
     losses = [measured["loss"] for measured in trained.history]
     assert trained.metrics["epoch"] == 1 + int(np.argmin(losses))
     assert trained.metrics["loss"] == min(losses) and trained.metrics["classes"] == []
@@ -198,7 +198,7 @@ def test_the_head_of_a_classifier_goes_on(
         np.testing.assert_array_equal(after[key], array)
     with caplog.at_level(logging.WARNING, "videoprism_mlx"):
         train("other", model=first.directory, labels=["red", "blue", "green"], **still)
-    assert "which is trained further, has other classes" in caplog.text
+    assert "has other class names; the given names are used" in caplog.text
 
 
 def test_names_are_those_of_the_head(train: Train, clips: Path, tmp_path: Path) -> None:

@@ -41,7 +41,9 @@ def test_lists_of_two_kinds(train: Train, clips: Path, tmp_path: Path) -> None:
     val = listed(tmp_path / "val.json", rows)
     with pytest.raises(ValueError, match=r"a list of classes in .*train.json and one class in"):
         train(data=data, val=val)
-    with pytest.raises(ValueError, match=r"have numbers and those of .* names; say with labels"):
+    with pytest.raises(
+        ValueError, match=r"gives classes by number and .* by name; give the names .* with labels"
+    ):
         train(data=listed(tmp_path / "x.json", rows))
     nothing = listed(tmp_path / "nothing.json", [(rows[0][0], [])])
     with pytest.raises(ValueError, match=r"no video of .*nothing.json has a label"):
@@ -51,14 +53,14 @@ def test_lists_of_two_kinds(train: Train, clips: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", [0, [0], [], [0, 1]])
 def test_one_class_alone(label: Any, train: Train, clips: Path, tmp_path: Path) -> None:
     data = listed(tmp_path / "train.json", [(file, label) for file, _ in colour_rows(clips)])
-    with pytest.raises(ValueError, match="all 9 videos to train on have the same label"):
+    with pytest.raises(ValueError, match="labels of the 9 videos to train on do not differ"):
         train(data=data, val=None)
 
 
 def test_classes_without_a_video_are_named(train: Train, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "videoprism_mlx"):
         train(labels=["blue", "puce", "green", "red", "mauve"])
-    assert "2 of 5 classes have no video to train on, and will not be found: puce, mauve" in (
+    assert "2 of 5 classes have no video to train on, and will not be learned: puce, mauve" in (
         caplog.text
     )
 
@@ -105,7 +107,8 @@ def test_bad_videos_can_be_left_out(
     assert len(trained.skipped) == 4 and trained.metrics["skipped"] == trained.skipped
     assert trained.metrics["videos"] == {"training": 9, "validation": 3}
     # The one video of class 3 is among them.
-    assert "1 of 4 classes have no video to train on, and will not be found: class 3" in caplog.text
+    unseen = "1 of 4 classes have no video to train on, and will not be learned: class 3"
+    assert unseen in caplog.text
     rows = colour_rows(clips)
     good = train(
         "good",
@@ -117,7 +120,7 @@ def test_bad_videos_can_be_left_out(
     assert before == after
 
     colour_clip(tmp_path / "empty.mp4", COLOURS["blue"])  # Mended, it would be another run.
-    with pytest.raises(TrainingError, match=r"usable.training is"):
+    with pytest.raises(TrainingError, match=r"usable.training was"):
         train("out", **with_bad, skip_bad=True)
 
 
@@ -129,7 +132,7 @@ def test_no_video_that_can_be_used(train: Train, tmp_path: Path) -> None:
 
 def test_too_little_is_left(train: Train, clips: Path, tmp_path: Path) -> None:
     rows = [*colour_rows(clips)[:3], ("gone.mp4", 1)]
-    with pytest.raises(ValueError, match="all 3 videos to train on have the same label"):
+    with pytest.raises(ValueError, match="labels of the 3 videos to train on do not differ"):
         train(data=listed(tmp_path / "train.json", rows), val=None, skip_bad=True)
 
 

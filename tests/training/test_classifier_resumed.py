@@ -120,7 +120,7 @@ train_classifier(
         command = [sys.executable, "-c", script, stage]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == -signal.SIGKILL, done.stderr
-        with pytest.raises(CheckpointError, match="is no model directory"):
+        with pytest.raises(CheckpointError, match="is not a model directory"):
             vp.load(tmp_path / "run") if (tmp_path / "run").exists() else checkpoint.read_config(
                 tmp_path / "run"
             )
@@ -143,16 +143,16 @@ def test_another_configuration_does_not_go_on(
     before = contents(train(data=data, labels=names).directory)
     changes = {
         "recipe.learning_rate": dict(recipe=dataclasses.replace(QUICK, learning_rate=1.0)),
-        "preprocessing.frames is 4 there and 2 now": dict(num_frames=2),
+        "preprocessing.frames was 4 and is now 2": dict(num_frames=2),
         "preprocessing.resize": dict(resize="crop"),
-        "views.count is None there and 2 now": dict(views=2),
+        "views.count was None and is now 2": dict(views=2),
         "labels.names": dict(labels=names[::-1]),
-        "labels.count is 3 there and 4 now": dict(labels=[*names, "d"]),
+        "labels.count was 3 and is now 4": dict(labels=[*names, "d"]),
         "model.head": dict(model=converted("clip_mild")),
         "encoder.weights": dict(model=converted("clip_mild")),
-        "validation.videos is 3 there and None now": dict(val=None),
+        "validation.videos was 3 and is now None": dict(val=None),
         "validation.list": dict(val=listed(tmp_path / "val.json", rows[::4])),
-        "training.videos is 9 there and 8 now": dict(data=listed(tmp_path / "t.json", rows[1:])),
+        "training.videos was 9 and is now 8": dict(data=listed(tmp_path / "t.json", rows[1:])),
         "training.list": dict(data=listed(tmp_path / "t.json", [*rows[1:], (rows[0][0], 1)])),
     }
     monkeypatch.setattr(Processor, "read", None)  # It is said before any video is read.
@@ -179,7 +179,7 @@ def test_videos_that_changed_are_another_configuration(
     shutil.copytree(clips / "train", tmp_path / "train")
     train(data=tmp_path / "train")
     colour_clip(tmp_path / "train" / "red" / "red0.mp4", (200, 100, 0))
-    with pytest.raises(TrainingError, match=r"usable.training is .* there and .* now"):
+    with pytest.raises(TrainingError, match=r"usable.training was .* and is now .*"):
         train(data=tmp_path / "train")
 
 

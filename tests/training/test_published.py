@@ -56,9 +56,9 @@ def test_what_cannot_be_published_leaves_what_was(
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ("{", "labels.json does not name classes"),
-        ("[]", "labels.json does not name classes"),
-        ('{"labels": ["a", "b"]}', "does not name classes: 'multi_label'"),
+        ("{", "labels.json does not contain valid class names"),
+        ("[]", "labels.json does not contain valid class names"),
+        ('{"labels": ["a", "b"]}', "does not contain valid class names: 'multi_label'"),
         ('{"labels": ["a", 2], "multi_label": false}', "the name of class 1 is 2"),
         ('{"labels": ["a", "b"], "multi_label": false}', "names 2 classes; the model has 3"),
     ],

@@ -209,7 +209,7 @@ def test_options_of_reading(tune: Tune, tmp_path: Path) -> None:
         tune("bad", size=20)
     for changed in (dict(resize="stretch"), dict(resample="area"), dict(size=18)):
         [name] = changed
-        with pytest.raises(TrainingError, match=f"preprocessing.{name} is .* there and .* now"):
+        with pytest.raises(TrainingError, match=f"preprocessing.{name} was .* and is now .*"):
             tune(cache=tmp_path / "own", **options | changed, **quick)
 
 
@@ -253,6 +253,6 @@ def test_dtype_is_that_of_the_tuning(tune: Tune) -> None:
     quick = dict(recipe=dataclasses.replace(RECIPE, epochs=1))
     tuned = tune(dtype=mx.bfloat16, **quick)
     tune(tuning=Tuning(at_once=3, dtype="bfloat16"), **quick)  # The same run.
-    with pytest.raises(TrainingError, match=r"tuning.dtype is bfloat16 there and float32 now"):
+    with pytest.raises(TrainingError, match=r"tuning.dtype was bfloat16 and is now float32"):
         tune(**quick)
     assert load_file(tuned.directory / "model.safetensors")[UNSEEN].dtype == np.float32

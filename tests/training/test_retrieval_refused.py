@@ -28,9 +28,9 @@ pytestmark = pytest.mark.usefixtures("without_pictures")
 
 def test_another_configuration_does_not_go_on(tune: Tune) -> None:
     tune()
-    with pytest.raises(TrainingError, match=r"recipe.learning_rate is 0.003 there and 0.1 now"):
+    with pytest.raises(TrainingError, match=r"recipe.learning_rate was 0.003 and is now 0.1"):
         tune(recipe=dataclasses.replace(RECIPE, learning_rate=0.1))
-    with pytest.raises(TrainingError, match=r"tuning.towers is .*video.*text.* there"):
+    with pytest.raises(TrainingError, match=r"tuning.towers was .*video.*text.* and is now"):
         tune(tuning=Tuning(towers=("text",), at_once=3))
 
 
@@ -66,7 +66,7 @@ def test_other_videos_or_words_are_another_configuration(
 
     tune()
     (own / "1.mp4").write_bytes((own / "2.mp4").read_bytes())
-    with pytest.raises(TrainingError, match=r"pairs\.train is \w+ there and \w+ now"):
+    with pytest.raises(TrainingError, match=r"pairs\.train was \w+ and is now \w+"):
         tune()
 
 
@@ -158,8 +158,8 @@ def test_validating_on_what_is_trained_on(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(towers=()), "expected some of video, text"),
-        (dict(towers=("audio",)), "expected some of video, text"),
+        (dict(towers=()), "expected one or more of video, text"),
+        (dict(towers=("audio",)), "expected one or more of video, text"),
         (dict(at_once=0), "at_once is 0"),
         (dict(layers=2), "give a rank as well"),
         (dict(dtype="int8"), "int8"),

@@ -20,6 +20,7 @@ from videoprism_mlx.training.classifier import OFFICIAL_RECIPE
 from videoprism_mlx.training.recipe import Recipe
 from videoprism_mlx.training.session import Trained
 from videoprism_mlx.training.views import PLAIN
+from videoprism_mlx.video.ffmpeg.decoding import Decoding
 
 pytest_plugins = ["classifier_fixtures", "retrieval_fixtures"]
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -66,7 +67,7 @@ def test_the_classifier_command(
         **json.loads((tmp_path / "out" / "metrics.json").read_text()),
     }
     assert run(*command, *how, "--seed", 1) == 2
-    assert "recipe.seed is 0 there and 1 now" in capsys.readouterr().err
+    assert "recipe.seed was 0 and is now 1" in capsys.readouterr().err
 
 
 def test_options_mean_what_they_say(
@@ -95,6 +96,7 @@ def test_options_mean_what_they_say(
         *("--clip", 2.0, "--patience", 6, "--seed", 9, "--save-every", 11),
     )
     [(_, said)] = calls
+    assert said.pop("decoding") == Decoding()
     assert said.pop("recipe") == Recipe(3, 5, 0.5, 0.25, 7, "cosine", 2.0, 6, 9)
     assert said.pop("cache") is not None
     assert said == dict(
@@ -119,7 +121,7 @@ def test_a_command_that_leaves_videos_out(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--crop", "0.5"], "--crop is about random views; say with --views how many"),
+        (["--crop", "0.5"], "--crop is only for random views; ask for some with --views"),
         (["--views", "0"], "views is 0; expected 1 or more"),
         (["--epochs", "0"], "epochs is 0; expected 1 or more"),
         (["--labels", "gone.txt"], "gone.txt"),

@@ -16,6 +16,7 @@ import pytest
 from videoprism_mlx.errors import EXPECTED, VideoError
 from videoprism_mlx.video import sampling
 from videoprism_mlx.video.ffmpeg import opening, reader
+from videoprism_mlx.video.ffmpeg.decoder import Decoder
 from videoprism_mlx.video.ffmpeg.reader import VideoFile
 
 ALL = range(media.FRAMES)
@@ -35,15 +36,15 @@ def test_a_damaged_file_that_claims_millions_of_frames(tmp_path: Path) -> None:
     claiming = media.declare(media.clip("mpeg4.avi"), tmp_path / "claiming.avi", 10**8)
     path = media.damage(claiming, tmp_path / "damaged.avi")
     attempts = []
-    real = VideoFile._decoded
+    real = Decoder._decoded
 
-    def decoded(file: VideoFile, *read: Any) -> Iterator[Any]:
+    def decoded(file: Decoder, *read: Any) -> Iterator[Any]:
         for frame in real(file, *read):
             attempts.append(1)
             yield frame
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(VideoFile, "_decoded", decoded)
+        patched.setattr(Decoder, "_decoded", decoded)
         with pytest.raises(VideoError, match=r"breaks off after \d\d frames"):
             shown(path, None)
     assert len(attempts) < 1000
@@ -202,7 +203,7 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("Converter.__call__", "frame 0 cannot be decoded: .*12 GB"),
-        ("VideoFile._decoded", "cannot be opened: .*12 GB"),
+        ("Decoder._decoded", "cannot be opened: .*12 GB"),
     ],
 )
 def test_a_decoder_that_fails(

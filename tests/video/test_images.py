@@ -112,7 +112,7 @@ def test_bad_images(tmp_path: Path) -> None:
     Image.fromarray(media.frame(1)).save(tmp_path / "whole.png")
     with pytest.raises(VideoError, match=r"empty\.png is empty"):
         read_video(tmp_path / "empty.png")
-    with pytest.raises(VideoError, match=r"text\.png is no image that OpenCV can read"):
+    with pytest.raises(VideoError, match=r"text\.png is not an image that OpenCV can read"):
         read_video([tmp_path / "whole.png", tmp_path / "text.png"])
     with pytest.raises(FileNotFoundError, match=r"missing\.png"):
         read_video([tmp_path / "whole.png", tmp_path / "missing.png"])

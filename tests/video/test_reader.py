@@ -12,6 +12,7 @@ import pytest
 from videoprism_mlx.video import sampling
 from videoprism_mlx.video.ffmpeg import reader
 from videoprism_mlx.video.ffmpeg.colours import Converter
+from videoprism_mlx.video.ffmpeg.decoder import Decoder
 from videoprism_mlx.video.ffmpeg.reader import VideoFile
 
 ALL = range(media.FRAMES)
@@ -176,19 +177,19 @@ def test_the_shape_of_a_pixel(name: str, aspect: float) -> None:
 def cost(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[int, int]]:
     """How many frames were decoded and how often it was sought since the last call."""
     decoded, sought = [], []
-    real, real_begin = VideoFile._decoded, VideoFile._begin
+    real, real_begin = Decoder._decoded, Decoder._begin
 
-    def counted(file: VideoFile, *read: Any) -> Iterator[Any]:
+    def counted(file: Decoder, *read: Any) -> Iterator[Any]:
         for frame in real(file, *read):
             decoded.append(1)
             yield frame
 
-    def begin(file: VideoFile, position: int, *sought_key: Any) -> None:
-        sought.extend([1] * bool(sought_key))
-        real_begin(file, position, *sought_key)
+    def begin(file: Decoder, *read: Any) -> None:
+        sought.extend([1] * bool(read))
+        real_begin(file, *read)
 
-    monkeypatch.setattr(VideoFile, "_decoded", counted)
-    monkeypatch.setattr(VideoFile, "_begin", begin)
+    monkeypatch.setattr(Decoder, "_decoded", counted)
+    monkeypatch.setattr(Decoder, "_begin", begin)
 
     def count() -> tuple[int, int]:
         counts = len(decoded), len(sought)

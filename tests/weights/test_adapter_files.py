@@ -101,14 +101,20 @@ def edited(directory: Path, **changes: Any) -> None:
     [
         (lambda d: (d / ADAPTER_CONFIG_FILE).unlink(), "holds no adapters: it has no adapter_conf"),
         (lambda d: (d / ADAPTERS_FILE).unlink(), "has no adapters.safetensors"),
-        (lambda d: (d / ADAPTER_CONFIG_FILE).write_text("{"), "does not describe adapters"),
-        (lambda d: (d / ADAPTER_CONFIG_FILE).write_text("[]"), "does not describe adapters"),
+        (
+            lambda d: (d / ADAPTER_CONFIG_FILE).write_text("{"),
+            "does not contain valid settings of adapters",
+        ),
+        (
+            lambda d: (d / ADAPTER_CONFIG_FILE).write_text("[]"),
+            "does not contain valid settings of adapters",
+        ),
         (lambda d: (d / ADAPTERS_FILE).write_text("{"), "damaged or not a safetensors file"),
-        (lambda d: edited(d, rank="left out"), "it lacks 'rank'"),
-        (lambda d: edited(d, base="left out"), "it lacks 'base'"),
-        (lambda d: edited(d, base={}), "it lacks 'name'"),
+        (lambda d: edited(d, rank="left out"), "settings of adapters: 'rank' is missing"),
+        (lambda d: edited(d, base="left out"), "settings of adapters: 'base' is missing"),
+        (lambda d: edited(d, base={}), "settings of adapters: 'name' is missing"),
         (lambda d: edited(d, rank=0), "rank is 0; expected 1 or more"),
-        (lambda d: edited(d, rank="2"), "does not describe adapters"),
+        (lambda d: edited(d, rank="2"), "does not contain valid settings of adapters"),
         (lambda d: edited(d, alpha=-1), "alpha is -1; expected a number above 0"),
         (lambda d: edited(d, towers=["audio"]), "towers are audio; a FactorizedVideoCLIP has"),
         (lambda d: edited(d, rank=3), "lora_a has shape (2, 24), expected (3, 24)"),
@@ -248,7 +254,7 @@ def test_fusing_to_a_directory(
     assert "already exists" in capsys.readouterr().err
     assert (output / WEIGHTS_FILE).read_bytes() == before
     assert run("fuse", "--model", base, "-o", tmp_path / "x") == 2
-    assert "say with --adapters" in capsys.readouterr().err
+    assert "name their directory with --adapters" in capsys.readouterr().err
     assert run("fuse", "--model", base, "--adapters", tmp_path, "-o", tmp_path / "x") == 2
     assert f"{tmp_path} holds no adapters" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
@@ -281,7 +287,7 @@ def test_commands_with_adapters(
     capsys.readouterr()
     for options in ((), ("--adapters", other)):
         assert run(*common, *options) == 2
-        assert "model.adapters is" in capsys.readouterr().err
+        assert "model.adapters was" in capsys.readouterr().err
     assert run("similarity", "--video", clip, "--text", "a cat", "--model", searchable) == 0
     plain = capsys.readouterr().out
     arguments = ("similarity", "--video", clip, "--text", "a cat", "--model", searchable)

@@ -67,7 +67,7 @@ QUERY = "params/vision_encoder/temporal_encoder/transformers_stack/x_layers/self
         ),
         (
             lambda arrays: arrays.update({QUERY: arrays[QUERY].astype(object)}),
-            "holds Python objects, which are not read",
+            "holds Python objects; expected an array of numbers",
         ),
     ],
 )

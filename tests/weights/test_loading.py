@@ -309,7 +309,7 @@ def test_a_directory_without_weights_or_config(directory: Path) -> None:
     with pytest.raises(CheckpointError, match="the weights are missing"):
         vp.load_model(directory)
     (directory / CONFIG_FILE).unlink()
-    with pytest.raises(CheckpointError, match=r"is no model directory: it has no config.json"):
+    with pytest.raises(CheckpointError, match=r"is not a model directory: it has no config.json"):
         vp.load_model(directory)
 
 
@@ -341,9 +341,11 @@ def test_names_that_lead_nowhere(tmp_path: Path) -> None:
         vp.load_model("videoprism_lvt_publc_v1_base")
     with pytest.raises(ValueError, match="did you mean 'google/videoprism-base-f16r288'"):
         vp.load_model("google/videoprism-base-f16r28")
-    with pytest.raises(ValueError, match=r"without published weights\. Convert your own"):
+    with pytest.raises(
+        ValueError, match=r"without published weights\. Convert your own checkpoint"
+    ):
         vp.load_model("videoprism_lvt_v1_giant")
-    with pytest.raises(ValueError, match="those of videoprism_public_v1_large fit it"):
+    with pytest.raises(ValueError, match="the weights of videoprism_public_v1_large fit it"):
         vp.load_model("videoprism_v1_large")
     with pytest.raises(ValueError, match=r"is a file; expected a model directory: convert it"):
         vp.load_model(REFERENCE / "clip" / "checkpoint.npz")
@@ -352,7 +354,7 @@ def test_names_that_lead_nowhere(tmp_path: Path) -> None:
 
 
 def test_the_home_of_an_unknown_user() -> None:
-    with pytest.raises(vp.VideoPrismError, match="'~no_such_user/model' is no usable path"):
+    with pytest.raises(vp.VideoPrismError, match="'~no_such_user/model' cannot be used as a path"):
         vp.load_model("~no_such_user/model")
 
 

@@ -33,7 +33,7 @@ def test_drawing_is_the_same_in_both_layouts_and_on_every_run(tmp_path: Path) ->
     np.testing.assert_equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
 
 
-def test_verify_names_the_first_module_that_departs(converted: Callable[[str], Path]) -> None:
+def test_verify_names_the_first_module_that_differs(converted: Callable[[str], Path]) -> None:
     model = vp.load_model(converted("encoder"))
     layer = model.spatial_encoder.transformers_stack.x_layers[1]
     layer.self_attention.key.weight = layer.self_attention.key.weight * 1.0001
@@ -44,7 +44,7 @@ def test_verify_names_the_first_module_that_departs(converted: Callable[[str], P
 
 def test_verify_with_the_activations_of_another_model(converted: Callable[[str], Path]) -> None:
     model = vp.load_model(converted("encoder_primer_hybrid"))
-    with pytest.raises(ValueError, match="activations that this model has not"):
+    with pytest.raises(ValueError, match="activations that this model lacks"):
         vp.convert.verify(model, REFERENCE / "encoder" / "plain.npz")
 
 
@@ -52,7 +52,7 @@ def test_verify_with_what_is_no_activations_file(
     converted: Callable[[str], Path], tmp_path: Path
 ) -> None:
     model = vp.load_model(converted("encoder"))
-    with pytest.raises(ValueError, match="holds no saved activations"):
+    with pytest.raises(ValueError, match="contains no saved activations"):
         vp.convert.verify(model, REFERENCE / "encoder" / "checkpoint.npz")
     whole = (REFERENCE / "encoder" / "plain.npz").read_bytes()
     for spoilt in (b"", b"hello", whole[:5000]):

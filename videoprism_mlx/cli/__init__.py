@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("videoprism_mlx").setLevel(logging.INFO)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        # Names of files may have bytes that are not text. They are printed as \udcff.
+        # File names may contain bytes that are not UTF-8. They are printed as \udcff.
         sys.stdout.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(prog="videoprism-mlx", description="VideoPrism in MLX.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -60,10 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         code: int = options.run(options)
-        if sys.stdout:  # It may have been closed.
+        if sys.stdout:  # None if the command was started without a stdout.
             sys.stdout.flush()
         return code
-    except BrokenPipeError:  # The reader of the results, such as `head`, has enough.
+    except BrokenPipeError:  # The program that reads stdout, such as `head`, has ended.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except EXPECTED as error:

@@ -10,13 +10,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "classify",
-        help="which of some labels a video shows",
+        help="print which of the given labels a video shows",
         description="Prints the likeliest labels of each video. A video-text model compares the "
         "video with the prompts of the labels. A classifier has labels of its own; if it was "
         "trained on videos with several labels, each label has a probability of its own.",
     )
     parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="files, folders (with all below), glob patterns"
+        "paths", nargs="+", metavar="PATH", help="files, folders (with subfolders), glob patterns"
     )
     shared.add_texts(
         parser,
@@ -25,9 +25,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="what the videos may show (default: a classifier's labels)",
     )
     parser.add_argument(
-        "--top-k", type=int, default=5, metavar="N", help="labels to print (default: %(default)s)"
+        "--top-k",
+        type=int,
+        default=5,
+        metavar="N",
+        help="number of labels to print (default: %(default)s)",
     )
-    shared.add_comparing(parser, "0.01; of a classifier 1")
+    shared.add_comparing(parser, "0.01; for a classifier 1")
     parser.set_defaults(run=run)
 
 

@@ -17,7 +17,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "convert",
-        help="an official Flax checkpoint to a model directory, or back",
+        help="convert an official Flax checkpoint to a model directory, or back",
         description="Converts an official Flax checkpoint to a model directory: config.json, "
         "model.safetensors and the tokenizer. Given a model directory, it writes a Flax .npz.",
     )
@@ -37,7 +37,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--tokenizer", type=Path, help="a SentencePiece .model to put beside a video-text model"
     )
-    parser.add_argument("--revision", help="the Hub's branch, tag or commit")
+    parser.add_argument("--revision", help="a branch, tag or commit on the Hub")
     parser.add_argument(
         "--verify",
         metavar="ACTIVATIONS",
@@ -58,9 +58,13 @@ def run(options: argparse.Namespace) -> int:
     name = canonical_name(options.source)
     is_model = source.is_dir() and name is None
     if options.output is None and not (is_model and options.verify):
-        raise InputError("say with -o what to write")
+        raise InputError("there is no output; name it with -o")
     if is_model:
-        refuse(options, ("config", "dtype", "tokenizer", "revision"), "on the way back to Flax")
+        refuse(
+            options,
+            ("config", "dtype", "tokenizer", "revision"),
+            "when a model is converted back to Flax",
+        )
 
     model, summary = source, {}
     if options.output is not None:
@@ -104,7 +108,7 @@ def refuse(options: argparse.Namespace, names: Sequence[str], where: str) -> Non
     """Raises InputError if one of these options, which have no effect here, is given."""
     for name in names:
         if getattr(options, name) is not None:
-            raise InputError(f"--{name} has no meaning {where}; leave it out")
+            raise InputError(f"--{name} has no effect {where}; leave it out")
 
 
 def print_comparisons(comparisons: "Sequence[Comparison]") -> None:
@@ -114,10 +118,10 @@ def print_comparisons(comparisons: "Sequence[Comparison]") -> None:
     width = max(len(each.path) for each in comparisons)
     print(f"{'relative distance to Flax in float64':{width}}  {'MLX':>8}  {'Flax f32':>8}")
     for each in comparisons:
-        mark = "" if each.agrees else "  departs"
+        mark = "" if each.agrees else "  differs"
         print(f"{each.path:{width}}  {each.distance:8.1e}  {each.flax_distance:8.1e}{mark}")
     first = next((each for each in comparisons if not each.agrees), None)
     if first is not None:
-        print(f"the first to depart is {first.path}")
+        print(f"the first to differ is {first.path}")
     else:
         print(f"all {len(comparisons)} agree to within {FACTOR:g} times Flax's own rounding")

@@ -1,4 +1,4 @@
-"""`videoprism-mlx demo`: a search to look at, without any download."""
+"""`videoprism-mlx demo`: a search of drawn clips, without any download."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "demo",
-        help="see in seconds what this does: it draws clips and finds them by words",
+        help="try it in a few seconds: draw clips, and find them by what they show",
         description="Draws a folder of clips, encodes them with a tiny model that comes with the "
         "package, searches them, and writes a page that shows what was found. It uses no network "
         "and opens nothing.",

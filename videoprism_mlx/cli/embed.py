@@ -14,12 +14,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "embed",
-        help="features of videos, in one file or a file for each video",
-        description="Writes the features of videos. If it is stopped, the same command goes on "
-        "from there. A video that cannot be read is named and skipped; the exit code is then 1.",
+        help="write features of videos to one file, or to a file for each video",
+        description="Writes the features of videos. If it is stopped, the same command "
+        "continues. A video that cannot be read is named and skipped; the exit code is then 1.",
     )
     parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="files, folders (with all below), glob patterns"
+        "paths", nargs="+", metavar="PATH", help="files, folders (with subfolders), glob patterns"
     )
     parser.add_argument(
         "-o",
@@ -31,7 +31,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--format",
         choices=("npz", "safetensors", "jsonl"),
-        help="of the files in a folder (default: npz)",
+        help="format of the files in a folder (default: npz)",
     )
     parser.add_argument(
         "--features",
@@ -48,7 +48,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     group.add_argument("--fps", type=float, help="frames to sample a second (default: all)")
     parser.add_argument(
-        "--batch-size", type=int, default=1, metavar="N", help="videos at once (default: 1)"
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="videos to encode at once (default: 1)",
     )
     shared.add_json(parser)
     parser.set_defaults(run=run)
@@ -58,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     from videoprism_mlx.features.embed import embed
 
     is_printed = options.output == STDOUT
-    stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - It may have been closed.
+    stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - stdout may be None.
     if is_printed and (options.json or options.format not in (None, "jsonl")):
         raise InputError("-o - prints JSON lines, and nothing else; leave out --json and --format")
     settings = ("num_frames", "size", "resize", "resample", "partial", "window", "stride", "fps")
@@ -77,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
         )
     except KeyboardInterrupt:
         if not is_printed:
-            print("what is done is kept; the same command goes on from here", file=sys.stderr)
+            print("finished videos are kept; run the same command to continue", file=sys.stderr)
         raise
 
     done, skipped = len(embedded.videos), len(embedded.skipped)

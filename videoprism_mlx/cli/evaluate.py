@@ -27,9 +27,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the commands."""
     parser = commands.add_parser(
         "evaluate",
-        help="measure a model on a dataset, as published numbers are",
-        description="Measures a model on your own copy of a dataset. Embeddings are kept: a run "
-        "that was stopped is continued when the same command is given again.",
+        help="measure a model on a dataset, with the protocols of published numbers",
+        description="Measures a model on your own copy of a dataset. Embeddings are kept. If a run "
+        "was stopped, the same command continues it.",
     )
     kinds = parser.add_subparsers(required=True, metavar="WHAT")
 
@@ -71,7 +71,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
     parser = kinds.add_parser(
         "classifier",
-        help="how good a trained classifier is",
+        help="the accuracy of a trained classifier",
         description="Measures top-1, top-5 and mean class accuracy of a classifier, or mean "
         "average precision if videos have several labels.",
     )
@@ -105,7 +105,9 @@ def add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespac
         action="store_true",
         help="leave out videos that cannot be used; otherwise they are an error",
     )
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="where embeddings are kept")
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="folder for embeddings that later runs use again"
+    )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="also write the result to this JSON file"
     )

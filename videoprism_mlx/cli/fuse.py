@@ -11,7 +11,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "fuse",
-        help="a model and its adapters to one model directory",
+        help="write a model and its adapters as one model directory",
         description="Adds adapters to the weights of the model that they were trained on, and "
         "writes the result as a model directory.",
     )
@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     from videoprism_mlx.weights.directory import read_config
 
     if options.adapters is None:
-        raise InputError("say with --adapters which directory the adapters are in")
+        raise InputError("there are no adapters; name their directory with --adapters")
     source = fuse_to_directory(options.model, options.adapters, options.output, options.dtype)
     if options.json:
         model = read_config(options.output)["model"]

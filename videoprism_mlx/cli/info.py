@@ -11,7 +11,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "info",
-        help="what a model is and needs, or what a video file holds",
+        help="print what a model is and needs, or what a video file contains",
         description="Describes a model, by its name or in a directory, or a video file: its "
         "streams, codec, size, frame rate, length and colours, and whether it is whole. It "
         "downloads nothing.",
@@ -74,7 +74,7 @@ def run_video(options: argparse.Namespace) -> int:
 
 
 def describe(name_or_dir: str) -> dict[str, Any]:
-    """What `info` says about a model."""
+    """The facts that `info` prints about a model."""
     from mlx.utils import tree_flatten
 
     from videoprism_mlx.features.processor import processor_for

@@ -22,7 +22,7 @@ Result = TypeVar("Result", bound="Compared | Classified")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say which model, and in which type."""
+    """Adds the options for the model and its type."""
     parser.add_argument(
         "--model",
         default=DEFAULT_MODEL,
@@ -36,7 +36,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_frames(parser: argparse.ArgumentParser) -> None:
-    """Adds the option that says how many frames make a clip."""
+    """Adds the option for the number of frames of a clip."""
     parser.add_argument(
         "--frames",
         dest="num_frames",
@@ -47,7 +47,7 @@ def add_frames(parser: argparse.ArgumentParser) -> None:
 
 
 def add_span(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say which part of a video."""
+    """Adds the options for the part of a video to use."""
     parser.add_argument(
         "--start", type=float, metavar="SECONDS", help="where to begin (default: the beginning)"
     )
@@ -57,7 +57,7 @@ def add_span(parser: argparse.ArgumentParser) -> None:
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say how videos become frames."""
+    """Adds the options for reading and resizing videos."""
     parser.add_argument(
         "--size",
         type=int,
@@ -67,15 +67,16 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resize",
         choices=("stretch", "crop"),
-        help="stretch frames to a square (default), or crop the square in the centre",
+        help="stretch frames to a square (default), or crop a square from the centre",
     )
     parser.add_argument(
         "--resample",
         choices=("area", "lanczos"),
-        help="average areas (default), or give the exact pixels of the official demos, slower",
+        help="area (default) averages pixels; lanczos is slower, and gives the exact pixels of the "
+        "official demos",
     )
     parser.add_argument(
-        "--partial", action="store_true", help="use what can be decoded of a damaged video"
+        "--partial", action="store_true", help="use the frames of a damaged video that can be read"
     )
     parser.add_argument(
         "--stream",
@@ -108,13 +109,13 @@ def add_recipe(
     decay: str = "constant",
     clip: float | None = None,
 ) -> None:
-    """The options of a `Recipe`, with these defaults."""
+    """Adds the options of a `Recipe`, with these defaults."""
     group = parser.add_argument_group("training")
 
     def add(flag: str, default: Any, help: str, type: Any = int, metavar: str = "N") -> None:
         group.add_argument(flag, type=type, default=default, metavar=metavar, help=help)
 
-    add("--epochs", epochs, "epochs at most (default: %(default)s)")
+    add("--epochs", epochs, "largest number of epochs (default: %(default)s)")
     add("--batch-size", batch_size, "examples in a step (default: %(default)s)")
     rate_help = "learning rate of Adam (default: %(default)s)"
     add("--learning-rate", learning_rate, rate_help, float, "RATE")
@@ -125,7 +126,7 @@ def add_recipe(
         "--decay",
         choices=("constant", "cosine"),
         default=decay,
-        help="how the learning rate goes on after the warm-up (default: %(default)s)",
+        help="learning rate after the warm-up: constant, or a cosine to 0 (default: %(default)s)",
     )
     add("--clip", clip, "largest norm of a gradient (default: %(default)s)", float, "NORM")
     add("--patience", None, "stop after N epochs in a row without an improvement")
@@ -133,7 +134,7 @@ def add_recipe(
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """What a training run keeps, and whether it goes on without bad videos."""
+    """Adds the options for what a training run keeps, and for bad videos."""
     parser.add_argument(
         "--save-every",
         type=int,
@@ -141,7 +142,10 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         help="keep the state every N steps, as well as after each epoch",
     )
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="where what was read or encoded is kept"
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder for frames and features that later runs use again",
     )
     parser.add_argument(
         "--skip-bad",
@@ -171,17 +175,17 @@ def add_texts(
         dest="texts_file",
         type=Path,
         metavar="FILE",
-        help="the same, one a line",
+        help="a file with one text on each line, instead",
     )
 
 
 def add_comparing(parser: argparse.ArgumentParser, temperature: str) -> None:
-    """Adds the options of `similarity` and `classify`; `temperature` says what its default is."""
+    """Adds the options of `similarity` and `classify`. `temperature` describes its default."""
     parser.add_argument(
         "--template", help="the prompt, with {} for the text (default: a video of {}.)"
     )
     parser.add_argument(
-        "--temperature", type=float, help=f"of the softmax (default: {temperature})"
+        "--temperature", type=float, help=f"temperature of the softmax (default: {temperature})"
     )
     add_model(parser)
     add_frames(parser)
@@ -200,7 +204,7 @@ def read_texts(options: argparse.Namespace) -> list[str]:
         texts = [line.strip() for line in lines if line.strip()]
     require_words(texts)
     if not texts:
-        raise InputError(f"{options.texts_file} holds no text; expected one a line")
+        raise InputError(f"{options.texts_file} holds no text; expected one on each line")
     return texts
 
 
@@ -208,14 +212,14 @@ def require_words(texts: Sequence[str]) -> None:
     """Raises InputError if a text is empty."""
     for text in texts:
         if not text.strip():
-            raise InputError("one of the texts is empty")
+            raise InputError("one of the texts is empty; leave it out, or give it words")
 
 
 def require_ending(output: Path, *endings: str) -> str:
     """The ending of an output's name. Raises InputError unless it is one of these."""
     ending = output.suffix.lower()
     if ending not in endings:
-        raise InputError(f"{output} does not say what to draw; call it *{' or *'.join(endings)}")
+        raise InputError(f"{output} does not end in {' or '.join(endings)}; name another output")
     return ending
 
 
@@ -223,7 +227,7 @@ def require_another_file(output: Path, video: str) -> None:
     """Raises InputError if the output would replace the video."""
     with suppress(FileNotFoundError):
         if output.samefile(video):
-            raise InputError(f"{output} is the video itself; name another output")
+            raise InputError(f"the output {output} is the video itself; name another output")
 
 
 def given(value: Any, default: Any) -> Any:
@@ -279,7 +283,7 @@ def print_json(result: Any) -> None:
     line = json.dumps(result, ensure_ascii=False)
     try:
         line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-    except UnicodeEncodeError:  # JSON has its own way to write what stdout cannot.
+    except UnicodeEncodeError:  # Then write the characters as JSON escapes.
         line = json.dumps(result)
     print(line)
 

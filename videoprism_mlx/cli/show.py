@@ -17,10 +17,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "show",
-        help="a video's features as colours, beside its frames",
-        description="Draws the features of the video encoder. Patches that are alike to the model "
-        "have the same colour in all frames. A .png shows frames spread over the video, an .mp4 "
-        "the whole video.",
+        help="draw a video's features as colours, beside its frames",
+        description="Draws the features of the video encoder. Patches that are similar to the "
+        "model have similar colours in all frames. A .png shows frames spread over the video, an "
+        ".mp4 the whole video.",
     )
     parser.add_argument("video", metavar="VIDEO", help="a video file, or a folder of images")
     parser.add_argument("-o", "--output", type=Path, required=True, help="OUT.png or OUT.mp4")
@@ -44,9 +44,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(options: argparse.Namespace) -> int:
     is_film = shared.require_ending(options.output, ".png", ".mp4") == ".mp4"
     if options.fps is not None and not is_film:
-        raise InputError("--fps is about an .mp4; leave it out, or say --frames")
+        raise InputError("--fps is only for an .mp4; leave it out, or give --frames instead")
     if options.count is not None and is_film:
-        raise InputError("--frames is about a .png; leave it out, or say --fps")
+        raise InputError("--frames is only for a .png; leave it out, or give --fps instead")
     shared.require_another_file(options.output, options.video)
 
     from PIL import Image
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     colours = feature_colours(maps.features)
     if is_film:
         with new_file(options.output, replace=True) as unfinished, TemporaryDirectory() as folder:
-            film = Path(folder) / "film.mp4"  # OpenCV goes by the ending.
+            film = Path(folder) / "film.mp4"  # OpenCV needs this ending.
             write_feature_video(film, maps.frames, colours, maps.times, fps)
             shutil.copyfile(film, unfinished)
     else:

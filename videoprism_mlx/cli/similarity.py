@@ -9,8 +9,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "similarity",
-        help="how alike videos and texts are",
-        description="Prints, best first, the cosine of each video with each text, and the softmax "
+        help="print how similar videos and texts are",
+        description="Prints the cosine of each video with each text, best first, and the softmax "
         "over the texts, as in the official demo.",
     )
     parser.add_argument(
@@ -19,7 +19,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         action="extend",
         required=True,
         metavar="PATH",
-        help="files, folders (with all below), glob patterns",
+        help="files, folders (with subfolders), glob patterns",
     )
     shared.add_texts(parser, "--text", help="sentences to compare the videos with")
     shared.add_comparing(parser, "0.01")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from videoprism_mlx.cli import shared
 
-# How a video is sampled by default: two seconds a window, one to the next.
+# The default sampling: a window of 16 frames lasts two seconds, and one starts every second.
 FPS, STRIDE = 8.0, 8
 
-# Moments of a text that are marked with a frame, at most, and the height of the frames.
+# The largest number of moments that get a frame, for each text, and the height of the frames.
 PEAKS = 3
 FRAME_HEIGHT = 288
 
@@ -17,7 +17,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "timeline",
-        help="when a long video shows what a text says",
+        help="draw when a long video shows what a text says",
         description="Draws how well each text matches the video, window by window, with frames "
         "from the best moments.",
     )

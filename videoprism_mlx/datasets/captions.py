@@ -7,7 +7,7 @@ from videoprism_mlx.datasets.rows import files_of, rows_of, take
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.video.source import Files
 
-# What the column or key of the caption may be called.
+# The names that the column or key of the caption may have.
 CAPTION_KEYS = ("caption", "captions", "text", "sentence")
 
 

@@ -11,13 +11,13 @@ from videoprism_mlx.errors import InputError
 from videoprism_mlx.video.find import files_below, is_video_name, natural_order
 from videoprism_mlx.video.source import Files
 
-# What the columns or keys of the class are called.
+# The names of the columns or keys for the class.
 NUMBER_KEY, NAME_KEY = "label_idx", "label"
 
-# A class above this number, and above the number of videos, is taken for a mistake.
+# A class number above this and above the number of videos is refused as a mistake.
 MOST_CLASSES = 100_000
 
-# A number with more digits than this is no class. int() refuses more than 4,300 digits.
+# A number with more digits is not a class number. int() refuses more than 4,300 digits.
 MOST_DIGITS = 1000
 
 logger = logging.getLogger(__name__)
@@ -37,12 +37,12 @@ class Labelled(NamedTuple):
 
 
 def read_labels(path: str | Path, names: Sequence[str] | None = None) -> Labelled:
-    """Labelled videos from a list as in the official demo, or from a folder with one per class.
+    """Labelled videos from a list as in the official demo, or from a folder of class folders.
 
-    An entry of the list has `file` or `files`, and as `label_idx` a class number or a list of
-    them; its `label` may name the class. If no entry has a `label_idx`, the `label` is the class,
-    by number or by name. Folders and names are numbered in alphabetical order. `names`, if given,
-    are the names of all classes, in the order of their numbers.
+    An entry of the list has `file` or `files`. Its `label_idx` is a class number or a list of them;
+    its `label` may give the name of the class. If no entry has a `label_idx`, the `label` is the
+    class, by number or by name. Folders and names are numbered in alphabetical order. `names`, if
+    given, are the names of all classes, in the order of their numbers.
     """
     path = Path(path)
     return labelled_folders(path, names) if path.is_dir() else labelled_rows(path, names)
@@ -67,7 +67,9 @@ def labelled_rows(path: Path, names: Sequence[str] | None) -> Labelled:
             multi_label = is_list
         elif is_list != multi_label:
             expected = "a list of classes" if multi_label else "one class"
-            raise InputError(f"{where}: {key} is {value!r}; expected {expected}, as before it")
+            raise InputError(
+                f"{where}: {key} is {value!r}; expected {expected}, as in the entries before it"
+            )
         numbers = set()
         for one in value if is_list else [value]:
             number = by_name.get(plain_name(one)) if isinstance(one, str) else None
@@ -82,8 +84,8 @@ def labelled_rows(path: Path, names: Sequence[str] | None) -> Labelled:
     highest = max((number for each in labels for number in each), default=0)
     if names is None and highest > max(MOST_CLASSES, len(videos)):
         raise InputError(
-            f"{path} has a class {highest}; if there are that many, say with labels (--labels) "
-            "what they are called"
+            f"{path} has a class number {highest}; correct it or, if there are so many classes, "
+            "give their names with labels (--labels)"
         )
     warn_of_contradictions(videos, labels, path)
     kept = None if names is None else tuple(names)
@@ -107,7 +109,7 @@ def labelled_folders(folder: Path, names: Sequence[str] | None) -> Labelled:
     }
     if unknown := sorted(found.keys() - numbers.keys()):
         raise InputError(
-            f"{folder} has a folder {unknown[0]}, which is none of the {len(numbers)} classes: "
+            f"{folder} has a folder {unknown[0]}; expected one of the {len(numbers)} classes: "
             f"{', '.join(list(numbers)[:8])}{', …' if len(numbers) > 8 else ''}"
         )
     return Labelled(
@@ -121,7 +123,7 @@ def labelled_folders(folder: Path, names: Sequence[str] | None) -> Labelled:
 
 def class_number(value: Any, names: Sequence[str] | None, where: str, key: str) -> int:
     """The number of a class that a row gives by its number."""
-    if isinstance(value, str):  # As in a CSV.
+    if isinstance(value, str):  # In a CSV, numbers are strings.
         digits = value.strip()
         value = int(digits) if digits.isdecimal() and len(digits) <= MOST_DIGITS else value
     expected = "whole numbers from 0 on" if names is None else f"0 to {len(names) - 1}"
@@ -136,7 +138,7 @@ def class_number(value: Any, names: Sequence[str] | None, where: str, key: str) 
 def names_by_class(
     rows: Iterable[tuple[str, Row]], labels: Iterable[tuple[int, ...]]
 ) -> dict[int, set[str]]:
-    """What each class is called in a list whose videos have one class each."""
+    """The names of each class, in a list whose videos have one class each."""
     called: dict[int, set[str]] = {}
     for (_, row), (number,) in zip(rows, labels, strict=True):
         called.setdefault(number, set()).add(str(row.get(NAME_KEY) or ""))
@@ -165,11 +167,11 @@ def names_among(values: Sequence[Any]) -> list[str] | None:
 def warn_of_other_names(
     called: Mapping[int, set[str]], names: Sequence[str] | None, path: Path
 ) -> None:
-    """Logs a warning if a list calls a class something else than `names` does."""
+    """Logs a warning if a list gives a class another name than `names` does."""
     for number, texts in sorted(called.items()):
         if names and (others := {plain_name(text) for text in texts if text} - {names[number]}):
             logger.warning(
-                "%s calls class %d %r, which is %r here: its number counts",
+                "%s gives class %d the name %r, but it is %r here: the number decides",
                 path,
                 number,
                 min(others),
@@ -188,7 +190,7 @@ def warn_of_contradictions(
     double = [video for video, each in known.items() if len(each) > 1]
     if double:
         logger.warning(
-            "%d videos in %s are listed as of different classes, such as %s",
+            "%d videos in %s are listed more than once, with different classes, such as %s",
             len(double),
             path,
             double[0],

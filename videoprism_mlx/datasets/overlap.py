@@ -1,4 +1,4 @@
-"""Whether videos are in two lists that should have none in common."""
+"""Warns about videos that are in two lists which should have none in common."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ def warn_of_overlap(training: Sequence[Files], validation: Sequence[Files]) -> N
     if shared:
         logger.warning(
             "%d of %d videos to validate on are trained on as well, such as %s: "
-            "what is measured on them says nothing about new ones",
+            "results on them say nothing about new videos",
             len(shared),
             len(validated),
             shared[0],

@@ -14,14 +14,14 @@ from typing import Any
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.video.source import Files
 
-# What the column or key of the video may be called.
+# The names that the column or key of the video may have.
 VIDEO_KEYS = ("video", "file", "files", "path", "video_id")
 
 Row = Mapping[str, Any]
 
 
 def rows_of(path: Path) -> Iterator[tuple[str, Row]]:
-    """The rows of a CSV, a JSON list or JSON lines, each with its place for messages."""
+    """The rows of a CSV, a JSON list or JSON lines, each after its place for error messages."""
     text = read_utf8(path)
     return csv_rows(path, text) if is_csv(path) else json_rows(path, text)
 
@@ -35,7 +35,7 @@ def read_utf8(path: Path) -> str:
 
 
 def is_csv(path: Path) -> bool:
-    """Whether a file has the ending of a table."""
+    """Whether the file name ends in .csv or .tsv."""
     return path.suffix.lower() in (".csv", ".tsv")
 
 
@@ -47,10 +47,10 @@ def csv_rows(path: Path, text: str) -> Iterator[tuple[str, Row]]:
         reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
         for row in reader:
             where = f"{path}, line {reader.line_num}"
-            if extra := row.pop(None, None):  # Where DictReader puts fields beyond the heading.
+            if extra := row.pop(None, None):  # DictReader puts extra fields here.
                 raise InputError(
                     f"{where}: has {len(extra)} more fields than the heading, such as "
-                    f"{extra[0]!r}; put quotes around a text with a {delimiter!r} in it"
+                    f"{extra[0]!r}; put quotes around texts that contain {delimiter!r}"
                 )
             yield where, row
     except csv.Error as error:
@@ -65,12 +65,14 @@ def json_rows(path: Path, text: str) -> Iterator[tuple[str, Row]]:
         else:
             rows = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is neither JSON ({error}) nor called *.csv") from None
+        raise InputError(
+            f"{path} is not valid JSON ({error}); if it is a table, call it *.csv or *.tsv"
+        ) from None
     if not isinstance(rows, list):
         raise InputError(f"{path} holds a {type(rows).__name__}; expected a list of objects")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise InputError(f"{path}, entry {number}: {row!r} is no object")
+            raise InputError(f"{path}, entry {number}: {row!r} is not an object, such as {{…}}")
         yield f"{path}, entry {number}", row
 
 

@@ -45,7 +45,7 @@ def outline(shape: str) -> Array:
 
 
 def sprite(thing: Thing, radius: int = 72) -> Floats:
-    """A thing on a transparent ground: (side, side, 4), RGB from 0 to 255 and alpha from 0 to 1.
+    """A thing on a transparent background (side, side, 4): RGB from 0 to 255, alpha from 0 to 1.
 
     The side is 8 / 3 of the radius.
     """

@@ -1,4 +1,4 @@
-"""What is said of a scene: captions at random to train on, and fixed ones to print."""
+"""Captions of scenes: random ones to train on, and fixed ones to print."""
 
 from functools import partial
 

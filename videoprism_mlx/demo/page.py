@@ -1,6 +1,6 @@
-"""The demo as one page, without scripts and without files from elsewhere.
+"""The demo as one HTML page, without scripts and without other files.
 
-The text and the layout of the page are in templates/. This module prepares what they need.
+The text and the layout of the page are in templates/. This module prepares their data.
 
 Shapes: S size of a frame.
 """
@@ -21,13 +21,13 @@ from videoprism_mlx.demo.animation import FPS
 from videoprism_mlx.demo.results import Clip, Demo, Hit, Turn
 from videoprism_mlx.pictures.drawing import CURVE, FAINT, INK, PAPER
 
-# Clips that are shown for a query, and clips in the gallery.
+# How many clips the page shows for each query, and in the gallery.
 TOP, GALLERY = 4, 60
 
-# Width and height, in pixels, of a clip among the results and in the gallery.
+# The side of a clip, in pixels, among the results and in the gallery.
 LARGE, SMALL = 192, 96
 
-# How long the last frame stays, in milliseconds: one sees that the clip starts again.
+# How long the last frame stays, in milliseconds. It shows where the clip ends.
 LAST = 700
 
 TEMPLATES = Environment(
@@ -40,21 +40,21 @@ TEMPLATES = Environment(
 
 
 class Animation(NamedTuple):
-    """A clip as an image that plays, and one that stands still: both as data URIs."""
+    """A clip as an animated image and as a still image, both as data URIs."""
 
     playing: str
     still: str
 
 
 class Dot(NamedTuple):
-    """A clip on the line of cosines: its place, in percent, and whether it is right."""
+    """A clip on the axis of cosines: its position in percent, and whether it is a right answer."""
 
     percent: float
     is_right: bool
 
 
 class Bar(NamedTuple):
-    """The cosine of a text, as a bar of so many percent of the longest."""
+    """The cosine of a text as a bar. `percent` is its length relative to the longest bar."""
 
     text: str
     cosine: float
@@ -92,7 +92,7 @@ def reach(demo: Demo) -> tuple[float, float]:
 
 
 def dots(hits: Sequence[Hit], lowest: float, highest: float) -> list[Dot]:
-    """All clips on a line from the lowest to the highest cosine. Right ones come last: on top."""
+    """All clips on an axis from the lowest to the highest cosine. Right answers are drawn last."""
     span = (highest - lowest) or 1.0
     return [
         Dot(1 + 98 * (hit.cosine - lowest) / span, bool(hit.is_right))
@@ -101,7 +101,7 @@ def dots(hits: Sequence[Hit], lowest: float, highest: float) -> list[Dot]:
 
 
 def bars(turn: Turn) -> list[tuple[Clip, str, list[Bar]]]:
-    """Both directions of a clip: the clip, the direction, and the cosines of both sentences."""
+    """For each direction of a clip: the clip, the direction, and a bar for each sentence."""
     longest = max(turn.cosines.max(), 1e-6)
     return [
         (
@@ -123,7 +123,7 @@ def bars(turn: Turn) -> list[tuple[Clip, str, list[Bar]]]:
 
 
 def animation(clip: Clip, side: int) -> Animation:
-    """A clip of `side` x `side` pixels that plays. For users who want no motion: four frames."""
+    """A clip as images of `side` x `side` pixels. The still image shows four frames."""
     frames = [
         Image.fromarray(frame).resize((side, side), Image.Resampling.LANCZOS)
         for frame in clip.frames()
@@ -142,7 +142,7 @@ def four_of(frames: Sequence[Image.Image]) -> Image.Image:
 
 
 def data_uri(frames: Sequence[Image.Image]) -> str:
-    """Frames as a WebP image that plays for ever. One frame stands still."""
+    """Frames as an animated WebP image that repeats. One frame gives a still image."""
     written = io.BytesIO()
     settings: dict[str, Any] = dict(quality=50, method=4)
     if len(frames) > 1:

@@ -6,7 +6,7 @@ import numpy.typing as npt
 from videoprism_mlx.demo.results import Demo, Ranking, Turn
 from videoprism_mlx.pictures.sheets import Found, draw_search
 
-# Queries that are shown, and clips of each.
+# How many queries are shown, and how many clips for each.
 ROWS, CLIPS = 5, 3
 
 

@@ -24,7 +24,7 @@ class Query(NamedTuple):
     def is_answered_by(self, scene: Scene) -> bool | None:
         """Whether a scene shows everything that is asked for. None if that is not known.
 
-        Each of `things` must be another thing of the scene.
+        Each of `things` must match a different thing in the scene.
         """
         if not self.things:
             return None
@@ -43,18 +43,18 @@ QUERIES = (
     Query("something spinning", "how it moves", ({"motion": "spinning"},)),
     Query(
         "a big blue star moves left at night",
-        "both, and where",
+        "look, motion and place",
         ({"shape": "star", "colour": "blue", "size": "large", "motion": "left"},),
         "night sky",
     ),
     Query(
         "a pink square moves left",
-        "motion alone tells it from the next",
+        "only its motion differs from the next",
         ({"shape": "square", "colour": "pink", "motion": "left"},),
     ),
     Query(
         "a pink square moves right",
-        "motion alone tells it from the last",
+        "only its motion differs from the last",
         ({"shape": "square", "colour": "pink", "motion": "right"},),
     ),
     Query("something flashing on and off", "how it moves", ({"motion": "blinking"},)),
@@ -109,7 +109,7 @@ def choose_scenes(count: int, seed: int) -> list[Scene]:
 
 
 def gist(scene: Scene) -> tuple[frozenset[Thing], str]:
-    """What identifies a scene: the order of its things does not matter."""
+    """A key that is equal for equal scenes, in whatever order their things are."""
     return frozenset(scene.things), scene.background
 
 

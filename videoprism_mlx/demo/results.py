@@ -92,7 +92,7 @@ class Demo:
 
     @property
     def page(self) -> Path:
-        """The file to open."""
+        """The path of the page."""
         return self.output / PAGE
 
     @property
@@ -107,12 +107,12 @@ class Demo:
 
     @property
     def first_right(self) -> int:
-        """For how many of those queries the first clip is right."""
+        """The number of judged queries whose first clip is right."""
         return sum(bool(ranking.hits[0].is_right) for ranking in self.judged)
 
     @property
     def by_chance(self) -> float:
-        """For how many of those queries it would be right on average, in a random order."""
+        """The average number of judged queries whose first clip is right in a random order."""
         return sum(len(ranking.right) / len(ranking.hits) for ranking in self.judged)
 
 

@@ -1,7 +1,7 @@
-"""The drawn world: the scenes that a clip may show, and which of them are never trained on.
+"""The drawn world: the scenes that a clip may show, and which of them are held out from training.
 
-The small model `videoprism_lvt_demo_tiny` is trained on clips of this world. The combinations that
-`is_held_out` names are left out, to test the model on them.
+The small model `videoprism_lvt_demo_tiny` is trained on clips of this world. It is tested on things
+for which `is_held_out` is true, which never occur in training.
 """
 
 from typing import NamedTuple
@@ -30,7 +30,7 @@ DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 
 class Thing(NamedTuple):
-    """What moves in a clip."""
+    """A thing in a clip: how it looks and how it moves."""
 
     shape: str
     colour: str
@@ -47,12 +47,12 @@ class Scene(NamedTuple):
 
 
 def is_new_look(thing: Thing) -> bool:
-    """Whether the model is never trained on this shape in this colour."""
+    """Whether this shape in this colour never occurs in training."""
     return (SHAPES.index(thing.shape) + list(COLOURS).index(thing.colour)) % 6 == 1
 
 
 def is_held_out(thing: Thing) -> bool:
-    """Whether the model is never trained on this look, or on this colour with this motion."""
+    """Whether this shape in this colour, or this colour in this motion, is never in training."""
     colour, motion = list(COLOURS).index(thing.colour), MOTIONS.index(thing.motion)
     return is_new_look(thing) or (2 * colour + motion) % 9 == 3
 
@@ -63,7 +63,7 @@ def is_visible(thing: Thing) -> bool:
 
 
 def draw_thing(random: np.random.Generator, held_out: bool) -> Thing:
-    """A random thing: of those that are held out, or of all others."""
+    """A random visible thing, which is held out from training if `held_out` is true, else not."""
     while True:
         choices = (SHAPES, tuple(COLOURS), tuple(SIZES), TEXTURES, MOTIONS)
         thing = Thing(*(str(random.choice(choice)) for choice in choices))
@@ -76,7 +76,7 @@ def draw_scenes(
 ) -> list[Scene]:
     """Random scenes. A share `two` of them show two things, which differ in shape and colour.
 
-    If `distinct`, no scene comes twice.
+    With `distinct`, no scene occurs twice.
     """
     random = np.random.default_rng([seed, held_out])
     scenes: list[Scene] = []
@@ -97,7 +97,10 @@ def draw_scenes(
 
 
 def motion_sets(count: int, seed: int) -> list[list[Scene]]:
-    """Sets of scenes that differ in their motion alone. Each shows one thing with a new look."""
+    """Sets of scenes that differ only in motion.
+
+    Each scene shows one thing, whose shape never occurs in this colour in training.
+    """
     random = np.random.default_rng([seed, 2])
     sets: list[list[Scene]] = []
     while len(sets) < count:

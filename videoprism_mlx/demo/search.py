@@ -91,7 +91,7 @@ class Searcher:
 
     @property
     def parameters(self) -> int:
-        """How many the model has."""
+        """The number of the model's parameters."""
         arrays: Any = tree_flatten(self.model.parameters())
         return sum(array.size for _, array in arrays)
 
@@ -157,7 +157,7 @@ def draw_clips(
 
 
 def require_demo_folder(output: Path) -> None:
-    """Raises OutputError unless a folder is new, empty, or of an earlier demo.
+    """Raises OutputError unless a folder is new, empty, or made by an earlier demo.
 
     The folders of clips are replaced as a whole, so they must hold nothing but the demo's clips.
     """
@@ -166,8 +166,8 @@ def require_demo_folder(output: Path) -> None:
         for name in visible(folder):
             if not re.fullmatch(r"clip\d+\.mp4", name):
                 raise OutputError(
-                    f"{folder / name} is not of the demo, and would be removed with the clips "
-                    "of the last one; move it away, or name another output"
+                    f"{folder / name} does not belong to the demo, and would be removed with its "
+                    "earlier clips; move it away, or name another output"
                 )
 
 

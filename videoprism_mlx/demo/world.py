@@ -25,16 +25,16 @@ def write_clip(path: Path, frames: npt.NDArray[np.uint8]) -> None:
 
 
 def clip_random(seed: int, number: int) -> np.random.Generator:
-    """The random numbers for the places and captions of clip `number`."""
+    """The random generator for the places of things in clip `number`, and for its captions."""
     return np.random.default_rng([seed, 3, number])
 
 
 def write_world(
     folder: Path, scenes: Sequence[Scene], seed: int, captions: int = 1, partial: int = 0
 ) -> Path:
-    """Writes a clip of each scene, and captions.csv, whose path it returns. The folder must be new.
+    """Writes a clip of each scene, and captions.csv, into a new folder. Returns the csv's path.
 
-    Each clip gets `captions` captions that say everything, and `partial` ones that leave out some.
+    Each clip gets `captions` complete captions, and `partial` captions that leave out some details.
     """
 
     def drawn(made: Path, number: int) -> list[tuple[str, str]]:

@@ -38,8 +38,8 @@ from videoprism_mlx.weights.identity import ModelIdentity
 
 Array = npt.NDArray[Any]
 
-# What is done with a video's captions: each is a text, or all are joined to one text, or only the
-# first one is used.
+# How a video's captions become texts: each is a text, all are joined into one text, or only the
+# first is used.
 CAPTIONS = ("each", "joined", "first")
 
 
@@ -121,7 +121,7 @@ def evaluate_zero_shot(
     """
     require_text(model)
     if labelled.names is None:
-        raise InputError("the classes have no names to ask for; give them with labels (--labels)")
+        raise InputError("the classes have no names; give their names with labels (--labels)")
     if templates is None:
         templates = [PROMPT if processor.template == "{}" else processor.template]
     classes = class_embeddings(model, processor, labelled.names, templates)
@@ -186,7 +186,9 @@ def evaluate_classifier(
 def require_classifier(model: VideoPrismModel) -> None:
     """Raises InputError unless the model is a classifier."""
     if model.num_classes is None:
-        raise InputError(f"a {type(model).__name__} is no classifier; train one, or use zero-shot")
+        raise InputError(
+            f"a {type(model).__name__} is not a classifier; train one, or use zero-shot"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +209,7 @@ class Vectors:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What all protocols share: a vector for each video, and the result as they return it."""
+    """The common part of all protocols: a vector for each video, and the form of the result."""
 
     model: VideoPrismModel
     processor: Processor
@@ -251,7 +253,7 @@ class Evaluation:
     def result(
         self, protocol: str, measured: Mapping[str, Any], settings: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """What was measured, by which protocol and with which settings; also writes `output`."""
+        """The result: what was measured, with the protocol and settings. Also writes `output`."""
         noted = {**self.record, **(settings or {})}
         if self.identity is not None:
             noted["model"] = noted["model"] | self.identity.record("name", "weights", "adapters")

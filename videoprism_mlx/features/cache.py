@@ -84,7 +84,7 @@ def fill(
         except EXPECTED as error:
             bad[number] = error
             paths.append(None)
-    missing: dict[Path, int] = {}  # Of a video that is listed twice, once.
+    missing: dict[Path, int] = {}  # A video that is listed twice is here once.
     for number, path in enumerate(paths):
         if path is not None and path not in missing and not path.exists():
             missing[path] = number
@@ -135,8 +135,8 @@ def require_usable(lines: Sequence[str], total: int, skip_bad: bool) -> None:
     """
     if lines and (not skip_bad or len(lines) == total):
         raise InputError(
-            f"{len(lines)} of {total} videos cannot be used, as listed; mend or remove them"
-            f"{'' if skip_bad else ', or have them left out with --skip-bad (skip_bad=True)'}"
+            f"{len(lines)} of {total} videos cannot be used, as listed above; repair or remove them"
+            f"{'' if skip_bad else ', or leave them out with --skip-bad (skip_bad=True)'}"
         )
 
 

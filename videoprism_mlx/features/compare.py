@@ -1,4 +1,4 @@
-"""Videos compared with texts, and classified.
+"""Comparing videos with texts, and classifying videos.
 
 Shapes: Q texts, C classes, D width.
 """
@@ -26,23 +26,23 @@ from videoprism_mlx.features.text import (
 from videoprism_mlx.video.source import Source
 from videoprism_mlx.weights.labels import Labels, load_labels, numbered
 
-# (C,) or (Q,)
+# Probabilities of classes (C,) or of texts (Q,).
 Chances = npt.NDArray[np.float64]
 
 
 @dataclasses.dataclass
 class Compared:
-    """One source: its cosines (Q,) with the texts and their softmax (Q,), or the error."""
+    """The result for one source: its cosines with the texts and their softmax, or the error."""
 
     source: Source
-    cosines: Array = dataclasses.field(default_factory=lambda: np.empty(0, np.float32))
-    probabilities: Chances = dataclasses.field(default_factory=lambda: np.empty(0))
+    cosines: Array = dataclasses.field(default_factory=lambda: np.empty(0, np.float32))  # (Q,)
+    probabilities: Chances = dataclasses.field(default_factory=lambda: np.empty(0))  # (Q,)
     error: Exception | None = None
 
 
 @dataclasses.dataclass
 class Classified:
-    """One source: its likeliest labels and their probabilities, best first, or the error."""
+    """The result for one source: its likeliest labels with probabilities, or the error."""
 
     source: Source
     labels: list[tuple[str, float]] = dataclasses.field(default_factory=list)
@@ -58,10 +58,10 @@ def compare(
     *,
     partial: bool = False,
 ) -> Iterator[Compared]:
-    """Compares each source with each text, which is put into the processor's template first.
+    """Compares each source with each text. Texts are put into the processor's template first.
 
-    By default the temperature of the softmax over texts is that of the official demo. A source
-    that cannot be read gives a `Compared` that holds the error.
+    `temperature` is that of the softmax over the texts, by default as in the official demo. A
+    source that cannot be read gives a `Compared` with the error.
     """
     texts_embedded = text_rows(model, processor, texts)
     for encoded in encode(
@@ -85,12 +85,12 @@ def classify(
     directory: Path | None = None,
     partial: bool = False,
 ) -> Iterator[Classified]:
-    """The `top_k` likeliest labels of each source.
+    """The `top_k` likeliest labels of each source, best first.
 
     A video-text model compares the source with the labels as `compare` does with texts. A
-    classifier has labels of its own, in its `directory`, by default the one that it was loaded
-    from; `labels` replaces them. Its temperature is by default 1. A source that cannot be read
-    gives a `Classified` that holds the error.
+    classifier reads its labels from `directory`, by default the directory it was loaded from;
+    `labels` replaces them. Its default temperature is 1. A source that cannot be read gives a
+    `Classified` with the error.
     """
     require_count("top_k", top_k)
     if isinstance(model, FactorizedVideoClassifier):
@@ -98,13 +98,13 @@ def classify(
         names = own.names if labels is None else labels
         if len(names) != len(own.names):
             raise InputError(
-                f"there are {len(names)} labels; expected {len(own.names)}, one a class"
+                f"there are {len(names)} labels; expected {len(own.names)}, one for each class"
             )
         feature, score = "pooled", by_head(model, own.multi_label, temperature)
     elif labels is None:
         raise InputError(
-            "this model has no classes of its own: say with --labels or --labels-file "
-            "(labels=[...]) what the videos may show"
+            "this model has no classes of its own; give the labels to choose from with --labels or "
+            "--labels-file (labels=[...])"
         )
     else:
         names, rows = labels, text_rows(model, processor, labels)
@@ -133,7 +133,7 @@ def softmax(cosines: Array, temperature: float | None) -> Chances:
 def by_head(
     model: FactorizedVideoClassifier, multi_label: bool, temperature: float | None
 ) -> Callable[[Array], Chances]:
-    """A function from a pooled vector (D,) to the probabilities (C,) that the head gives."""
+    """A function that applies the model's head: from a pooled vector (D,) to probabilities (C,)."""
 
     def score(pooled: Array) -> Chances:
         logits = np.array(model.projection(mx.array(pooled)).astype(mx.float32))
@@ -143,7 +143,7 @@ def by_head(
 
 
 def labels_of(model: FactorizedVideoClassifier, directory: Path | None) -> Labels:
-    """The labels in a classifier's directory. Without one, the classes are numbered."""
+    """The labels in a classifier's directory. Without a directory, the classes are numbered."""
     if directory is None:
         return Labels(numbered(model.num_classes))
     return load_labels(directory, model.num_classes)

@@ -1,4 +1,4 @@
-"""The features of many videos into files: all that `videoprism-mlx embed` does."""
+"""Writes the features of many videos to files, as `videoprism-mlx embed` does."""
 
 import dataclasses
 import sys
@@ -62,9 +62,9 @@ def embed(
     decoding: Decoding | None = None,
     progress: bool = True,
 ) -> Embedded:
-    """Writes the features of many videos. A later call with the same arguments goes on.
+    """Writes the features of many videos. A later call with the same arguments continues.
 
-    `paths` are files, folders (with all below them) and glob patterns. `output` is a file called
+    `paths` are files, folders (with subfolders) and glob patterns. `output` is a file called
     *.npz, *.safetensors or *.jsonl; else a folder, in which each video gets a file of that
     `format`; or an open text file, such as sys.stdout, for JSON lines. A video that cannot be read
     is skipped. If the call is interrupted, what is done is kept.
@@ -109,8 +109,8 @@ def check_sampling(
         check_windowing(window, window if stride is None else stride, fps)
         if num_frames is not None:
             raise InputError(
-                "num_frames (--frames) has no meaning with window (--window), which says how many "
-                "frames are taken; leave it out"
+                "num_frames (--frames) has no effect with window (--window), which sets the number "
+                "of frames; leave num_frames out"
             )
         return
     for name, value in (("stride", stride), ("fps", fps)):
@@ -123,7 +123,9 @@ def check_sampling(
 def require_vectors(features: Sequence[str]) -> None:
     """Raises InputError unless each feature is one vector, as JSON lines hold them."""
     for name in {"tokens", "frames"} & set(features):
-        raise InputError(f"JSON lines hold one vector a video, not {name}; name an npz instead")
+        raise InputError(
+            f"JSON lines hold one vector for each video, not {name}; write an .npz instead"
+        )
 
 
 def prepare(
@@ -132,13 +134,13 @@ def prepare(
     adapters: str | Path | None,
     settings: Mapping[str, Any],
 ) -> tuple[VideoPrismModel, Processor, dict[str, Any]]:
-    """The model, its processor with these settings, and what tells the model from others."""
+    """The model, its processor with these settings, and the model's identity for the record."""
     if isinstance(model, tuple):
         for name, value in (("dtype", dtype), ("adapters", adapters)):
             if value is not None:
-                raise InputError(f"{name} is for a model that is to be loaded; this one is already")
+                raise InputError(f"{name} has no effect on a model that is loaded; leave it out")
         loaded, processor = model[0], with_settings(model[1], model[0], **settings)
-        # The file that it was read from says nothing about changes since then.
+        # The model may have changed since it was read from its file.
         identity = ModelIdentity(loaded).record("class", "parameters", "dtype")
     else:
         loaded, processor, directory = load_with_settings(
@@ -262,7 +264,7 @@ class Job:
         records: dict[str, dict[str, Any]] = {}
 
         def recorded() -> Iterator[Path]:
-            """Each path, after the file's version is noted: from then on it may change."""
+            """Each path, after the version of its file is recorded. The file may change later."""
             for name, path in videos.items():
                 with suppress(*EXPECTED):  # Reading the file will raise this again.
                     records[name] = video_record(name, path)

@@ -104,7 +104,7 @@ def check_features(model: VideoPrismModel, names: Collection[str] | None) -> lis
                 f"expected some of {', '.join(FEATURES)}"
             )
     if not names:
-        raise InputError(f"no features are asked for; expected some of {', '.join(FEATURES)}")
+        raise InputError(f"features is empty; expected some of {', '.join(FEATURES)}")
     if "embedding" in names and "embedding" not in model.feature_names:
         raise InputError(
             f"a {type(model).__name__} has no embedding; ask for pooled, or use a video-text model "

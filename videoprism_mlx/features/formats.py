@@ -51,7 +51,9 @@ class Rows(NamedTuple):
         """Several arrays, concatenated along the first axis."""
         inner = {(part.dtype, part.shape[1:]) for part in parts}
         if len(inner) > 1:
-            raise FeatureFileError(f"features of several types and shapes do not join: {inner}")
+            raise FeatureFileError(
+                f"features of different types or shapes cannot be joined: {inner}"
+            )
         shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
         pieces = lambda: (piece for part in parts for piece in part.pieces())  # noqa: E731
         return cls(parts[0].dtype, shape, pieces)
@@ -170,7 +172,7 @@ def lazy_features(path: Path) -> dict[str, Rows]:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Raises FeatureFileError for whatever reading a damaged or foreign file raises."""
+    """Turns all errors from reading a damaged or foreign file into FeatureFileError."""
     try:
         yield
     except (
@@ -185,8 +187,8 @@ def _explained(path: Path) -> Iterator[None]:
         zlib.error,
     ):
         raise FeatureFileError(
-            f"{path} is damaged, or no file of features; expected what `videoprism-mlx embed` "
-            "writes: name another output, or remove it"
+            f"{path} is damaged, or not a file of features; expected one that `videoprism-mlx "
+            "embed` has written: name another output, or remove it"
         ) from None
 
 

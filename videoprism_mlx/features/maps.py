@@ -1,4 +1,4 @@
-"""Where in a video's frames which features are.
+"""The features of a video by their place in its frames.
 
 Shapes: T frames, S size of a frame as the model takes it, H and W pixels of a frame as it is seen,
 D width.
@@ -18,7 +18,7 @@ from videoprism_mlx.video.resize import resized, thumbnail
 from videoprism_mlx.video.sampling import sample
 from videoprism_mlx.video.source import Source
 
-# The features of more frames would not fit in memory.
+# The largest number of frames. The features of more would not fit in memory.
 MOST_FRAMES = 1024
 
 
@@ -64,8 +64,8 @@ def map_features(
     )
     if fps is not None and len(pairs) > MOST_FRAMES:
         raise InputError(
-            f"that is more than {MOST_FRAMES} frames, {times[-1]:.0f} s; "
-            "narrow it with --start, --end or a lower --fps"
+            f"the span has more than {MOST_FRAMES} frames in {times[-1]:.0f} s; "
+            "narrow it with --start and --end, or give a lower --fps"
         )
     clip, frames = (np.stack(one) for one in zip(*pairs, strict=True))
     return FeatureMaps(frames, features_by_place(model, processor, clip), times)

@@ -79,7 +79,7 @@ class Processor:
             if len({clip.shape for clip in clips}) > 1:
                 raise InputError(
                     f"the videos give clips of {sorted({len(clip) for clip in clips})} frames, "
-                    "which do not make a batch; pass them one by one"
+                    "which cannot be one batch; pass them one by one"
                 )
             arguments["inputs"] = mx.array(np.stack(clips))
         if texts is not None:
@@ -110,7 +110,7 @@ class Processor:
         return dict(size=self.size, resize=self.resize, resample=self.resample)
 
     def preprocessing(self, **more: Any) -> dict[str, Any]:
-        """How a video becomes a clip, for a record. `more` is what else decides about it."""
+        """How a video becomes a clip, for a record. `more` are further settings."""
         sampling = {"frames": self.num_frames, "fps": self.fps}
         return {**sampling, **self.sizing(), **more, **self.decoding.record()}
 
@@ -237,7 +237,9 @@ def with_settings_of(directory: Path, processor: Processor) -> Processor:
     try:
         return dataclasses.replace(processor, **json.loads(path.read_text(encoding="utf-8")))
     except (TypeError, ValueError) as error:  # Whatever the file holds, it is not a bug here.
-        raise CheckpointError(f"{path} does not describe a processor: {error}") from None
+        raise CheckpointError(
+            f"{path} does not contain valid settings of a processor: {error}"
+        ) from None
 
 
 def with_settings(processor: Processor, model: VideoPrismModel, **settings: Any) -> Processor:

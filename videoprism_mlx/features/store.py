@@ -1,4 +1,4 @@
-"""Features of many videos on disk: a run that is killed loses nothing, the next one goes on."""
+"""Features of many videos on disk. A run that is killed loses nothing, and the next continues."""
 
 import dataclasses
 import json
@@ -33,9 +33,9 @@ from videoprism_mlx.files.record import RECORD_FILE, Record, differences
 class FeatureStore:
     """Features by video: in a folder with a file for each video, or in one file for all.
 
-    `finish` writes the one file. Until then there is a folder of parts beside it, a file for each
-    video, where a later run finds them. `record` says how the features are made. An output that
-    was made in another way is not added to.
+    `finish` writes the one file. Until then, a folder of parts beside it holds a file for each
+    video, where a later run finds them. `record` says how the features are made. No features are
+    added to an output whose record differs.
     """
 
     def __init__(self, output: Path, record: Record, file_format: str | None = None):
@@ -44,7 +44,10 @@ class FeatureStore:
         suffix = output.suffix.removeprefix(".")
         self.is_one_file = suffix in FORMATS
         if self.is_one_file and file_format not in (None, suffix):
-            raise InputError(f"{output} is to be of format {file_format}: call it *.{file_format}")
+            raise InputError(
+                f"{output} does not have the ending of the format {file_format}; "
+                f"call it *.{file_format}"
+            )
         self.format = suffix if self.is_one_file else file_format or "npz"
         if self.format not in FORMATS:
             raise InputError(f"the format is {file_format!r}; expected one of {', '.join(FORMATS)}")
@@ -59,9 +62,9 @@ class FeatureStore:
 
     @contextmanager
     def opened(self) -> Iterator["FeatureStore"]:
-        """Checks the output that is there, and locks it against other runs.
+        """Checks an earlier output, and locks the output against other runs.
 
-        Raises OutputError if another run has it, or if it cannot be added to.
+        Raises OutputError if another run is writing to it, or if its record differs.
         """
         is_new = not self._folder.exists()
         with locked(self._folder, self.output):
@@ -74,9 +77,9 @@ class FeatureStore:
                     shutil.rmtree(self._folder)
 
     def _check_record(self) -> None:
-        """Raises OutputError unless the output was made in the same way, or is new.
+        """Raises OutputError unless the output is new or has the same record.
 
-        Writes the record into a new one.
+        Writes the record into a new output.
         """
         if self.is_one_file and self.output.exists():
             self._require_alike(read_record(self.output), self.output)
@@ -91,7 +94,7 @@ class FeatureStore:
             self._require_alike(found, self.output)
         elif any(not one.name.startswith(".") for one in self._folder.iterdir()):
             raise OutputError(
-                f"{self._folder} holds something else than features; name a new or empty folder"
+                f"{self._folder} holds files other than features; name a new or empty folder"
             )
         else:
             with new_file(path) as partial:
@@ -100,7 +103,7 @@ class FeatureStore:
     def _require_alike(self, found: Record, where: Path) -> None:
         if changed := differences(found, self.record):
             raise OutputError(
-                f"{where} was made in another way, and is not mixed: {'; '.join(changed)}. "
+                f"{where} was made with other settings: {'; '.join(changed)}. "
                 "Name another output, or remove it"
             )
 
@@ -213,14 +216,14 @@ class Spool:
 
 
 def video_record(name: str, path: Path) -> dict[str, Any]:
-    """A video's name and what tells this version of its file from others."""
+    """A video's name, and the identity of its file in its present version."""
     return {"name": name, **dataclasses.asdict(FileIdentity.of(path))}
 
 
 def is_same(stored: Record | None, name: str, path: Path) -> bool:
     """Whether the stored features are of this version of the video.
 
-    A video that is gone has not changed. Raises InputError if another video has the same name.
+    A missing video counts as unchanged. Raises InputError if another video has the same name.
     """
     if stored is None:
         return False
@@ -232,7 +235,7 @@ def is_same(stored: Record | None, name: str, path: Path) -> bool:
         return True
     if stored["path"] != now["path"] and os.path.exists(stored["path"]):
         raise InputError(
-            f"the output has {stored['path']} by the name {name}, which {path} would go by as "
-            "well; give the folder above both, or name another output"
+            f"the output holds {stored['path']} under the name {name}, and {path} would have the "
+            "same name; give the folder that holds both, or name another output"
         )
     return False

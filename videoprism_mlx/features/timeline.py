@@ -1,4 +1,4 @@
-"""When in a long video texts are seen.
+"""Comparing the windows of a long video with texts, to find when it shows what a text says.
 
 Shapes: N windows, Q texts, H and W pixels of a frame.
 """
@@ -22,7 +22,10 @@ from videoprism_mlx.video.source import Source
 
 
 class Timeline(NamedTuple):
-    """The cosines `scores` (N, Q) of windows and texts; windows go from `starts` to `ends` (N,)."""
+    """The cosines `scores` (N, Q) of windows and texts.
+
+    A window lasts from `starts` (N,) to `ends` (N,), in seconds.
+    """
 
     starts: npt.NDArray[np.float64]
     ends: npt.NDArray[np.float64]
@@ -43,10 +46,10 @@ def score_windows(
     partial: bool = False,
     progress: bool = True,
 ) -> Timeline:
-    """Compares the windows of a video with texts, which are put into the processor's template.
+    """Compares the windows of a video with texts, after putting texts into the template.
 
-    The windows are those of `encode_windows`; by default they have the processor's number of
-    frames. `progress` shows a bar if stderr is a terminal.
+    `window`, `stride` and `fps` are as for `encode_windows`; by default, a window has the
+    processor's number of frames. `progress` shows a bar if stderr is a terminal.
     """
     texts_embedded = text_rows(model, processor, texts)
     starts, ends, scores = [], [], []
@@ -78,7 +81,7 @@ def frame_at(
     partial: bool = False,
     decoding: Decoding = PLAIN,
 ) -> npt.NDArray[np.uint8]:
-    """The frame that is shown at that time, resized to (height, W, 3), 0-255."""
+    """The frame that the video shows at `seconds`, resized to (height, W, 3), 0-255."""
     prepare = bind(thumbnail, height=height)
     [frame], _ = sample(
         source, prepare, 1, start=seconds, fps=1, partial=partial, decoding=decoding

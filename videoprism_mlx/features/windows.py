@@ -38,7 +38,7 @@ class Window:
     count: int
 
     def arrays(self) -> Features:
-        """The features, and `start` and `end` as arrays of no axes."""
+        """The features, and `start` and `end` as arrays without axes."""
         times = {"start": np.float64(self.start), "end": np.float64(self.end)}
         return {**{key: np.asarray(time) for key, time in times.items()}, **self.features}
 

@@ -1,4 +1,4 @@
-"""Files and directories that appear complete or not at all."""
+"""Writes files and directories so that they appear complete or not at all."""
 
 import errno
 import hashlib
@@ -125,7 +125,7 @@ def require_new_directory(target: Path) -> None:
 
 
 def _is_running(ending: str) -> bool:
-    """Whether the process still runs whose id starts the ending of a temporary name."""
+    """Whether the process that made a temporary name still runs. Its id starts the ending."""
     pid = ending.partition("-")[0]
     try:
         os.kill(int(pid), 0)

@@ -20,7 +20,7 @@ class FileIdentity:
     def of(cls, path: str | Path) -> "FileIdentity":
         """The identity of a file as it is now. Raises OSError if it does not exist."""
         if "\0" in str(path):
-            raise InputError(f"{str(path)!r} is no path: it holds a null character")
+            raise InputError(f"{str(path)!r} is not a valid path: it contains a null character")
         status = os.stat(path)
         return cls(os.path.abspath(path), status.st_size, status.st_mtime_ns)
 

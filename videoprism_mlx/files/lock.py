@@ -31,7 +31,7 @@ def locked(folder: Path, output: Path) -> Iterator[None]:
         ) from None
     except NotImplementedError as error:
         raise OutputError(
-            f"the file system of {folder} has no locks ({error}); name another output"
+            f"the file system of {folder} does not support locks ({error}); name another output"
         ) from None
     try:
         yield

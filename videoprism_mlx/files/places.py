@@ -1,4 +1,4 @@
-"""Where files are kept on this machine."""
+"""The cache folder on this machine, and paths that a user gives."""
 
 import os
 from pathlib import Path
@@ -9,11 +9,11 @@ NAME = "videoprism_mlx"
 
 
 def cache_directory() -> Path:
-    """Where models, tokenizers and features are kept.
+    """The folder for cached models, tokenizers and features.
 
-    VIDEOPRISM_MLX_CACHE names another place. Without it, a cache in ~/.cache is used if there is
-    one, because earlier versions put it there on every system. A new cache goes where the system
-    keeps caches: ~/Library/Caches on a Mac, ~/.cache on Linux.
+    The environment variable VIDEOPRISM_MLX_CACHE sets it. Otherwise, a cache in ~/.cache is used if
+    it exists, because earlier versions put it there on every system. A new cache goes to the
+    system's folder for caches: ~/Library/Caches on a Mac, ~/.cache on Linux.
     """
     if moved := os.environ.get("VIDEOPRISM_MLX_CACHE"):
         return user_path(moved)
@@ -30,4 +30,4 @@ def user_path(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise InputError(f"{str(path)!r} is no usable path: {error}") from None
+        raise InputError(f"{str(path)!r} cannot be used as a path: {error}") from None

@@ -1,11 +1,11 @@
-"""Records of how something was made, and how two of them differ."""
+"""Records: the settings that something was made with, and how two records differ."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
-# Nested settings, as JSON has them.
+# Settings by name, nested as in a JSON object.
 Record = Mapping[str, Any]
 
 RECORD_FILE = "record.json"
@@ -29,7 +29,7 @@ def own_version() -> str:
 
 
 def made_with(**settings: Any) -> dict[str, Any]:
-    """A record of how something is made: the version of this package, then the settings."""
+    """A record: the version of this package, then the settings."""
     return {"version": own_version(), **settings}
 
 
@@ -48,10 +48,10 @@ def flat(record: Record, prefix: str = "") -> dict[str, Any]:
 
 
 def differences(there: Record, now: Record) -> list[str]:
-    """The settings in which two records differ, a phrase each."""
+    """A phrase for each setting in which an earlier record and the present one differ."""
     there, now = flat(there), flat(now)
     return [
-        f"{key} is {there.get(key)} there and {now.get(key)} now{MEANING.get(key, '')}"
+        f"{key} was {there.get(key)} and is now {now.get(key)}{MEANING.get(key, '')}"
         for key in sorted(there.keys() | now.keys())
         if key not in INCIDENTAL and there.get(key) != now.get(key)
     ]

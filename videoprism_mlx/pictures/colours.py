@@ -19,23 +19,24 @@ Doubles = npt.NDArray[np.float64]
 # too see the strongest differences.
 COLOUR_AXES = np.array([[0.28, 0.34, 0.30], [0.28, 0.10, -0.45], [0.34, -0.22, 0.16]])
 
-# Patches that are converted to float64 at once. This saves memory on a long video.
+# How many patches are converted to float64 at a time, to save memory on a long video.
 BLOCK = 4096
 
-# Components with a smaller share of the mean square are rounding errors.
+# A component whose share of the features' mean square is smaller than this is rounding error.
 SMALLEST_VARIANCE = 1e-12
 
 
 def feature_colours(features: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-    """Colours (T, rows, columns, 3) of features (T, rows, columns, D), the same in all frames.
+    """Colours (T, rows, columns, 3) of features (T, rows, columns, D).
 
-    The three strongest components become lightness, blue to yellow, and green to red. Each is
-    stretched over its 1st to 99th percentile, weak ones less. Features that are all equal are grey.
+    Equal features have the same colour in all frames. The three strongest components become
+    lightness, blue to yellow, and green to red. The 1st to 99th percentile of a component fill its
+    range of colours; weak components fill less of it. If all features are equal, they are grey.
     """
     components = principal_components(features)
     flat = components.reshape(-1, 3)
     low, high = np.percentile(flat, [1, 99], axis=0)
-    # The percentiles of a component that few patches have may be equal.
+    # If only a few patches differ in a component, its percentiles may be equal.
     reach = np.maximum((high - low) / 2, flat.std(axis=0))
     reach = np.maximum(reach, reach[0] / 20)
     reach[reach == 0] = 1
@@ -47,15 +48,17 @@ def feature_colours(features: npt.ArrayLike) -> npt.NDArray[np.uint8]:
 def principal_components(features: npt.ArrayLike) -> Doubles:
     """The three strongest components (T, rows, columns, 3) of features (T, rows, columns, D).
 
-    They are float64, have mean 0, and share one basis over all frames. Each points to its longer
-    tail: rare values are positive. If there are fewer than three, the others are 0.
+    They are float64, have mean 0, and share one basis over all frames. The sign of each is chosen
+    so that its longer tail is positive. If there are fewer than three, the others are 0.
     """
     features = np.asarray(features)
     if features.ndim != 4 or 0 in features.shape:
-        raise InputError(f"the features are {features.shape}; expected (T, rows, columns, D)")
+        raise InputError(
+            f"the features have shape {features.shape}; expected (T, rows, columns, D)"
+        )
     flat = features.reshape(-1, features.shape[-1])
     if not np.isfinite(flat).all():
-        raise InputError("the features hold NaN or infinity: there is nothing to draw")
+        raise InputError("the features contain NaN or infinity; expected finite numbers")
 
     mean = flat.mean(axis=0, dtype=np.float64)
     size = flat.shape[1]
@@ -69,7 +72,7 @@ def principal_components(features: npt.ArrayLike) -> Doubles:
     axes = _settled(variances[there], axes[:, there])
 
     components = np.concatenate([(block - mean) @ axes for block in _blocks(flat)])
-    # If both tails are alike, the small second term, of the axis itself, decides.
+    # The second term is small: it decides the sign only if both tails are almost equal.
     signs = np.where(_skewness(components) + (axes**3).sum(axis=0) < 0, -1.0, 1.0)
     components = np.pad(components * signs, ((0, 0), (0, 3 - len(signs))))
     return components.reshape(*features.shape[:3], 3)
@@ -82,11 +85,11 @@ def _blocks(flat: Array) -> Iterator[Doubles]:
 
 
 def _settled(variances: Doubles, axes: Doubles) -> Doubles:
-    """Eigenvectors (D, 3 at most), rotated so that small changes of the data change them little.
+    """Eigenvectors (D, up to 3), rotated so that small changes in the data change them only little.
 
-    Eigenvectors of nearly equal variance may come out in any rotation. Power iterations from fixed
-    directions keep eigenvectors of clearly different variance as they are, and pick one stable
-    rotation of the others.
+    If variances are nearly equal, their eigenvectors may come out in any rotation. Power iterations
+    from fixed directions choose one stable rotation of them. They do not change eigenvectors whose
+    variances clearly differ.
     """
     size, count = axes.shape
     if count == 0:

@@ -1,4 +1,4 @@
-"""How a training went, as a picture: losses and metrics by epoch."""
+"""A picture of a training run: losses and metrics by epoch."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ LOSSES = ("loss", "val_loss")
 # Names that end like this are not drawn as metrics, even if all their values are from 0 to 1.
 NOT_METRICS = ("learning_rate", "temperature", "median_rank", "mean_rank")
 
-# In the order of their use. From the palette of Okabe and Ito, for colour-blind people too.
+# The colours of the curves, in order, from the palette of Okabe and Ito for colour-blind people.
 COLOURS = (CURVE, PEAK, "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 logger = logging.getLogger(__name__)
@@ -36,12 +36,12 @@ logger = logging.getLogger(__name__)
 def draw_curves(
     folder: Path, history: Sequence[Mapping[str, Any]], best: int | None = None
 ) -> None:
-    """Writes the picture of a training into its folder. If that fails, it logs a warning."""
+    """Writes the picture of a training run into its folder. If that fails, it logs a warning."""
     try:
         write_curves(folder / CURVES_FILE, history, best)
-    except Exception as error:  # A training that went well does not fail for its picture.
+    except Exception as error:  # A picture that fails must not stop the training run.
         is_bug = not isinstance(error, EXPECTED)
-        logger.warning("there is no picture of the training: %s", error, exc_info=is_bug)
+        logger.warning("the training curves could not be drawn: %s", error, exc_info=is_bug)
 
 
 def write_curves(path: Path, history: Sequence[Mapping[str, Any]], best: int | None = None) -> None:
@@ -55,7 +55,7 @@ def write_curves(path: Path, history: Sequence[Mapping[str, Any]], best: int | N
     epochs = [measured["epoch"] for measured in history]
     panels = _panels(history)
     if not panels:
-        raise InputError("the history holds no loss and no metric: there is nothing to draw")
+        raise InputError("the history has no loss and no metric: there is nothing to draw")
 
     canvas = new_canvas(8, 0.7 + 2.9 * len(panels), 150, "curves")
     figure = canvas.figure
@@ -69,7 +69,7 @@ def write_curves(path: Path, history: Sequence[Mapping[str, Any]], best: int | N
 
 
 def _panels(history: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[Any]]]:
-    """What is drawn: the values of each curve by name, in a panel of losses and one of metrics."""
+    """The panels by title, one of losses and one of metrics: the values of each curve by name."""
     values = {
         name: [measured.get(name) for measured in history]
         for name in history[-1]

@@ -39,7 +39,7 @@ def _pages(
     several = [frames, colours] if times is None else [frames, colours, times]
     for count, (frame, colour, *time) in enumerate(zip_longest(*several)):
         if frame is None or colour is None or None in time:
-            raise InputError(f"frames, colours and times are not as many: one ends at {count}")
+            raise InputError(f"frames, colours and times differ in number: one ends after {count}")
         yield _page(frame, colour, stamp(time[0] if time else count / fps))
 
 

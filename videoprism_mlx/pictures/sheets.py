@@ -24,16 +24,17 @@ from videoprism_mlx.pictures.drawing import (
     stamp,
 )
 
-# A sheet of more pairs would be too small to read.
+# The most pairs on a sheet. With more, they would be too small to see.
 MOST_PAIRS = 16
 
-# Frames (T, H, W, 3) that were found, a caption, and whether they are right, None if unknown.
+# A clip that was found: its frames (T, H, W, 3), a caption, and whether it is right, if known.
 Found = tuple[Pixels, str, bool | None]
 
-# Of a sheet of features, in pixels: around it, between pairs, and for a caption.
+# A sheet of features, in pixels: its margin, the gap between pairs, and the height of a caption.
 MARGIN, GAP, CAPTION = 28, 20, 30
 
-# Of a sheet of results, in pixels: around it, between strips, between frames of a strip.
+# A sheet of results, in pixels: its width and margin, the gaps between strips and between frames of
+# a strip; the heights of a query and of a caption, and the space between rows.
 SEARCH_WIDTH, SEARCH_MARGIN, SEARCH_GAP, SEAM = 1600, 40, 32, 4
 QUERY_HEIGHT, STRIP_CAPTION, ROW_SPACE = 60, 46, 24
 
@@ -44,15 +45,18 @@ def draw_features(
     times: Sequence[float] | npt.NDArray[np.floating] | None = None,
     title: str | None = None,
 ) -> Pixels:
-    """An image of frames (T, H, W, 3), each over or left of its colours (T, rows, columns, 3).
+    """An image of frames (T, H, W, 3), each above or beside its colours (T, rows, columns, 3).
 
-    Each pair has its time, in seconds, below it. Of more than 16 frames, 16 are shown: evenly
-    chosen, with the first and the last.
+    Below each pair is its time; `times` are in seconds. If there are more than 16 frames, 16 of
+    them are shown, evenly spaced from the first to the last.
     """
     frames, colours = checked_images(frames, "frames"), checked_images(colours, "colours")
     if len(frames) != len(colours) or (times is not None and len(times) != len(frames)):
         count = "" if times is None else f", {len(times)} times"
-        raise InputError(f"{len(frames)} frames, {len(colours)} colours{count}: not as many")
+        raise InputError(
+            f"there are {len(frames)} frames, {len(colours)} colours{count}; "
+            "expected the same number of each"
+        )
     shown = np.unique(np.linspace(0, len(frames) - 1, MOST_PAIRS).round().astype(int))
 
     height, width = frames.shape[1:3]
@@ -92,12 +96,15 @@ def draw_features(
 def draw_search(
     rows: Sequence[tuple[str, Sequence[Found]]], frames: int = 4, title: str | None = None
 ) -> Pixels:
-    """An image of queries, each over what was found for it, as strips of `frames` frames.
+    """An image of queries, each above the clips that were found for it.
 
-    A strip has a caption. If it is known to be right or wrong, a tick or a cross comes first.
+    A clip is a strip of `frames` frames with a caption below. Before the caption is a tick or a
+    cross, if it is known whether the clip is right.
     """
     if not rows or not all(found for _, found in rows):
-        raise InputError("there is nothing to draw; expected queries, and something found for each")
+        raise InputError(
+            "there are no queries, or one has no results; expected a result for each query"
+        )
     room = SEARCH_WIDTH - 2 * SEARCH_MARGIN
     across = max(len(found) for _, found in rows)
     strip = (room - (across - 1) * SEARCH_GAP) // across
@@ -121,7 +128,7 @@ def draw_search(
 def _draw_strip(
     sheet: Image.Image, place: tuple[int, int], found: Found, frames: int, side: int, width: int
 ) -> None:
-    """Draws square frames of `side` pixels next to each other, with mark and caption below."""
+    """Draws square frames of `side` pixels next to each other, with a mark and a caption below."""
     x, y = place
     clip, said, is_right = found
     clip = checked_images(clip, "frames")

@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 Doubles = npt.NDArray[np.float64]
 
-# The number of its query, seconds, score, and image (H, W, 3).
+# A moment of a query: the query's number, seconds, score, and image (H, W, 3).
 Thumbnail = tuple[int, float, float, Pixels]
 
 # Lengths on the page, in inches. A panel is a heading, thumbnails with captions, and a curve.
 WIDTH, LEFT, RIGHT = 12.0, 0.75, 11.7
 HEADING, CAPTION, LEADER, SPACE = 0.36, 0.24, 0.25, 0.3
 PICTURE, CURVE_HEIGHT = 1.1, 1.25
-SMALL_PICTURE, SMALL_CURVE = 0.8, 0.8  # Of more than three queries.
+SMALL_PICTURE, SMALL_CURVE = 0.8, 0.8  # For more than three queries.
 
 # A long page gets fewer dots per inch: image formats have a largest height.
 DPI, MOST_PIXELS = 150, 30000
@@ -131,7 +131,7 @@ class _Page:
         over_curve = CAPTION + self.picture + LEADER
         self.above = [HEADING + (over_curve if images else 0.05) for images in shown]
         self.height = top + sum(self.above) + len(shown) * (self.curve + SPACE) + 0.3
-        self.top = top  # Of the next panel.
+        self.top = top  # The top of the next panel.
         self.panels: list[Axes] = []
 
         self.scores, self.shown = scores, shown

@@ -1,7 +1,7 @@
-"""On Linux: OpenBLAS instead of the reference BLAS that MLX's wheel brings.
+"""On Linux: makes MLX use OpenBLAS instead of the slow reference BLAS that its wheel contains.
 
-MLX finds its matrix products by symbol name, so a library loaded globally before it comes first.
-On a Mac there is nothing to do. VIDEOPRISM_MLX_OPENBLAS=0 turns this off.
+MLX looks up its matrix products by symbol name. A library that is loaded globally before MLX is
+found first. On a Mac, nothing is needed. VIDEOPRISM_MLX_OPENBLAS=0 turns this off.
 """
 
 import ctypes
@@ -15,14 +15,14 @@ logger = logging.getLogger(__name__)
 
 
 def preload() -> bool:
-    """Whether OpenBLAS is in place, loading it where it is installed; one hint where it is not."""
+    """Loads OpenBLAS, on Linux only. Returns whether it is loaded; if not, logs what to do."""
     if not sys.platform.startswith("linux") or os.environ.get("VIDEOPRISM_MLX_OPENBLAS") == "0":
         return False
     too_late = "mlx.core" in sys.modules
     try:
-        # Too late, it can still have been loaded by whoever imported MLX.
+        # If MLX is imported already, look only for an OpenBLAS that is loaded already.
         library = ctypes.CDLL(LIBRARY, mode=os.RTLD_GLOBAL | (os.RTLD_NOLOAD if too_late else 0))
-        # Models work on a block a core at once; threads inside the products would stand in the way.
+        # Each core computes a block of its own. Threads inside matrix products would slow it down.
         if "OPENBLAS_NUM_THREADS" not in os.environ:
             library.openblas_set_num_threads(1)
         return True
@@ -30,7 +30,7 @@ def preload() -> bool:
         pass
     if too_late:
         logger.warning(
-            "mlx was imported before videoprism_mlx, which is too late to give it OpenBLAS: "
+            "mlx was imported before videoprism_mlx, so it cannot use OpenBLAS: "
             "matrix products will be many times slower. Import videoprism_mlx first."
         )
     else:

@@ -45,7 +45,7 @@ class Backend(NamedTuple):
     """How a kind of device is used best."""
 
     gelu: Function
-    capped_exp: Callable[[float], Function]  # By the cap.
+    capped_exp: Callable[[float], Function]  # The function for each cap.
     block_megabytes: float
     streams: Sequence[mx.Stream | None]  # Blocks take turns on them. None is the current stream.
     clip_by_clip: bool  # Whether the clips of a batch are faster one by one.
@@ -53,7 +53,7 @@ class Backend(NamedTuple):
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Within it, models compute step by step as the official model does, all rows at once."""
+    """In the block, models compute step by step as the official model does, all rows at once."""
     token = _plain.set(True)
     try:
         yield
@@ -99,7 +99,7 @@ def cpu_backend() -> Backend:
 
 
 def keep_buffers() -> None:
-    """Lets MLX keep memory for the next block: the system clears what is given back each time."""
+    """Lets MLX keep freed memory for the next block. The system would clear it each time."""
     limit = mx.set_cache_limit(CPU_CACHE)
     if limit > CPU_CACHE:
         mx.set_cache_limit(limit)
@@ -111,14 +111,14 @@ def gelu(inputs: mx.array) -> mx.array:
 
 
 def fits(elements: int, dtype: mx.Dtype) -> bool:
-    """Whether a model of that type may make an array of so many elements at once."""
+    """Whether a model of type `dtype` may make an array of that many elements at once."""
     return is_plain() or elements <= block_elements(dtype)
 
 
 def block_elements(dtype: mx.Dtype) -> float:
-    """How many elements the largest array may have in a model of that type.
+    """How many elements the largest array may have in a model of type `dtype`.
 
-    Half precision gets half as many, because its logits are float32: half a model, half a block.
+    In half precision it is half as many as in float32. The logits are float32 even there.
     """
     megabytes = _block_megabytes or backend().block_megabytes
     return megabytes * 1e6 / FLOAT32_BYTES * (dtype.size / FLOAT32_BYTES)

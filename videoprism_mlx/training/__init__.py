@@ -1,4 +1,4 @@
-"""Training a classifier or a video-text model."""
+"""Training classifiers and video-text models."""
 
 from videoprism_mlx.training.session import Trained
 

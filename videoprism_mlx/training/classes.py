@@ -1,4 +1,4 @@
-"""The labelled videos that a classifier is trained on, and the classes they are about."""
+"""The labelled videos that a classifier is trained on, and their classes."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ class Lists(NamedTuple):
     validation: Labelled | None = None
 
     def count_classes(self) -> int:
-        """The number of classes: of their names or, without names, 1 + the highest number."""
+        """The number of classes: as many as names or, without names, the highest number plus 1."""
         if self.training.names is not None:
             return len(self.training.names)
         both = (self.training, self.validation or self.training)
@@ -36,8 +36,8 @@ def read_lists(
 ) -> Lists:
     """Reads both lists. `labels` are the names of the classes, or a file with a name on each line.
 
-    Raises InputError unless both are about the same kind of classes, and there is something to
-    learn and to measure.
+    Raises InputError unless both lists give classes in the same form, the labels to train on
+    differ, and a video to validate on has a label.
     """
     if isinstance(labels, (str, Path)):
         labels = read_names(labels)
@@ -56,8 +56,8 @@ def read_lists(
         )
     if training.names is None and validation.by_name:
         raise InputError(
-            f"the classes of {data} have numbers and those of {val} names; say with labels "
-            "(--labels) which is which"
+            f"{data} gives classes by number and {val} by name; give the names of all classes, in "
+            "the order of their numbers, with labels (--labels)"
         )
     require_labels(validation.labels, val)
     warn_of_overlap(training.videos, validation.videos)
@@ -67,26 +67,26 @@ def read_lists(
 def require_labels(labels: Sequence[Sequence[int]], where: object) -> None:
     """Raises InputError unless some video to validate on has a label."""
     if not any(labels):
-        raise InputError(f"no video of {where} has a label: there is nothing to validate on")
+        raise InputError(f"no video of {where} has a label; expected at least one to validate on")
 
 
 def require_variety(labels: Sequence[tuple[int, ...]]) -> None:
     """Raises InputError unless the labels of the videos to train on differ."""
     if len(set(labels)) < 2:
         raise InputError(
-            f"all {len(labels)} videos to train on have the same label, or there are none; "
+            f"the labels of the {len(labels)} videos to train on do not differ; "
             "expected two classes or more"
         )
 
 
 def warn_of_unseen(labels: Sequence[Sequence[int]], names: Sequence[str]) -> None:
-    """Names the classes that no video to train on shows."""
+    """Logs a warning that names the classes without a video to train on."""
     seen = {number for each in labels for number in each}
     unseen = [name for number, name in enumerate(names) if number not in seen]
     if unseen:
         more = f" and {len(unseen) - LISTED} more" if len(unseen) > LISTED else ""
         logger.warning(
-            "%d of %d classes have no video to train on, and will not be found: %s%s",
+            "%d of %d classes have no video to train on, and will not be learned: %s%s",
             len(unseen),
             len(names),
             ", ".join(unseen[:LISTED]),
@@ -95,7 +95,7 @@ def warn_of_unseen(labels: Sequence[Sequence[int]], names: Sequence[str]) -> Non
 
 
 def described(listed: Labelled) -> dict[str, Any]:
-    """The settings of a record that tell one list of videos from another."""
+    """A list of videos, for a record: their number, and a checksum of their paths and labels."""
     places = [
         os.path.abspath(video) if isinstance(video, Path) else [*map(os.path.abspath, video)]
         for video in listed.videos

@@ -65,7 +65,7 @@ from videoprism_mlx.weights.loading import (
 # What is trained, by its names in the classifier.
 TRAINED = ("atten_pooler", "projection")
 
-# What a training leaves in the output, besides config.json.
+# The files that training writes to the output, besides config.json.
 OUTPUT_FILES = (WEIGHTS_FILE, LABELS_FILE, PROCESSOR_FILE, RESULT_FILE)
 
 # That of the official demo.
@@ -102,15 +102,15 @@ def train_classifier(
     of classes is trained further; other models get a new head. `data` and `val` are lists or
     folders as for `read_labels`. `labels` are the names of the classes, or a file with a name on
     each line. Each training video has `views` views (see `Views` for `crop` and `span`); their
-    features are computed once and kept in `cache`. How videos are read is up to the model's
-    `Processor`, but for `num_frames`, `size`, `resize` and `resample` that are given; `partial` is
-    as for `read_video`. `dtype` is the type of the encoder.
+    features are computed once and kept in `cache`. Videos are read as the model's `Processor` says;
+    `num_frames`, `size`, `resize` and `resample`, if given, replace its settings. `partial` is as
+    for `read_video`. `dtype` is the type of the encoder.
 
     The best epoch, which is written to `output` as a model directory, is the one with the highest
     top-1 accuracy on `val`, or with the highest mean average precision if videos have several
-    labels. Of equal ones the lowest loss decides. Without `val` the lowest training loss decides.
-    A run that was stopped is continued when it is started again. Videos that cannot be used are an
-    error once all of them are known; with `skip_bad` they are left out.
+    labels. Between equal epochs, the lowest loss decides. Without `val`, the lowest training loss
+    decides. If a run was stopped, the same call continues it. If videos cannot be used, an error
+    lists all of them before training starts; with `skip_bad` they are left out.
     """
     options = Options(
         num_frames=num_frames,
@@ -211,7 +211,7 @@ class ClassifierTask:
         return sources
 
     def learner(self, training: Paths, validation: Paths | None = None) -> "HeadLearner":
-        """The learner on the videos whose features are at these paths."""
+        """The learner for the videos whose features are cached at these paths."""
         count, lists, held_out = len(self.labels.names), self.lists, None
         cache = self.features.cache(self.views)
         examples = Examples.of(cache, lists.training, training, count)
@@ -280,12 +280,12 @@ class HeadLearner(Learner):
         self._loss_and_gradients = mx.value_and_grad(self._loss)
 
     def record(self) -> dict[str, Any]:
-        """The settings that tell the examples from others."""
+        """What identifies the examples in the run's record."""
         both = {"training": self.examples, "validation": self.held_out}
         return {"usable": {key: one and one.digest() for key, one in both.items()}}
 
     def start(self) -> Parameters:
-        """The head as it is."""
+        """The parameters of the head before training."""
         return trained_parameters(self.classifier)
 
     def gradients(
@@ -337,10 +337,10 @@ def is_classifier(directory: Path, count: int) -> bool:
 
 
 def names_of(listed: tuple[str, ...] | None, count: int, directory: Path) -> tuple[str, ...]:
-    """The names of the classes: those of the list, or those of the head that is trained further."""
+    """The names of the classes: from the list or, if it has none, from the head in `directory`."""
     known = load_labels(directory, count).names if is_classifier(directory, count) else None
     if known and listed and known != listed:
-        logger.warning("the head in %s, which is trained further, has other classes", directory)
+        logger.warning("the head in %s has other class names; the given names are used", directory)
     return listed or known or numbered(count)
 
 

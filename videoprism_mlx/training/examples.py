@@ -34,7 +34,7 @@ CLIPS_AHEAD = 8
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """The cached features of videos, a file of (V, T * N, D) each, and the videos' labels."""
+    """The cached features of videos, one file of (V, T * N, D) for each, and the videos' labels."""
 
     cache: ArrayCache
     paths: tuple[Path, ...]
@@ -45,7 +45,7 @@ class Examples:
     def of(
         cls, cache: ArrayCache, listed: Labelled, paths: Sequence[Path | None], classes: int
     ) -> "Examples":
-        """The examples of a list; a path is None if the video there cannot be used."""
+        """The examples of a list. Videos whose path is None cannot be used, and are left out."""
         pairs = zip(paths, listed.labels, strict=True)
         usable = [(path, labels) for path, labels in pairs if path is not None]
         labels = tuple(labels for _, labels in usable)
@@ -55,14 +55,14 @@ class Examples:
     def batch(self, rows: Rows, views: Rows) -> tuple[mx.array, mx.array]:
         """The features of one view of each example, (B, T * N, D) in float32, and the targets."""
         tokens = [
-            # A copy: an array that is still mapped keeps its file open.
+            # A copy, because a memory-mapped array keeps its file open.
             np.array(self.cache.load(self.paths[row])[view])
             for row, view in zip(rows, views, strict=True)
         ]
         return mx.array(np.stack(tokens)).astype(mx.float32), mx.array(self.targets[rows])
 
     def digest(self) -> str:
-        """A checksum that changes with the videos, with their versions and with their labels."""
+        """A checksum of the videos, the versions of their files, and their labels."""
         return digest([[path.name for path in self.paths], self.labels])
 
 
@@ -90,7 +90,7 @@ class Features:
         }
 
     def cache(self, views: Views) -> ArrayCache:
-        """The cache for those views of videos."""
+        """The cache for these views of videos."""
         return ArrayCache(self.root, self.record(views))
 
     def fill(
@@ -98,8 +98,8 @@ class Features:
     ) -> tuple[list[Path | None], list[str]]:
         """Encodes the videos that are not cached yet; `what` is the title of the progress bar.
 
-        Returns the path of each video's features, None if the video cannot be used, and a line
-        about each of those.
+        Returns the path of each video's features, or None if the video cannot be used; and a line
+        about each video that cannot be used.
         """
         patches = (self.processor.size // self.encoder.patch_size) ** 2
         tokens = views.count * self.processor.num_frames * patches
@@ -120,6 +120,6 @@ class Features:
         if not np.isfinite(features).all():
             raise InputError(
                 "the encoder's features of a video contain NaN or infinity; "
-                "load the encoder in another type (dtype)"
+                "load the encoder with another dtype"
             )
         return features

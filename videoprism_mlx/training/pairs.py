@@ -33,8 +33,8 @@ class Frames:
     def fill(self, videos: Sequence[Files], what: str) -> tuple[list[Path | None], list[str]]:
         """Reads the videos that are not cached yet; `what` is the title of the progress bar.
 
-        Returns the path of each video's clip, None if the video cannot be used, and a line about
-        each of those.
+        Returns the path of each video's clip, or None if the video cannot be used; and a line about
+        each video that cannot be used.
         """
         return fill(self.cache, videos, self.read, what=what)
 
@@ -81,7 +81,7 @@ class Pairs:
         return self.ids[chosen], self.paddings[chosen]
 
     def digest(self) -> str:
-        """A checksum that changes with the videos, with their versions and with the token ids."""
+        """A checksum of the videos, the versions of their files, and the token ids."""
         ids = self.ids.tolist() if len(self) else None
         return digest([[path.name for path in self.frames], list(map(len, self.captions)), ids])
 

@@ -48,7 +48,7 @@ from videoprism_mlx.weights.loading import load_with_directory
 # The temperature that training starts from, as in CLIP, and the lowest one that is allowed.
 START_TEMPERATURE, LEAST_TEMPERATURE = 0.07, 0.01
 
-# What a training leaves in the output, besides config.json.
+# The files that training writes to the output, besides config.json.
 OUTPUT_FILES = (
     WEIGHTS_FILE,
     TOKENIZER_FILE,
@@ -73,10 +73,10 @@ RETRIEVAL_RECIPE = Recipe(
 class Tuning:
     """Which parameters of a model are trained, and how.
 
-    With a `rank`, adapters of that rank are trained (for `alpha` and `layers` see `add_adapters`),
-    otherwise the `towers` themselves. At most `at_once` pairs are in the model at a time, whatever
-    the batch size. `dtype` is the type that the model computes in; what is trained is kept in
-    float32. `recompute` saves memory and takes about a third more time.
+    With a `rank`, adapters of that rank are trained (see `add_adapters` for `alpha` and `layers`).
+    Without it, the weights of the `towers` are trained. The model computes at most `at_once` pairs
+    at a time, whatever the batch size. `dtype` is the type that the model computes in; trained
+    parameters are kept in float32. `recompute` saves memory and takes about a third more time.
     """
 
     towers: tuple[str, ...] = ("video", "text")
@@ -89,10 +89,12 @@ class Tuning:
 
     def __post_init__(self) -> None:
         if not self.towers or not set(self.towers) <= TOWERS.keys():
-            raise InputError(f"towers are {self.towers}; expected some of {', '.join(TOWERS)}")
+            raise InputError(
+                f"towers is {self.towers}; expected one or more of {', '.join(TOWERS)}"
+            )
         check_count("at_once", self.at_once)
         if self.rank is None and (self.alpha, self.layers) != (None, None):
-            raise InputError("alpha and layers are about adapters; give a rank as well")
+            raise InputError("alpha and layers are settings of adapters; give a rank as well")
         parse_dtype(self.dtype)
 
 
@@ -119,19 +121,22 @@ def train_retrieval(
     """Fine-tunes a video-text model on videos and captions.
 
     `model` is a model's name or directory; `data` and `val` are lists as for `read_captions`.
-    Frames of the videos are read once and kept in `cache`. How they are read is up to the model's
-    `Processor`, but for `num_frames`, `size`, `resize` and `resample` that are given; `partial` is
-    as for `read_video`. `dtype`, if given, replaces `tuning.dtype`. `frames` is the older name of
-    `num_frames`.
+    Frames of the videos are read once and kept in `cache`. They are read as the model's `Processor`
+    says; `num_frames`, `size`, `resize` and `resample`, if given, replace its settings. `partial`
+    is as for `read_video`. `dtype`, if given, replaces `tuning.dtype`. `frames` is the older name
+    of `num_frames`.
 
     The best epoch is written to `output`: a model directory or, if `tuning` has a rank, adapters.
-    It is the one with the highest recall@1 on `val`, averaged over both directions; of equal ones
-    the lowest training loss decides, and without `val` that alone. A run that was stopped is
-    continued when it is started again. Videos that cannot be used are an error once all of them are
-    known; with `skip_bad` they are left out.
+    The best epoch has the highest recall@1 on `val`, averaged over both directions. Between equal
+    epochs, the lowest training loss decides; without `val`, it alone decides. If a run was stopped,
+    the same call continues it. If videos cannot be used, an error lists all of them before training
+    starts; with `skip_bad` they are left out.
     """
     if frames is not None and num_frames not in (None, frames):
-        raise InputError(f"num_frames is {num_frames} and frames, its older name, is {frames}")
+        raise InputError(
+            f"num_frames is {num_frames} and frames, its older name, is {frames}; "
+            "give num_frames only"
+        )
     options = Options(
         num_frames=frames if num_frames is None else num_frames,
         size=size,
@@ -159,8 +164,8 @@ def prepare_task(
     """Reads the lists and loads the model."""
     if recipe.batch_size < 2:
         raise InputError(
-            f"batch_size is {recipe.batch_size}; expected 2 or more: the caption of a video is "
-            "found among those of its batch"
+            f"batch_size is {recipe.batch_size}; expected 2 or more: the loss compares each video "
+            "with all captions in its batch"
         )
     if options.dtype is not None:
         dtype = options.dtype
@@ -189,7 +194,7 @@ def prepare_task(
 class RetrievalTask:
     """A video-text model to fine-tune, and the videos and captions to train it on.
 
-    Of `places` and `pairs` the first is to train on and the second, if there is one, to validate.
+    The first of `places` and of `pairs` is to train on; the second, if any, is to validate on.
     """
 
     name: str
@@ -232,12 +237,12 @@ class RetrievalTask:
         ]
 
     def learner(self, training: Paths, validation: Paths | None = None) -> "RetrievalLearner":
-        """The learner on the videos whose clips are at these paths."""
+        """The learner for the videos whose clips are cached at these paths."""
         pairs = Pairs(self.frames, training, self.pairs[0])
         held_out = Pairs(self.frames, validation or (), self.pairs[1] if validation else ())
         if len(pairs) < 2:
             raise InputError(
-                f"{self.places[0]} has {len(pairs)} video to train on; expected 2 or more"
+                f"{self.places[0]} has only {len(pairs)} video to train on; expected 2 or more"
             )
         prepare(self.model, self.tuning, self.seed)
         return RetrievalLearner(self.model, self.processor, pairs, held_out, self.tuning)
@@ -257,7 +262,7 @@ class RetrievalTask:
             tokenizer = self.directory / TOKENIZER_FILE
             publish(model, output, files, tokenizer=tokenizer if tokenizer.is_file() else None)
         else:
-            # A run that was complete, and is started again, has left its adapters here.
+            # If a complete run is started again, its earlier adapters are here.
             (output / ADAPTER_CONFIG_FILE).unlink(missing_ok=True)
             for name, text in files.items():
                 with new_file(output / name, replace=True) as partial:
@@ -267,9 +272,9 @@ class RetrievalTask:
 
 
 class RetrievalLearner(Learner):
-    """Trains a video-text model, whose trainable parameters `prepare` has chosen, on pairs.
+    """Trains a video-text model on pairs. `prepare` must have chosen the parameters to train.
 
-    `held_out` are the pairs to validate on, which may be none.
+    `held_out` are the pairs to validate on. It may be empty.
     """
 
     whole_batches = True
@@ -290,16 +295,16 @@ class RetrievalLearner(Learner):
         self.at_once = tuning.at_once
         self.dtype = parse_dtype(tuning.dtype)
         self._start = as_float32(cast(Any, model).trainable_parameters())
-        # All parameters in float32: those that stay frozen are published as they are.
+        # All parameters in float32. The frozen ones are written to the result unchanged.
         self.untrained: Parameters = cast(Any, model).parameters()
         model.set_dtype(self.dtype)
 
     def record(self) -> dict[str, Any]:
-        """The settings that tell the pairs from others."""
+        """Checksums of the pairs to train and to validate on."""
         return {"pairs": {"train": self.pairs.digest(), "val": self.held_out.digest()}}
 
     def start(self) -> Parameters:
-        """The model as it is, and the logarithm of the inverse temperature."""
+        """The parameters before training: the model's, and the log of the inverse temperature."""
         return {"model": self._start, "log_scale": mx.array(-math.log(START_TEMPERATURE))}
 
     def gradients(
@@ -313,7 +318,7 @@ class RetrievalLearner(Learner):
         )
 
     def bounded(self, parameters: Parameters) -> Parameters:
-        """The parameters with a temperature that is not below the lowest."""
+        """The parameters, with a temperature of LEAST_TEMPERATURE or more."""
         log_scale = mx.minimum(parameters["log_scale"], -math.log(LEAST_TEMPERATURE))
         return {**parameters, "log_scale": log_scale}
 
@@ -328,7 +333,7 @@ class RetrievalLearner(Learner):
 
 
 def prepare(model: FactorizedVideoCLIP, tuning: Tuning, seed: int) -> None:
-    """Freezes all parameters but those to train."""
+    """Freezes all parameters except those to train."""
     if tuning.rank is not None:
         add_adapters(model, tuning.rank, tuning.alpha, tuning.towers, tuning.layers, seed)
     else:

@@ -37,7 +37,7 @@ class Learner(ABC):
     whole_batches = False
 
     def record(self) -> dict[str, Any]:
-        """The settings for the run's record that tell the examples from others."""
+        """What identifies the examples, for the run's record."""
         return {}
 
     @abstractmethod
@@ -51,7 +51,7 @@ class Learner(ABC):
         """The loss on the examples numbered `rows`, and its gradients."""
 
     def bounded(self, parameters: Parameters) -> Parameters:
-        """The parameters after a step, brought back into the range that is allowed."""
+        """The parameters after a step, limited to their allowed range."""
         return parameters
 
     @abstractmethod
@@ -63,7 +63,7 @@ class Learner(ABC):
 class Run:
     """A training run in a folder.
 
-    `record` says what is trained on what; a folder that holds a run with another record is refused.
+    `record` describes the model and the data. A folder with a run of another record is refused.
     `metric` is the name of the metric that chooses the best epoch, or several names: see
     `Progress.best`. The state is kept after each epoch and, with `save_every`, also after every
     `save_every` steps.
@@ -82,7 +82,7 @@ class Run:
     def fit(self, learner: Learner) -> tuple[Parameters, History]:
         """Trains until the recipe says to stop: the best epoch's parameters, all epochs' metrics.
 
-        A run that was stopped is continued. Hold the run's lock meanwhile.
+        It continues a run that was stopped. The caller must hold the run's lock.
         """
         recipe, count = self.recipe, learner.count
         batch_size = min(recipe.batch_size, count)
@@ -95,7 +95,9 @@ class Run:
             restored = self._files.restore(self._record(), parameters, optimizer.state)
             parameters, optimizer.state, progress = restored
             if progress.history:
-                self._files.best(parameters)  # If it is damaged, say so now and not at the end.
+                self._files.best(
+                    parameters
+                )  # If the file is damaged, raise the error now and not at the end.
         while not self._is_finished(progress):
             parameters, progress = self._epoch(learner, parameters, optimizer, progress, steps)
             measured = {
@@ -122,11 +124,11 @@ class Run:
         """The metrics of the best epoch."""
         best = Progress(history=tuple(history)).best(self._metrics)
         if best is None:
-            raise TrainingError("no epoch is complete yet: there is no best one")
+            raise TrainingError("no epoch is complete yet, so there is no best epoch")
         return dict(history[best])
 
     def require_alike(self) -> None:
-        """Raises TrainingError if the folder holds a run for which `record` differs so far."""
+        """Raises TrainingError if the folder holds a run whose settings differ from `record`."""
         self._files.require_alike(self._record())
 
     def _epoch(
@@ -137,7 +139,7 @@ class Run:
         progress: Progress,
         steps: int,
     ) -> tuple[Parameters, Progress]:
-        """Takes the steps of an epoch that are left."""
+        """Runs the remaining steps of an epoch."""
         recipe, epoch = self.recipe, progress.epoch
         batch_size = min(recipe.batch_size, learner.count)
         order = np.random.default_rng([recipe.seed, epoch, 0]).permutation(learner.count)
@@ -203,7 +205,7 @@ class Run:
         )
 
     def _record(self) -> dict[str, Any]:
-        """The record and the recipe, as they are when they come back from a JSON file."""
+        """The record and the recipe, in the form in which a JSON file stores them."""
         record = {**self.record, "recipe": dataclasses.asdict(self.recipe)}
         return cast(dict[str, Any], json.loads(json.dumps(record)))
 

@@ -1,7 +1,7 @@
-"""The life of a training, whatever is trained: from the check of the output to the result.
+"""A whole training run of any kind, from the check of the output to the result: see `train`.
 
-`train` is the whole story. A `Task` says what is trained on what, before any video is read; the
-`Learner` that it makes has the examples and the parameters.
+A `Task` describes the model and the data before any video is read. It makes a `Learner`, which has
+the examples and the parameters.
 """
 
 import dataclasses
@@ -34,20 +34,20 @@ Paths = Sequence[Path | None]
 
 
 class Trained(NamedTuple):
-    """The result of a training."""
+    """The result of a training run."""
 
     directory: Path
-    metrics: dict[str, Any]  # Those of the best epoch, as in metrics.json.
+    metrics: dict[str, Any]  # The metrics of the best epoch, as in metrics.json.
     history: History  # The metrics of each epoch.
     skipped: list[str]  # A line about each video that cannot be used.
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What every training takes: how videos are read, and what is kept.
+    """The options of all training runs: how videos are read, and what is kept.
 
-    For options that are None the model's own settings are used. `partial` reads what can be
-    decoded of a damaged video. `skip_bad` leaves out videos that cannot be used.
+    An option that is None leaves the model's own setting. `partial` reads the frames of a damaged
+    video that can be decoded. `skip_bad` leaves out videos that cannot be used.
     """
 
     num_frames: int | None = None
@@ -62,7 +62,7 @@ class Options:
     decoding: Decoding | None = None
 
     def processor(self, model: VideoPrismModel, directory: Path) -> Processor:
-        """The processor of a model, with those settings that are given here."""
+        """The processor of a model, with the settings that are not None."""
         names = ("num_frames", "size", "resize", "resample", "decoding")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         processor = dataclasses.replace(processor_for(model, directory), **given)
@@ -72,28 +72,28 @@ class Options:
         return processor
 
     def cache_folder(self, name: str) -> Path:
-        """Where arrays made of videos are cached: by default the folder `name` of the cache."""
+        """The folder for arrays made from videos: by default the folder `name` in the cache."""
         return places.cache_directory() / name if self.cache is None else Path(self.cache)
 
 
 class Source(NamedTuple):
-    """A list of videos, and how what the training needs of them is made and cached."""
+    """A list of videos, and a function that caches an array for each of them."""
 
     name: str | Path
-    fill: Callable[[], tuple[Paths, list[str]]]  # Also a line about each video that is unusable.
+    fill: Callable[[], tuple[Paths, list[str]]]  # Also returns a line about each bad video.
 
 
 class Outcome(NamedTuple):
-    """What a run ends with."""
+    """The outcome of a run."""
 
-    best: Parameters  # Those of the best epoch.
+    best: Parameters  # The parameters of the best epoch.
     measured: dict[str, Any]  # The metrics of the best epoch.
     history: History
     skipped: list[str]
 
 
 class Task(Protocol[L]):
-    """What is trained on what: everything that is known before a video is read."""
+    """A model and the data to train it on: everything that is known before a video is read."""
 
     @property
     def record(self) -> Mapping[str, Any]:
@@ -108,7 +108,7 @@ class Task(Protocol[L]):
         """The videos to train on and, if there are any, those to validate on."""
 
     def learner(self, training: Paths, validation: Paths | None = None) -> L:
-        """The learner on the videos of `sources`, whose arrays are cached at these paths."""
+        """The learner for the videos of `sources`, whose arrays are cached at these paths."""
 
     def publish(self, learner: L, outcome: Outcome, output: Path) -> dict[str, Any]:
         """Writes the result to `output`, and returns the metrics that were written."""
@@ -121,9 +121,9 @@ def train(
     recipe: Recipe,
     options: Options,
 ) -> Trained:
-    """Trains the task that `prepare` loads, or continues the run that is in `output`.
+    """Trains the task that `prepare` loads, or continues the run in `output`.
 
-    `files` are the names that publishing leaves in `output`, besides config.json.
+    `files` are the names of the files that `publish` writes to `output`, besides config.json.
     """
     check_output(output, files)
     task = prepare()
@@ -131,7 +131,7 @@ def train(
     run = Run(output / RUN_FOLDER, recipe, record, task.metric, options.save_every)
     run.require_alike()
     if len(sources) == 1:
-        logger.info("there are no videos to validate on: the epoch with the lowest loss is best")
+        logger.info("no videos to validate on: the epoch with the lowest training loss is best")
     paths, skipped = fill_all(sources, options.skip_bad)
     learner = task.learner(*paths)
     run.record = {**record, **learner.record()}
@@ -145,15 +145,15 @@ def train(
 
 
 def check_output(output: Path, files: Collection[str]) -> None:
-    """Raises OutputError unless `output` is new, empty, or holds a run and what it published."""
+    """Raises OutputError unless `output` is new, empty, or holds only a run and its results."""
     require_own(output, "a training run", [RUN_FOLDER], {CONFIG_FILE, *files})
     require_own(output / RUN_FOLDER, "a training run", RUN_FILES, ())
 
 
 def fill_all(sources: Sequence[Source], skip_bad: bool) -> tuple[list[Paths], list[str]]:
-    """Caches what the training needs of all videos: their paths, and a line about each bad one.
+    """Caches the arrays of all videos. Returns their paths, and a line about each bad video.
 
-    All bad videos of all sources are known before the first error is raised.
+    It reads the videos of all sources before it raises an error about bad ones.
     """
     paths, skipped = [], []
     for source in sources:

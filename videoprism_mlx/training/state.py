@@ -1,4 +1,4 @@
-"""The state of a run, and the files in the run's folder that keep it.
+"""The state of a training run, and the files that store it in the run's folder.
 
 Parameters are a tree of float32 arrays.
 """
@@ -30,19 +30,19 @@ Parameters = dict[str, Any]
 
 
 class Progress(NamedTuple):
-    """How far a run has come."""
+    """The progress of a run."""
 
     epoch: int = 0  # Epochs that are complete.
     step: int = 0  # Steps of the current epoch that are complete.
     loss: float = 0.0  # The sum of the losses of those steps.
     history: tuple[dict[str, Any], ...] = ()  # The metrics of each epoch.
-    checksum: str = ""  # That of the parameters of the best epoch.
+    checksum: str = ""  # The checksum of the parameters of the best epoch.
 
     def best(self, metrics: Sequence[str]) -> int | None:
-        """The best epoch, counted from 0; the first of equals. None before any is complete.
+        """The best epoch, counted from 0. None if no epoch is complete.
 
-        The first of `metrics` decides, the next one decides between equals. A minus in front of a
-        name means that lower is better.
+        The first of `metrics` decides. Between equal epochs the next metric decides, and in the end
+        the earlier epoch is best. A minus in front of a name means that lower is better.
         """
 
         def quality(epoch: int) -> list[float]:
@@ -63,7 +63,7 @@ class RunFiles:
     folder: Path
 
     def has_state(self) -> bool:
-        """Whether a run was kept here."""
+        """Whether the folder holds the state of a run."""
         return (self.folder / LAST_FILE).exists()
 
     def keep(
@@ -73,7 +73,7 @@ class RunFiles:
         state: dict[str, Any],
         progress: Progress,
     ) -> None:
-        """Writes the state of the run and of its optimizer, and the metrics for people to read."""
+        """Writes the state of the run and its optimizer, and the metrics as a readable file."""
         described = {"record": record, "progress": progress._asdict()}
         self._write(LAST_FILE, named(parameters, state), {"run": json.dumps(described)})
         with new_file(self.folder / METRICS_FILE, replace=True) as partial:
@@ -88,11 +88,11 @@ class RunFiles:
     def restore(
         self, record: Mapping[str, Any], parameters: Parameters, state: dict[str, Any]
     ) -> tuple[Parameters, dict[str, Any], Progress]:
-        """The parameters, the optimizer's state and the progress that were kept.
+        """The stored parameters, the optimizer's stored state, and the progress.
 
         Raises TrainingError unless they belong to a run with the same record and the same shapes.
-        Both trees keep the order that they have in the arguments: the rounding of a sum over a
-        tree depends on it.
+        Both trees have the same order as in the arguments, because the rounding of a sum over a
+        tree depends on the order.
         """
         there, progress = self._described()
         self._refuse(there, record)
@@ -101,7 +101,8 @@ class RunFiles:
         shapes = {name: array.shape for name, array in arrays.items()}
         if shapes != {name: array.shape for name, array in expected.items()}:
             raise TrainingError(
-                f"{self.folder / LAST_FILE} holds other parameters; remove {self.folder}"
+                f"{self.folder / LAST_FILE} holds parameters of other names or shapes; remove "
+                f"{self.folder} to start again"
             )
         return (
             tree_map_with_path(lambda key, _: arrays[f"parameters/{key}"], parameters),
@@ -117,14 +118,14 @@ class RunFiles:
         arrays, _ = self._read(BEST_FILE)
         shapes = {key: array.shape for key, array in arrays_of(parameters).items()}
         if {key: array.shape for key, array in arrays.items()} != shapes:
-            raise self._damaged(self.folder / BEST_FILE, "it holds other parameters")
+            raise self._damaged(self.folder / BEST_FILE, "parameters have other names or shapes")
         best = cast(Parameters, tree_map_with_path(lambda key, _: arrays[key], parameters))
         if expected is not None and checksum(best) != expected:
-            raise self._damaged(self.folder / BEST_FILE, "it is not what the run has written")
+            raise self._damaged(self.folder / BEST_FILE, "its checksum is wrong")
         return best
 
     def require_alike(self, record: Mapping[str, Any]) -> None:
-        """Raises TrainingError if a run was kept here for which a setting of `record` differs.
+        """Raises TrainingError if the folder holds a run whose settings differ from `record`.
 
         Settings that `record` does not have yet are not compared.
         """
@@ -134,7 +135,7 @@ class RunFiles:
 
     def _write(self, name: str, arrays: Mapping[str, mx.array], metadata: dict[str, str]) -> None:
         with new_file(self.folder / name, replace=True) as partial:
-            # MLX insists on the suffix.
+            # MLX adds this suffix to any other name.
             written = partial.with_name(partial.name + ".safetensors")
             try:
                 with explained_if_full(self.folder / name):
@@ -154,7 +155,7 @@ class RunFiles:
             raise self._damaged(path, error) from None
 
     def _described(self) -> tuple[dict[str, Any], Progress]:
-        """The record and the progress of the run that was kept."""
+        """The record and the progress of the run in the folder."""
         _, metadata = self._read(LAST_FILE)
         try:
             described = json.loads(metadata["run"])
@@ -170,7 +171,7 @@ class RunFiles:
         """Raises TrainingError if two records differ."""
         if changed := differences(there, now):
             raise TrainingError(
-                f"{self.folder} holds a run with other settings, which cannot be continued: "
+                f"{self.folder} holds a run with other settings, so it cannot be continued: "
                 f"{'; '.join(changed)}. Name another output, or remove {self.folder}"
             )
 
@@ -189,5 +190,5 @@ def named(parameters: Parameters, state: dict[str, Any]) -> dict[str, mx.array]:
 
 
 def as_float32(parameters: Parameters) -> Parameters:
-    """The parameters in float32, the type in which they are trained."""
+    """The parameters in float32. Training keeps them in this type."""
     return cast(Parameters, tree_map(lambda array: array.astype(mx.float32), parameters))

@@ -1,4 +1,4 @@
-"""Which files are videos or images, by their names, and in which order they come."""
+"""Finding videos and images by their names, in a fixed order."""
 
 import glob
 import os
@@ -22,10 +22,11 @@ IMAGE_SUFFIXES = {
 
 
 def find_videos(patterns: Sequence[str | Path]) -> dict[str, Path]:
-    """The videos that files, folders and glob patterns name, by short names.
+    """The videos in files, folders and glob patterns: the path of each, by a short name.
 
-    A file is taken whatever its name ends in. In a folder and all folders below it, files with the
-    ending of a video are taken. The short name is a file's path below the folder, or its own name.
+    A file that is named itself is taken with any ending. In a folder and its subfolders, files with
+    the ending of a video are taken. Their short name is the path below the folder; that of other
+    files is the file's name.
     """
     found: dict[str, Path] = {}
     for pattern in patterns:
@@ -34,7 +35,7 @@ def find_videos(patterns: Sequence[str | Path]) -> dict[str, Path]:
         if folder:
             videos = [one for one in files_below(folder) if is_video_name(one)]
             if not videos:
-                raise VideoError(f"the folder {folder} holds no videos, nor do those below it")
+                raise VideoError(f"the folder {folder} and its subfolders hold no videos")
         elif not os.path.exists(path) and glob.has_magic(str(path)):
             videos = [Path(one) for one in glob.glob(str(path), recursive=True)]
             videos = [one for one in videos if one.is_file()]
@@ -46,20 +47,20 @@ def find_videos(patterns: Sequence[str | Path]) -> dict[str, Path]:
             name = str(video.relative_to(folder)) if folder else video.name
             if os.path.abspath(found.setdefault(name, video)) != os.path.abspath(video):
                 raise InputError(
-                    f"{found[name]} and {video} would both go by the name {name}; "
-                    "give the folder above them instead, or other outputs"
+                    f"{found[name]} and {video} would have the same name, {name}; "
+                    "give the folder that holds both instead, or use another output for each"
                 )
     return found
 
 
 def local_path(path: str | Path) -> Path:
-    """A path, with the home folder for a leading ~. Raises VideoError if no file can have it."""
+    """A path, with ~ replaced by the home folder. Raises VideoError if the path is not valid."""
     try:
         is_possible = b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:
         is_possible = False
     if not is_possible:
-        raise VideoError(f"no file can have the name {str(path)!a}: correct it")
+        raise VideoError(f"{str(path)!a} is not a valid path; correct it")
     return Path(os.path.expanduser(path))
 
 
@@ -72,13 +73,13 @@ def files_below(folder: Path) -> Iterator[Path]:
     seen = set()
     for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         seen.add(os.path.realpath(root))
-        # A link may lead back up.
+        # A link may lead to a folder above.
         folders[:] = [one for one in folders if os.path.realpath(f"{root}/{one}") not in seen]
         yield from (path for name in files if (path := Path(root, name)).is_file())
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images of a folder, frame_2 before frame_10."""
+    """The images of a folder, sorted by the numbers in their names: frame_2 before frame_10."""
     images = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
     images = [path for path in images if not path.name.startswith(".")]
     if not images:

@@ -1,4 +1,4 @@
-"""Frames of one size to another.
+"""Resizing frames.
 
 Shapes: H and W are the height and width of a frame in pixels.
 """
@@ -20,7 +20,7 @@ MAX_SIZE = 4096
 
 
 def check_size(size: int | None, resize: str, resample: str) -> None:
-    """Raises InputError unless these are a size and known ways to resize."""
+    """Raises InputError unless `size`, `resize` and `resample` are valid."""
     if resize not in RESIZES:
         raise InputError(f"resize is {resize!r}; expected one of {', '.join(RESIZES)}")
     if resample not in RESAMPLINGS:
@@ -52,14 +52,17 @@ def resized(
         scale = size / min(height, width * aspect)
         target = (round(height * scale), round(width * aspect * scale))
         if math.prod(target) > MAX_PIXELS:
-            raise VideoError(f"a frame is {width} x {height}, too long and thin to be cropped")
+            raise VideoError(
+                f"a frame is {width} x {height}, too long and thin to be cropped; "
+                "stretch it instead (resize='stretch', --resize stretch)"
+            )
     image = scaled(image, *target, resample)
     top, left = (target[0] - size) // 2, (target[1] - size) // 2
     return image[top : top + size, left : left + size]
 
 
 def thumbnail(image: Frame, height: int, aspect: float = 1.0) -> Frame:
-    """A frame (H, W, 3) as players show it: (height, W', 3), 0-255."""
+    """A frame (H, W, 3) resized to (height, W', 3), 0-255, with the aspect that players show."""
     width = max(1, round(height * image.shape[1] * aspect / image.shape[0]))
     if width * height > MAX_PIXELS:
         raise VideoError(

@@ -18,7 +18,7 @@ from videoprism_mlx.runtime.limits import PIXEL_LIMIT
 from videoprism_mlx.video.failures import video_errors
 from videoprism_mlx.video.opencv import Frame, cv2
 
-# The image formats, in Pillow's words, that can hold a moving picture.
+# The image formats, by their names in Pillow, that can hold a moving picture.
 MOVING = {"GIF", "PNG", "WEBP", "AVIF"}
 
 T = TypeVar("T")
@@ -72,10 +72,10 @@ def read_image(path: Path) -> Frame:
                 f"{path} holds {count} images; expected one: convert it to a video, for example "
                 "with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
             )
-        # The stubs of OpenCV leave out that it may be None.
+        # The result may be None, which OpenCV's stubs do not say.
         image: Any = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
         if image is None:
-            what = "no image that OpenCV can read, or damaged" if encoded.size else "empty"
+            what = "not an image that OpenCV can read, or damaged" if encoded.size else "empty"
             raise VideoError(f"{path} is {what}")
         frame: Frame = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         return frame
@@ -143,7 +143,7 @@ def checked_frames(frames: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if frames.ndim != 4 or frames.shape[-1] not in (1, 3, 4):
         raise InputError(f"the array of frames has shape {shape}; {expected}")
     if 0 in shape:
-        raise InputError(f"the array of frames has shape {shape}: there is nothing in it")
+        raise InputError(f"the array of frames has shape {shape}, which is empty")
     if frames.dtype.kind == "f":
         frames = frames.astype(np.float32)
         low, high = float(frames.min()), float(frames.max())

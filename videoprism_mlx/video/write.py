@@ -3,6 +3,7 @@
 Shapes: T frames, H height, W width. Frames are RGB, 0-255.
 """
 
+import errno
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +19,7 @@ from av.video.stream import VideoStream
 
 from videoprism_mlx.errors import InputError, VideoError
 from videoprism_mlx.files.atomic import explained_if_full
+from videoprism_mlx.video.failures import reason
 
 # H.264 with 4:2:0 colours, and the index before the frames: browsers and QuickTime play that, and
 # can begin before they have all of it. One thread, and no lookahead over macroblocks, which depends
@@ -43,12 +45,16 @@ def write_video(path: str | Path, frames: Iterable[npt.NDArray[np.uint8]], fps: 
     if not 0 < fps <= HIGHEST_FPS:
         raise InputError(f"fps is {fps}; expected a number above zero, {HIGHEST_FPS} at most")
     rate = Fraction(fps).limit_denominator(1001)
-    with (
-        explained_if_full(Path(path)),
-        open(path, "wb") as file,
-        av.open(file, "w", "mp4", container_options=CONTAINER) as output,
-    ):
-        _write(output, frames, rate)
+    try:
+        with (
+            explained_if_full(Path(path)),
+            open(path, "wb") as file,
+            av.open(file, "w", "mp4", container_options=CONTAINER) as output,
+        ):
+            _write(output, frames, rate)
+    except av.FFmpegError as error:  # PyAV hides the error of the file.
+        message = f"cannot be written ({reason(error)}): make room or write elsewhere"
+        raise OSError(errno.EIO, message, str(path)) from error
 
 
 def _write(

@@ -266,9 +266,13 @@ def read_adapter_config(directory: Path) -> tuple[AdapterSettings, dict[str, Any
         base = described["base"]
         return settings, {"name": base["name"], "weights": base["weights"]}
     except KeyError as error:
-        raise CheckpointError(f"{path} does not describe adapters: it lacks {error}") from None
+        raise CheckpointError(
+            f"{path} does not contain valid settings of adapters: {error} is missing"
+        ) from None
     except (TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} does not describe adapters: {error}") from None
+        raise CheckpointError(
+            f"{path} does not contain valid settings of adapters: {error}"
+        ) from None
 
 
 def load_adapters(model: VideoPrismModel, directory: str | Path) -> VideoPrismModel:

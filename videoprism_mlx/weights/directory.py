@@ -4,7 +4,7 @@ config.json          the configuration, and under "source" where the weights com
 model.safetensors    the parameters, by their names in the model
 sentencepiece.model  the tokenizer, for a video-text model
 processor.json       how videos and texts are preprocessed, if not as the configuration implies
-labels.json          what the classes are called, for a classifier
+labels.json          the names of the classes, for a classifier
 """
 
 import errno
@@ -55,8 +55,8 @@ def read_config(directory: Path) -> dict[str, Any]:
     path = Path(directory) / CONFIG_FILE
     if not path.is_file():
         raise CheckpointError(
-            f"{directory} is no model directory: it has no {CONFIG_FILE}; "
-            "expected what `videoprism-mlx convert` writes"
+            f"{directory} is not a model directory: it has no {CONFIG_FILE}; "
+            "expected a directory that `videoprism-mlx convert` has written"
         )
     config = read_json(path)
     if not isinstance(config, dict):

@@ -1,4 +1,4 @@
-"""The names of a classifier's classes, in the labels.json of its model directory."""
+"""The names of a classifier's classes, from the file labels.json in its model directory."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from videoprism_mlx.weights.directory import LABELS_FILE
 
 
 class Labels(NamedTuple):
-    """The names of a classifier's classes. With `multi_label`, a video may have several."""
+    """The names of a classifier's classes. With `multi_label`, a video may have several classes."""
 
     names: tuple[str, ...]
     multi_label: bool = False
@@ -22,7 +22,7 @@ def numbered(count: int) -> tuple[str, ...]:
 
 
 def load_labels(directory: Path, count: int) -> Labels:
-    """The names of the `count` classes of the classifier in a directory."""
+    """The names of the `count` classes of the classifier in `directory`."""
     path = directory / LABELS_FILE
     if not path.is_file():
         return Labels(numbered(count))
@@ -30,7 +30,7 @@ def load_labels(directory: Path, count: int) -> Labels:
         found = json.loads(path.read_text(encoding="utf-8"))
         names, multi_label = checked_names(found["labels"], path), found["multi_label"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} does not name classes: {error}") from None
+        raise CheckpointError(f"{path} does not contain valid class names: {error}") from None
     if len(names) != count:
         raise CheckpointError(f"{path} names {len(names)} classes; the model has {count}")
     return Labels(names, bool(multi_label))

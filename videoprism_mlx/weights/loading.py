@@ -86,7 +86,7 @@ def load_classifier(
     encoder = model.video_encoder
     if num_classes is None:
         raise InputError(
-            f"{name_or_dir} is no classifier; give num_classes to put a new head on its encoder"
+            f"{name_or_dir} is not a classifier; give num_classes to add a new head to its encoder"
         )
     classifier = with_new_head(encoder, whole_number(num_classes, "num_classes"))
     logger.warning(

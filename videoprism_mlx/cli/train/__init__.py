@@ -1,4 +1,4 @@
-"""`videoprism-mlx train`: a module for each thing that is trained."""
+"""`videoprism-mlx train`: a module for each kind of training."""
 
 import argparse
 
@@ -10,8 +10,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser = commands.add_parser(
         "train",
         help="train a classifier or a video-text model on your own videos",
-        description="Trains on your own videos. A run that was stopped is continued when the same "
-        "command is given again.",
+        description="Trains on your own videos. If a run was stopped, the same command continues "
+        "it.",
     )
     kinds = parser.add_subparsers(required=True, metavar="WHAT")
     for module in (classifier, retrieval):

@@ -23,8 +23,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="a classifier of your own classes, on the features of a frozen model",
         description="Trains a classifier's pooler and projection on labelled videos, and writes a "
         "model directory for `classify --model`. The features of the frozen encoder are computed "
-        "once and kept, so that an epoch takes little time. A run that was stopped is continued "
-        "when the same command is given again.",
+        "once and kept, so that an epoch takes little time. If a run was stopped, the same command "
+        "continues it.",
     )
     data = (
         'a JSON list of {"file": …, "label_idx": 3} or {"files": […], "label_idx": [0, 2]}, with '
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     shares = {name: getattr(options, name) for name in ("crop", "span")}
     shares = {name: share for name, share in shares.items() if share is not None}
     for name in shares if options.views == 1 else ():
-        raise InputError(f"--{name} is about random views; say with --views how many there are")
+        raise InputError(f"--{name} is only for random views; ask for some with --views 2 or more")
     with explained_when_stopped():
         trained = train_classifier(
             options.model,

@@ -14,7 +14,10 @@ def add_options(parser: argparse.ArgumentParser, data: str, model: str) -> None:
     """Adds the options of both commands. `data` describes the data, `model` is the default."""
     parser.add_argument("--data", type=Path, required=True, metavar="PATH", help=data)
     parser.add_argument(
-        "--val", type=Path, metavar="PATH", help="the same, to validate on after each epoch"
+        "--val",
+        type=Path,
+        metavar="PATH",
+        help="data of the same form, to validate on after each epoch",
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR", help="the directory to write"
@@ -42,16 +45,16 @@ def arguments_of(options: argparse.Namespace) -> dict[str, Any]:
 
 @contextmanager
 def explained_when_stopped() -> Iterator[None]:
-    """Says after Ctrl-C how the run is continued."""
+    """Prints after Ctrl-C how to continue the run."""
     try:
         yield
     except KeyboardInterrupt:
-        print("what is done is kept; the same command goes on from here", file=sys.stderr)
+        print("the progress is kept; run the same command to continue", file=sys.stderr)
         raise
 
 
 def report_skipped(skipped: list[str]) -> int:
-    """Says how many videos were left out. The exit code: 1 if there are any."""
+    """Prints how many videos were left out. Returns the exit code: 1 if there are any."""
     if skipped:
         print(f"{len(skipped)} videos were left out", file=sys.stderr)
     return 1 if skipped else 0

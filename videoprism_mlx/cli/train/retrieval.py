@@ -18,8 +18,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "retrieval",
         help="a video-text model on videos and captions",
         description="Fine-tunes a video-text model on pairs of video and caption, and writes a "
-        "model directory or, with --rank, adapters. A run that was stopped is continued when the "
-        "same command is given again.",
+        "model directory or, with --rank, adapters. If a run was stopped, the same command "
+        "continues it.",
     )
     data = "a CSV with columns video and caption, or a JSON list of such objects"
     add_options(parser, data, shared.DEFAULT_MODEL)

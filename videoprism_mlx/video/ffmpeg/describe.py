@@ -6,6 +6,7 @@ from typing import Any
 from av.codec.hwaccel import hwdevices_available
 from av.video.stream import VideoStream
 
+from videoprism_mlx.video.ffmpeg.damage import fault as find_fault
 from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.ffmpeg.opening import open_stream
 from videoprism_mlx.video.ffmpeg.reader import VideoFile
@@ -79,7 +80,7 @@ def describe_video(path: str | Path, decoding: Decoding = PLAIN) -> dict[str, An
             "seconds": round(duration, 3),
             "colours": colour_tags(chosen),
             "hardware": hardware_decoder(chosen),
-            "damage": fault or damage.fault(path, deep=True),
+            "damage": fault or find_fault(path, deep=True),
             "streams": [
                 {"stream": one.index, "type": one.type, "codec": codec_name(one)}
                 for one in container.streams

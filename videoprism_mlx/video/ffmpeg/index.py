@@ -15,6 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from videoprism_mlx.video.failures import DAMAGE
+from videoprism_mlx.video.ffmpeg.opening import Opened
 
 Clocks = npt.NDArray[np.int64]
 Seconds = npt.NDArray[np.float64]
@@ -56,7 +57,7 @@ class Index:
 
 
 def make_index(
-    reopen: Callable[[], tuple[InputContainer, VideoStream]],
+    reopen: Callable[[], Opened],
     stream: VideoStream,
     first: VideoFrame,
     fps: float,

@@ -16,6 +16,9 @@ from videoprism_mlx.video.ffmpeg import damage
 from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.opencv import MAX_PIXELS
 
+# A file that is open, and the stream of it that is read.
+Opened = tuple[InputContainer, VideoStream]
+
 # How much of a file is read to tell whether it is text, and what begins with text and is a video.
 TEXT_BYTES, TEXT_MAGIC = 4096, b"YUV4MPEG2"
 
@@ -23,9 +26,7 @@ TEXT_BYTES, TEXT_MAGIC = 4096, b"YUV4MPEG2"
 BUFFER_BYTES = 2**18
 
 
-def open_stream(
-    path: Path, decoding: Decoding = PLAIN, threads: bool = True
-) -> tuple[InputContainer, VideoStream]:
+def open_stream(path: Path, decoding: Decoding = PLAIN, threads: bool = True) -> Opened:
     """Opens a file and one of its video streams.
 
     FFmpeg gets the open file and may use no protocol: a playlist, a script or a reference inside

@@ -6,22 +6,20 @@ differ, all frames are decoded once to see what the file really holds: see `cons
 """
 
 import functools
-import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeGuard, TypeVar
 
-import av
 import numpy as np
-from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from videoprism_mlx.errors import VideoError
-from videoprism_mlx.video.failures import DAMAGE, video_errors
+from videoprism_mlx.video.failures import video_errors
 from videoprism_mlx.video.ffmpeg import damage
 from videoprism_mlx.video.ffmpeg.colours import HDR, Converter, display_matrix, is_on_its_side
+from videoprism_mlx.video.ffmpeg.decoder import Decoder
 from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.ffmpeg.index import Seconds, first_lost, from_frames, make_index
 from videoprism_mlx.video.ffmpeg.opening import open_stream
@@ -31,9 +29,6 @@ from videoprism_mlx.video.opencv import Frame
 # encoders rarely set key frames further apart. What lies between is not checked for damage then.
 SEEK_BEYOND = 300
 
-# A seek may end a few frames late, as many as the codec reorders. So many frames earlier is tried.
-SEEK_EARLY = (0, 8, 64)
-
 # Rates above this, which no camera has, are mistakes of the file.
 DEFAULT_FPS, FASTEST_FPS = 25.0, 1000.0
 
@@ -42,8 +37,6 @@ HIDING = ("vp8",)
 
 # What comes after the last frame.
 END = object()
-
-Frames = Iterator[VideoFrame | None]
 
 HDR_NOTE = (
     "%s is HDR video (%s): its colours are read as if it were not, as ffmpeg reads them; "
@@ -65,33 +58,34 @@ class VideoFile:
     With `partial`, a damaged file is taken for what can be decoded of it.
     """
 
-    _frames: Frames  # Those that follow: see `_decoded`.
-
     def __init__(self, path: str | Path, partial: bool = False, decoding: Decoding = PLAIN):
         self.path = Path(path)
         self.partial = partial
-        self._open = functools.partial(open_stream, self.path, decoding)
+        reopen = functools.partial(open_stream, self.path, decoding)
         self._convert = Converter(decoding.tone_map)
         self._is_damaged = False
         self._is_counted = False  # Whether the index comes from the frames themselves.
         self._can_seek = True
         with video_errors(f"{self.path} cannot be opened"):
-            self._container, self._stream = self._open()
+            self._decoder = Decoder(reopen)
             self._begin(-1)
-            rate = float(self._stream.guessed_rate or self._stream.average_rate or 0)
+            stream = self._decoder.stream
+            rate = float(stream.guessed_rate or stream.average_rate or 0)
             self.fps = rate if 0 < rate <= FASTEST_FPS else DEFAULT_FPS
-            self._declared = self._stream.frames if self._stream.frames < 2**31 else 0
-            first = self._first_frame()
+            self._declared = stream.frames if stream.frames < 2**31 else 0
+            first = self._decoder.first()
+            if first is None:
+                raise VideoError(f"{self.path} {why_blank(stream)}")
             if not decoding.tone_map and (transfer := HDR.get(first.color_trc)):
                 logger.warning(HDR_NOTE, self.path, transfer)
-            ratio = float(self._stream.sample_aspect_ratio or 1)
+            ratio = float(stream.sample_aspect_ratio or 1)
             self.aspect = 1 / ratio if is_on_its_side(display_matrix(first)) else ratio
             has_table = damage.fault(self.path) is None
-            self._index = make_index(self._open, self._stream, first, self.fps, has_table)
+            self._index = make_index(reopen, stream, first, self.fps, has_table)
 
     def close(self) -> None:
         """Closes the file."""
-        self._container.close()
+        self._decoder.close()
 
     @property
     def times(self) -> Seconds:
@@ -135,24 +129,9 @@ class VideoFile:
         """Reads on to the end, to make sure that no frame is missing."""
         with video_errors(f"{self.path} cannot be read to its end"):
             self._go_to(len(self.times) - 1)
-            if any(is_good(frame) for frame in self._frames):
+            if any(is_good(frame) for frame in self._decoder):
                 self._count()
         self.require_whole()
-
-    def _first_frame(self) -> VideoFrame:
-        """The first frame, which is still to come when decoding goes on."""
-        begun: list[VideoFrame | None] = []
-        for frame in self._frames:
-            begun.append(frame)
-            if frame is not None:
-                self._frames = itertools.chain(begun, self._frames)
-                return frame
-        name = self._stream.codec_context.name or "unknown"
-        raise VideoError(
-            f"{self.path} has no frame that can be decoded: either there is no decoder for its "
-            f"codec ({name}), or it is damaged throughout; convert it, for example with "
-            "`ffmpeg -i IN -c:v libx264 OUT.mp4`"
-        )
 
     def _broken(self, frames: int, why: str) -> VideoError:
         of = f" of {self._declared:,}" if self._declared > frames else ""
@@ -162,33 +141,17 @@ class VideoFile:
             "Ask for the partial video (partial=True, --partial) to use what can be decoded"
         )
 
-    def _go_to_start(self) -> None:
-        self._container.close()
-        # Several threads would conceal damage in another way each time.
-        self._container, self._stream = self._open(threads=not self._is_damaged)
-        self._begin(-1)
+    def _begin(self, position: int, sought: int | None = None, since: int | None = None) -> None:
+        """Frames are decoded from after number `position`.
 
-    def _begin(
-        self, position: int, sought: int | None = None, *read: "Packet[VideoStream]"
-    ) -> None:
-        """Decodes from after frame `position` on, first the packets that were `read` already.
-
-        `sought` is the number of the key frame that the first of them has.
+        After a seek to key frame `sought`, pictures before the clock `since` are guesses.
         """
-        self._position, self._sought = position, sought
-        self._since = read[0].pts if read else None  # Pictures before the key frame are guesses.
-        self._frames = self._decoded(*read)
+        self._position, self._sought, self._since = position, sought, since
 
-    def _decoded(self, *read: "Packet[VideoStream]") -> Frames:
-        """The frames that follow; None in the place of a packet that cannot be decoded."""
-        try:
-            for packet in itertools.chain(read, self._container.demux(self._stream)):
-                try:
-                    yield from packet.decode()
-                except av.FFmpegError:
-                    yield None
-        except DAMAGE:
-            yield None
+    def _go_to_start(self) -> None:
+        # Several threads would conceal damage in another way each time.
+        self._decoder.restart(threads=not self._is_damaged)
+        self._begin(-1)
 
     def _go_to(self, number: int) -> None:
         """Makes frame `number` the one that was decoded last."""
@@ -211,33 +174,18 @@ class VideoFile:
             is_near = key <= 0 or number - self._position <= SEEK_BEYOND
             if is_near or index.keys[key] <= index.clocks[max(self._position, 0)]:
                 return
-        while key > 0 and not self._seek(key, int(index.clocks[number])):
-            key -= 1
-        if key <= 0:
-            self._go_to_start()
-
-    def _seek(self, key: int, latest: int) -> bool:
-        """Goes to a key frame of the index. Whether it is there, at a clock up to `latest`."""
-        index = self._index
-        clock, step = int(index.keys[key]), int(np.diff(index.clocks[:2]).max(initial=1))
-        for early in SEEK_EARLY:
-            self._container.seek(max(clock - early * step, 0), stream=self._stream)
-            for packet in self._container.demux(self._stream):
-                if packet.pts is None or (packet.pts > clock and not packet.is_keyframe):
-                    break  # It is between two key frames.
-                if packet.is_keyframe and packet.pts >= clock:
-                    place = int(np.searchsorted(index.clocks, packet.pts))
-                    if packet.pts > latest or index.clocks[place] != packet.pts:
-                        break
-                    self._begin(place - 1, key, packet)
-                    return True
-        return False
+        for earlier in range(key, 0, -1):
+            place = self._decoder.seek(index, earlier, int(index.clocks[number]))
+            if place is not None:
+                self._begin(place - 1, earlier, int(index.clocks[place]))
+                return
+        self._go_to_start()
 
     def _walk(self, number: int) -> bool:
         """Decodes on to frame `number`. Whether it came, and each one before it as expected."""
         index = self._index
         while self._position < number:
-            frame = next(self._frames, END)
+            frame = next(self._decoder, END)
             if frame is END:
                 return False
             if not is_good(frame):
@@ -269,7 +217,7 @@ class VideoFile:
             seconds = self.times[min(broken_at, len(self.times) - 1)]
             why = f"frame {broken_at}, at {seconds:.2f} s, is damaged or missing"
             raise self._broken(broken_at, self.damage or why)
-        base = float(self._stream.time_base or 0)
+        base = float(self._decoder.stream.time_base or 0)
         self._index = from_frames(shown, decoded, self._index.keys, base, self.fps)
         self._is_counted, self._can_seek = True, self._can_seek and broken_at is None
         self.__dict__.pop("damage", None)
@@ -282,7 +230,7 @@ class VideoFile:
         shown: list[int | None] = []
         decoded: list[int | None] = []
         broken_at = None
-        for frame in self._frames:
+        for frame in self._decoder:
             if is_good(frame):
                 shown.append(frame.pts)
                 decoded.append(frame.dts)
@@ -290,7 +238,7 @@ class VideoFile:
                 broken_at = len(shown)
         if not shown:
             raise VideoError(f"{self.path} has no frame that can be decoded: it is damaged")
-        if broken_at is None and self._stream.codec_context.name not in HIDING:
+        if broken_at is None and self._decoder.stream.codec_context.name not in HIDING:
             broken_at = first_lost(self._index, shown)
         return shown, decoded, broken_at
 
@@ -298,3 +246,12 @@ class VideoFile:
 def is_good(frame: object) -> TypeGuard[VideoFrame]:
     """Whether this is a frame, and not a damaged one."""
     return isinstance(frame, VideoFrame) and not frame.is_corrupt
+
+
+def why_blank(stream: VideoStream) -> str:
+    """Why an open file gives no frame."""
+    return (
+        "has no frame that can be decoded: either there is no decoder for its codec "
+        f"({stream.codec_context.name or 'unknown'}), or it is damaged throughout; convert it, "
+        "for example with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
+    )
