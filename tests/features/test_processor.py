@@ -93,6 +93,7 @@ def test_settings_are_saved_with_the_model(searchable: Path, tmp_path: Path) -> 
     ("content", "message"),
     [
         ("{", "does not describe a processor"),
+        ("[" * 100_000, "does not describe a processor"),
         ('{"frames": 3}', "does not describe a processor.*frames"),
         ('{"size": 0}', "does not describe a processor: size is 0"),
         ('{"resize": "squash"}', "does not describe a processor: resize is 'squash'"),
