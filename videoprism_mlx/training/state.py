@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten, tree_map, tree_map_with_path
 from safetensors import SafetensorError, safe_open
 
 from videoprism_mlx.errors import TrainingError
-from videoprism_mlx.files.atomic import explained_if_full, new_file
+from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.lock import LOCK_FILE
 from videoprism_mlx.files.record import differences
 from videoprism_mlx.pictures.curves import CURVES_FILE
@@ -134,14 +134,7 @@ class RunFiles:
 
     def _write(self, name: str, arrays: Mapping[str, mx.array], metadata: dict[str, str]) -> None:
         with new_file(self.folder / name, replace=True) as partial:
-            # MLX insists on the suffix.
-            written = partial.with_name(partial.name + ".safetensors")
-            try:
-                with explained_if_full(self.folder / name):
-                    write_arrays(written, arrays, metadata)
-                written.rename(partial)
-            finally:
-                written.unlink(missing_ok=True)
+            write_arrays(partial, arrays, metadata)
 
     def _read(self, name: str) -> tuple[dict[str, mx.array], dict[str, str]]:
         """The arrays and the metadata of a file. Raises TrainingError if it is damaged."""
