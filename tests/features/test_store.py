@@ -327,7 +327,7 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-@pytest.mark.parametrize("content", [b"", b"noise" * 100, b"{}\n", b"PK\3\4"])
+@pytest.mark.parametrize("content", [b"", b"noise" * 100, b"{}\n", b"PK\3\4", b"[" * 100_000])
 def test_damaged_files(content: bytes, file_format: str, tmp_path: Path) -> None:
     output = tmp_path / f"out.{file_format}"
     output.write_bytes(content)
@@ -335,6 +335,14 @@ def test_damaged_files(content: bytes, file_format: str, tmp_path: Path) -> None
     with expected, FeatureStore(output, RECORD).opened():
         raise AssertionError("it was opened")
     assert output.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "[" * 100_000])
+def test_a_damaged_record(content: str, tmp_path: Path, videos: dict[str, Path]) -> None:
+    store_all(tmp_path / "out", videos)
+    (tmp_path / "out" / "record.json").write_text(content)
+    with pytest.raises(FeatureFileError, match=r"record.json is damaged; name another output"):
+        store_all(tmp_path / "out", videos)
 
 
 def test_floats_in_json_lines_are_exact(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ class FeatureStore:
         if path.exists():
             try:
                 found = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise FeatureFileError(f"{path} is damaged; name another output") from None
             if not isinstance(found, dict):
                 raise FeatureFileError(f"{path} is damaged; name another output")

@@ -153,7 +153,7 @@ class RunFiles:
             described = json.loads(metadata["run"])
             record, progress = dict(described["record"]), Progress(**described["progress"])
             return record, progress._replace(history=tuple(progress.history))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise self._damaged(self.folder / LAST_FILE, error) from None
 
     def _damaged(self, path: Path, error: object) -> TrainingError:
