@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from videoprism_mlx.errors import VideoError
-from videoprism_mlx.video import containers
+from videoprism_mlx.video import damage
 from videoprism_mlx.video.index import FAILURES, SAME_TIME, Index, Seconds, nearest
 from videoprism_mlx.video.opencv import MAX_PIXELS, Frame, cv2, video_errors
 
@@ -94,7 +94,7 @@ class VideoFile:
     def damage(self) -> str | None:
         """What is wrong with the file's structure; None if nothing is."""
         is_short = len(self.times) < self._declared
-        return containers.fault(self.path, deep=is_short)
+        return damage.fault(self.path, deep=is_short)
 
     def consistently(self, produce: Callable[[], Iterator[T]]) -> Iterator[T]:
         """Yields what `produce` yields, and calls it anew when the frames are counted anew."""
@@ -273,7 +273,7 @@ def pixel_aspect(capture: cv2.VideoCapture) -> float:
 
 def why_closed(path: Path) -> str:
     """Why OpenCV cannot open a file."""
-    if fault := containers.fault(path):
+    if fault := damage.fault(path):
         return f"cannot be opened: {fault}"
     return (
         "is no video that OpenCV can open; expected a file with a video stream: "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from videoprism_mlx.video.containers import fault
+from videoprism_mlx.video.damage import fault
 
 
 def box(kind: bytes, payload: bytes = b"", long: bool = False) -> bytes:
