@@ -22,7 +22,7 @@ style: $(READY)
 
 types: $(READY) house
 	cd $(HOUSE) && $(CURDIR)/$(VENV)/bin/lint-imports --config $(CURDIR)/.importlinter
-	cd $(HOUSE) && $(CURDIR)/$(VENV)/bin/mypy --config-file $(CURDIR)/pyproject.toml videoprism_mlx
+	cd $(HOUSE) && $(CURDIR)/$(VENV)/bin/mypy --config-file $(CURDIR)/pyproject.toml videoprism_mlx $(CURDIR)/examples
 
 house:
 	@rm -rf $(HOUSE) && mkdir -p $(HOUSE)

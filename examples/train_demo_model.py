@@ -12,18 +12,23 @@ import csv
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import videoprism_mlx as vp  # Before mlx: on Linux it makes MLX use OpenBLAS.
 
 import mlx.core as mx  # isort: skip
 import numpy as np  # isort: skip
+import numpy.typing as npt  # isort: skip
 import sentencepiece  # isort: skip
 from videoprism_mlx.demo.captions import name_shapes
 from videoprism_mlx.demo.scenes import draw_scenes
 from videoprism_mlx.demo.world import sentences, write_world
+from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.files.atomic import new_directory
 from videoprism_mlx.models import DEMO_MODEL
+
+Floats = npt.NDArray[np.float64]
 
 CLIPS, VALIDATION_CLIPS = 16_000, 200
 CAPTIONS = 4  # Of each clip. The first says everything.
@@ -54,12 +59,15 @@ def draw(folder: Path, seed: int, clips: int) -> dict[str, Path]:
     with open(train / "captions.csv", newline="", encoding="utf-8") as file:
         heading, *rows = csv.reader(file)
     complete, partial = rows[::CAPTIONS], rows[1::CAPTIONS]
-    about_shapes = []
+    about_shapes: list[Sequence[str]] = []
     random = np.random.default_rng([seed, 6])
     for (name, _), scene in zip(complete, scenes, strict=True):
         for motions in (False, True):
             about_shapes.append((name, name_shapes(scene, random, motions)))
-    lists = {"complete": complete, "shapes": [*complete, *partial, *about_shapes]}
+    lists: dict[str, list[Sequence[str]]] = {
+        "complete": [*complete],
+        "shapes": [*complete, *partial, *about_shapes],
+    }
     for name, listed in lists.items():
         with open(train / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([heading, *listed])
@@ -71,13 +79,13 @@ def draw(folder: Path, seed: int, clips: int) -> dict[str, Path]:
     }
 
 
-def waves(count: int) -> np.ndarray:
+def waves(count: int) -> Floats:
     """Three smooth functions of a position: (count, 3)."""
     place = (np.arange(count) + 0.5) / count * 2 - 1
     return np.stack([place, np.cos(np.pi * place), np.sin(np.pi * place)], axis=1)
 
 
-def smooth_filters(size: int, count: int) -> np.ndarray:
+def smooth_filters(size: int, count: int) -> Floats:
     """The `count` cosine waves of lowest frequency over a patch: (count, size * size)."""
     pixels, numbers = np.arange(size)[:, None] + 0.5, np.arange(size)
     cosines = np.cos(np.pi * pixels * numbers / size)
@@ -86,17 +94,17 @@ def smooth_filters(size: int, count: int) -> np.ndarray:
     return np.stack([each.ravel() / np.abs(cosines).mean() / size**2 for each in filters])
 
 
-def begin_smoothly(model: vp.FactorizedVideoCLIP, seed: int) -> None:
+def begin_smoothly(model: VideoPrismModel, seed: int) -> None:
     """Sets the filters and positions of a model to random mixtures of smooth functions.
 
     A model that starts from white noise learns colours fast, but motion only after a long time.
     """
     random = np.random.default_rng(seed)
-    encoder = model.vision_encoder
+    encoder = model.video_encoder
     frames, rows, columns = encoder.pos_emb_shape
     width = encoder.spatial_ln.weight.size
 
-    def mixed(features: np.ndarray) -> mx.array:
+    def mixed(features: Floats) -> mx.array:
         mixture = random.standard_normal((features.shape[1], width)) / features.shape[1] ** 0.5
         return mx.array((features @ mixture).astype(np.float32))
 
@@ -158,10 +166,10 @@ def main() -> None:
             cache=options.output / "frames",
         )
         model = tuned.directory
-    model = vp.load_model(model, dtype="float16")  # Half the size, to ship.
+    shipped = vp.load_model(model, dtype="float16")  # Half the size, to ship.
     tokenizer = options.output / "tokenizer" / "spm.model"
     if not (options.output / "shipped").exists():
-        vp.save_model(model, options.output / "shipped", tokenizer)
+        vp.save_model(shipped, options.output / "shipped", tokenizer)
     record = {"seed": options.seed, "clips": options.clips, **tuned.metrics}
     record |= {"minutes": round((time.perf_counter() - started) / 60, 1)}
     print(json.dumps(record, indent=2))

@@ -1,11 +1,55 @@
 """VideoPrism in MLX."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from videoprism_mlx.runtime import blas
 
 blas.preload()  # Before anything imports MLX.
+
+if TYPE_CHECKING:  # Type checkers read these lines, and not _HOMES and __getattr__ below.
+    from videoprism_mlx import convert as convert
+    from videoprism_mlx.datasets.captions import read_captions as read_captions
+    from videoprism_mlx.datasets.labels import read_labels as read_labels
+    from videoprism_mlx.encoders import FactorizedEncoder as FactorizedEncoder
+    from videoprism_mlx.encoders import FactorizedVideoClassifier as FactorizedVideoClassifier
+    from videoprism_mlx.encoders import FactorizedVideoCLIP as FactorizedVideoCLIP
+    from videoprism_mlx.encoders import TextEncoder as TextEncoder
+    from videoprism_mlx.errors import CheckpointError as CheckpointError
+    from videoprism_mlx.errors import VideoError as VideoError
+    from videoprism_mlx.errors import VideoPrismError as VideoPrismError
+    from videoprism_mlx.evaluation.protocols import evaluate_classifier as evaluate_classifier
+    from videoprism_mlx.evaluation.protocols import evaluate_retrieval as evaluate_retrieval
+    from videoprism_mlx.evaluation.protocols import evaluate_zero_shot as evaluate_zero_shot
+    from videoprism_mlx.features.compare import classify as classify
+    from videoprism_mlx.features.compare import compare as compare
+    from videoprism_mlx.features.embed import embed as embed
+    from videoprism_mlx.features.encode import encode as encode
+    from videoprism_mlx.features.processor import Processor as Processor
+    from videoprism_mlx.features.processor import load as load
+    from videoprism_mlx.features.text import embed_texts as embed_texts
+    from videoprism_mlx.features.text import probabilities as probabilities
+    from videoprism_mlx.features.windows import encode_windows as encode_windows
+    from videoprism_mlx.models import get_model as get_model
+    from videoprism_mlx.models import has_model as has_model
+    from videoprism_mlx.runtime.device import set_block_size as set_block_size
+    from videoprism_mlx.tokenizers import canonicalize_text as canonicalize_text
+    from videoprism_mlx.tokenizers import load_text_tokenizer as load_text_tokenizer
+    from videoprism_mlx.tokenizers import tokenize_texts as tokenize_texts
+    from videoprism_mlx.training.classifier import train_classifier as train_classifier
+    from videoprism_mlx.training.recipe import Recipe as Recipe
+    from videoprism_mlx.training.retrieval import Tuning as Tuning
+    from videoprism_mlx.training.retrieval import train_retrieval as train_retrieval
+    from videoprism_mlx.video.find import find_videos as find_videos
+    from videoprism_mlx.video.sampling import read_video as read_video
+    from videoprism_mlx.weights.adapters import add_adapters as add_adapters
+    from videoprism_mlx.weights.adapters import fuse_adapters as fuse_adapters
+    from videoprism_mlx.weights.adapters import load_adapters as load_adapters
+    from videoprism_mlx.weights.adapters import save_adapters as save_adapters
+    from videoprism_mlx.weights.directory import save_model as save_model
+    from videoprism_mlx.weights.loading import load_classifier as load_classifier
+    from videoprism_mlx.weights.loading import load_model as load_model
+    from videoprism_mlx.weights.loading import load_video_encoder as load_video_encoder
 
 # Where the public names live. They are imported when first used, so that a script pays for what
 # it needs, and `videoprism-mlx --help` for next to nothing.
@@ -48,14 +92,16 @@ _MODULES = {"convert", *(home.partition(".")[0] for home in _HOMES)}
 __all__ = sorted(["convert", *_HOME_OF])
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"{__name__}.{name}")
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # To a type checker it would say that every name exists, with any type.
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
+        if name not in _HOME_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -121,3 +121,5 @@ def test_info_of_a_directory(
     assert "did you mean 'videoprism_lvt_public_v1_base'" in capsys.readouterr().err
     assert run("info", tmp_path) == 2
     assert "is not a model directory" in capsys.readouterr().err
+    assert run("info", "~nobody-of-this-name/model") == 2
+    assert "cannot be used as a path" in capsys.readouterr().err

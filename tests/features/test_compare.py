@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import media
 import numpy as np
@@ -139,3 +140,15 @@ def test_maps_at_a_rate(converted: Callable[[str], Path]) -> None:
     assert maps.frames.shape[1:] == (96, 128, 3)
     with pytest.raises(InputError, match="more than 1024 frames"):
         map_features(model, processor, media.clip("b.mp4"), fps=1000)
+
+
+def test_maps_that_do_not_fit_in_memory(
+    converted: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(frames: object) -> None:
+        raise MemoryError("114 GB")
+
+    model, processor = vp.load(converted("encoder_mild"))
+    monkeypatch.setattr("videoprism_mlx.features.maps.np", SimpleNamespace(stack=full))
+    with pytest.raises(InputError, match="3 frames do not fit in memory; expected fewer"):
+        map_features(model, processor, media.clip("b.mp4"), 3)

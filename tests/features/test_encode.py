@@ -13,6 +13,7 @@ import pytest
 from expected import ALL, CLOSE, assert_alike, expected_features
 
 import videoprism_mlx as vp
+from videoprism_mlx.errors import InputTypeError
 from videoprism_mlx.features import encode as encoding
 from videoprism_mlx.features.encode import encode
 from videoprism_mlx.features.processor import Processor, processor_for
@@ -108,11 +109,22 @@ def test_partial_videos(clip: Any) -> None:
         (dict(features=[]), "features is empty; expected some of tokens"),
         (dict(errors="skip"), "errors is 'skip'; expected 'raise' or 'yield'"),
         (dict(batch_size=0), "batch_size is 0; expected 1 or more"),
+        (dict(readers=-1), "readers is -1; expected 1 or more"),
     ],
 )
 def test_bad_wishes(options: dict[str, Any], message: str, clip: Any) -> None:
     with pytest.raises(ValueError, match=message):
         list(encode(*clip, paths()[:1], **options))
+
+
+def test_a_number_of_readers_that_is_no_number(clip: Any) -> None:
+    with pytest.raises(InputTypeError, match="readers is nan; expected a whole number"):
+        list(encode(*clip, paths()[:1], readers=float("nan")))
+
+
+def test_any_batch_size_above_the_number_of_videos(clip: Any) -> None:
+    [result] = encode(*clip, paths()[:1], batch_size=10**20)
+    assert result.error is None
 
 
 def test_an_encoder_has_no_embedding(converted: Callable[[str], Path]) -> None:

@@ -93,6 +93,7 @@ def test_settings_are_saved_with_the_model(searchable: Path, tmp_path: Path) -> 
     ("content", "message"),
     [
         ("{", "does not contain valid settings of a processor"),
+        ("[" * 100_000, "does not contain valid settings of a processor"),
         ('{"frames": 3}', "does not contain valid settings of a processor.*frames"),
         ('{"size": 0}', "does not contain valid settings of a processor: size is 0"),
         (

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tracemalloc
@@ -25,6 +26,7 @@ from videoprism_mlx.features.formats import (
 )
 from videoprism_mlx.features.store import FeatureStore, video_record
 from videoprism_mlx.features.windows import Window
+from videoprism_mlx.files.atomic import new_file
 
 RECORD = {
     "version": "1.0",
@@ -90,6 +92,25 @@ def test_one_file_for_all(file_format: str, tmp_path: Path, videos: dict[str, Pa
     before = output.read_bytes()
     assert store_all(output, videos) == []
     assert output.read_bytes() == before
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_half_written_part_of_another_machine(
+    file_format: str, tmp_path: Path, videos: dict[str, Path]
+) -> None:
+    """A container that was killed leaves such a file, and the next one has another name."""
+    output = tmp_path / f"out.{file_format}"
+    with pytest.raises(KeyboardInterrupt), FeatureStore(output, RECORD).opened() as store:
+        store.add(video_record(NAMES[0], videos[NAMES[0]]), {"embedding": embedding(NAMES[0])})
+        parts = tmp_path / f".{output.name}.parts"
+        with new_file(parts / "gone.mp4.safetensors") as partial:
+            partial.write_bytes(b"half")
+            other = partial.name.replace(socket.gethostname(), "another-machine")
+            shutil.copy(partial, parts / other)
+        (parts / "gone.mp4.safetensors").unlink()
+        raise KeyboardInterrupt
+    assert store_all(output, videos) == NAMES[1:]
+    assert stored(output)[0] == NAMES
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
@@ -308,7 +329,7 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-@pytest.mark.parametrize("content", [b"", b"noise" * 100, b"{}\n", b"PK\3\4"])
+@pytest.mark.parametrize("content", [b"", b"noise" * 100, b"{}\n", b"PK\3\4", b"[" * 100_000])
 def test_damaged_files(content: bytes, file_format: str, tmp_path: Path) -> None:
     output = tmp_path / f"out.{file_format}"
     output.write_bytes(content)
@@ -316,6 +337,14 @@ def test_damaged_files(content: bytes, file_format: str, tmp_path: Path) -> None
     with expected, FeatureStore(output, RECORD).opened():
         raise AssertionError("it was opened")
     assert output.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "[" * 100_000])
+def test_a_damaged_record(content: str, tmp_path: Path, videos: dict[str, Path]) -> None:
+    store_all(tmp_path / "out", videos)
+    (tmp_path / "out" / "record.json").write_text(content)
+    with pytest.raises(FeatureFileError, match=r"record.json is damaged; name another output"):
+        store_all(tmp_path / "out", videos)
 
 
 def test_floats_in_json_lines_are_exact(tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+import videoprism_mlx as vp
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.files import places
+from videoprism_mlx.files.atomic import new_file
+from videoprism_mlx.files.lock import locked
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +72,13 @@ def test_a_tilde(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert places.cache_directory() == home / "kept"
     with pytest.raises(InputError, match="'~no_such_user/x' cannot be used as a path"):
         places.user_path("~no_such_user/x")
+
+
+def test_no_path_contains_a_null_character(tmp_path: Path) -> None:
+    for use in (
+        lambda path: new_file(path).__enter__(),
+        lambda path: locked(path, path).__enter__(),
+        lambda path: vp.read_captions(path),
+    ):
+        with pytest.raises(InputError, match="null character"):
+            use(tmp_path / "a\0b.csv")

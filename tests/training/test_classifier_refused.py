@@ -165,3 +165,11 @@ def test_without_matplotlib_the_training_ends_well(
     trained = train()
     assert "pip install 'videoprism_mlx[pictures]'" in caplog.text
     assert not (trained.directory / "training" / "curves.png").exists()
+
+
+def test_a_seed_beyond_those_of_a_new_head(train: Train, tmp_path: Path) -> None:
+    """Other trainings take any seed: their random numbers are NumPy's."""
+    recipe = vp.Recipe(epochs=1, seed=2**64)
+    with pytest.raises(ValueError, match="seed is 18446744073709551616; expected a number below"):
+        train(recipe=recipe)
+    assert not (tmp_path / "out" / "config.json").exists()

@@ -222,7 +222,6 @@ def test_a_gradient_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
         (dict(batch_size=0), "batch_size is 0"),
         (dict(warmup=-1), "warmup is -1; expected 0 or more"),
         (dict(seed=-1), "seed is -1"),
-        (dict(seed=2**64), "seed is 18446744073709551616; expected a number below"),
         (dict(patience=0), "patience is 0; expected 1"),
         (dict(learning_rate=0), "learning_rate is 0; expected a number above 0"),
         (dict(learning_rate=math.nan), "learning_rate is nan"),

@@ -220,3 +220,6 @@ def test_a_damaged_progress_is_named(tmp_path: Path) -> None:
     save_file(load_file(path), path, {"run": json.dumps(described)})
     with pytest.raises(TrainingError, match=r"is damaged .*mood.* remove"):
         fit(tmp_path / "run")
+    save_file(load_file(path), path, {"run": "[" * 100_000})
+    with pytest.raises(TrainingError, match=r"last.safetensors is damaged"):
+        fit(tmp_path / "run")

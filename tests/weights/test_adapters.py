@@ -248,3 +248,8 @@ def test_each_adapter_has_a_gradient(name: str, converted: Converted) -> None:
         if path.endswith("key.lora_b"):
             continue  # May be nothing but rounding: a shift of all logits.
         assert mx.abs(gradient).max().item() > 1e-6, path
+
+
+def test_only_models_have_adapters_to_fuse() -> None:
+    with pytest.raises(ValueError, match="this Linear has no adapters"):
+        vp.fuse_adapters(nn.Linear(4, 4))

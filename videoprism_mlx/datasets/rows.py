@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from videoprism_mlx.errors import InputError
+from videoprism_mlx.files.places import require_path
 from videoprism_mlx.video.source import Files
 
 # The names that the column or key of the video may have.
@@ -28,6 +29,7 @@ def rows_of(path: Path) -> Iterator[tuple[str, Row]]:
 
 def read_utf8(path: Path) -> str:
     """The text of a file in UTF-8, without a byte order mark."""
+    require_path(path)
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

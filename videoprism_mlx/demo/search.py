@@ -26,7 +26,7 @@ from videoprism_mlx.demo.queries import QUERIES, TURNED, Query, choose_scenes, r
 from videoprism_mlx.demo.results import PAGE, PICTURE, Clip, Demo, Turn, rank
 from videoprism_mlx.demo.scenes import Scene
 from videoprism_mlx.demo.world import clip_random, write_clip
-from videoprism_mlx.encoders import FactorizedVideoCLIP
+from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import InputError, OutputError
 from videoprism_mlx.features.encode import encode
 from videoprism_mlx.features.processor import Processor, load
@@ -85,8 +85,7 @@ class Searcher:
 
     def __init__(self) -> None:
         model, processor = load(DEMO_MODEL, dtype="float32")
-        assert isinstance(model, FactorizedVideoCLIP)
-        self.model: FactorizedVideoCLIP = model
+        self.model: VideoPrismModel = model
         self.processor: Processor = processor
 
     @property

@@ -8,7 +8,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from videoprism_mlx.datasets.captions import Captioned
 from videoprism_mlx.datasets.labels import Labelled
-from videoprism_mlx.encoders import FactorizedVideoClassifier, FactorizedVideoCLIP, VideoPrismModel
+from videoprism_mlx.encoders import FactorizedVideoClassifier, VideoPrismModel
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.evaluation.metrics import (
     class_rows,
@@ -44,7 +44,7 @@ CAPTIONS = ("each", "joined", "first")
 
 
 def evaluate_retrieval(
-    model: FactorizedVideoCLIP,
+    model: VideoPrismModel,
     processor: Processor,
     pairs: Sequence[Captioned],
     captions: str = "each",
@@ -100,7 +100,7 @@ def texts_of(pair: Captioned, captions: str) -> list[str]:
 
 
 def evaluate_zero_shot(
-    model: FactorizedVideoCLIP,
+    model: VideoPrismModel,
     processor: Processor,
     labelled: Labelled,
     templates: Sequence[str] | None = None,
@@ -134,7 +134,7 @@ def evaluate_zero_shot(
 
 
 def class_embeddings(
-    model: FactorizedVideoCLIP,
+    model: VideoPrismModel,
     processor: Processor,
     names: Sequence[str],
     templates: Sequence[str],
@@ -152,7 +152,7 @@ def class_embeddings(
 
 
 def evaluate_classifier(
-    model: FactorizedVideoClassifier,
+    model: VideoPrismModel,
     processor: Processor,
     labelled: Labelled,
     names: Sequence[str],
@@ -169,26 +169,27 @@ def evaluate_classifier(
     The metrics are those of `single_label_metrics` or `multi_label_metrics`. The result also has
     `classes`, a row for each class. For the other arguments see `evaluate_retrieval`.
     """
-    require_classifier(model)
+    classifier = require_classifier(model)
     highest = max((max(each) for each in labelled.labels if each), default=0)
-    if len(names) != model.num_classes or highest >= len(names):
+    if len(names) != classifier.num_classes or highest >= len(names):
         raise InputError(
             f"there are {len(names)} names and classes up to {highest}; the classifier has "
-            f"{model.num_classes} classes, from 0 on"
+            f"{classifier.num_classes} classes, from 0 on"
         )
     evaluation = Evaluation(model, processor, partial, skip_bad, cache, identity, data, output)
     vectors = evaluation.vectors(labelled.videos, "pooled")
-    logits = np.array(model.projection(mx.array(vectors.rows)).astype(mx.float32))
+    logits = np.array(classifier.projection(mx.array(vectors.rows)).astype(mx.float32))
     measured = classified(vectors, logits, labelled, names)
     return evaluation.result("classifier", measured)
 
 
-def require_classifier(model: VideoPrismModel) -> None:
-    """Raises InputError unless the model is a classifier."""
+def require_classifier(model: VideoPrismModel) -> FactorizedVideoClassifier:
+    """The model itself. Raises InputError unless it is a classifier."""
     if model.num_classes is None:
         raise InputError(
             f"a {type(model).__name__} is not a classifier; train one, or use zero-shot"
         )
+    return cast(FactorizedVideoClassifier, model)
 
 
 @dataclasses.dataclass(frozen=True)

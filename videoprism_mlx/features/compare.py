@@ -21,7 +21,6 @@ from videoprism_mlx.features.text import (
     class_probabilities,
     embed_texts,
     probabilities,
-    require_text,
 )
 from videoprism_mlx.video.source import Source
 from videoprism_mlx.weights.labels import Labels, load_labels, numbered
@@ -63,7 +62,7 @@ def compare(
     `temperature` is that of the softmax over the texts, by default as in the official demo. A
     source that cannot be read gives a `Compared` with the error.
     """
-    texts_embedded = text_rows(model, processor, texts)
+    texts_embedded = embed_texts(model, processor, texts)
     for encoded in encode(
         model, processor, sources, 1, ["embedding"], errors="yield", partial=partial
     ):
@@ -107,7 +106,7 @@ def classify(
             "--labels-file (labels=[...])"
         )
     else:
-        names, rows = labels, text_rows(model, processor, labels)
+        names, rows = labels, embed_texts(model, processor, labels)
         feature, score = "embedding", lambda embedding: softmax(rows @ embedding, temperature)
 
     for encoded in encode(model, processor, sources, 1, [feature], errors="yield", partial=partial):
@@ -117,12 +116,6 @@ def classify(
             chances = score(encoded.features[feature])
             best = chances.argsort(kind="stable")[::-1][:top_k]
             yield Classified(encoded.source, [(names[i], float(chances[i])) for i in best])
-
-
-def text_rows(model: VideoPrismModel, processor: Processor, texts: Sequence[str]) -> Array:
-    """The embeddings (Q, D) of texts. Raises InputError unless the model takes texts."""
-    require_text(model)
-    return embed_texts(model, processor, texts)  # type: ignore[arg-type]  # Just checked.
 
 
 def softmax(cosines: Array, temperature: float | None) -> Chances:

@@ -24,6 +24,9 @@ FEATURES = {
     "embedding": "(D,): pooled and of length one, to compare with texts; video-text models only",
 }
 
+# Larger batches are not larger: no one has so many videos, and islice takes no such number.
+MOST_AT_ONCE = 1 << 32
+
 
 @dataclasses.dataclass
 class Encoded:
@@ -56,6 +59,9 @@ def encode(
     if errors not in ("raise", "yield"):
         raise InputError(f"errors is {errors!r}; expected 'raise' or 'yield'")
     require_count("batch_size", batch_size)
+    batch_size = min(batch_size, MOST_AT_ONCE)
+    if readers not in (None, 0):
+        require_count("readers", readers)
 
     def read(source: Source) -> Array | Exception:
         try:

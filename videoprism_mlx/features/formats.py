@@ -180,6 +180,7 @@ def _explained(path: Path) -> Iterator[None]:
         KeyError,
         IndexError,
         TypeError,
+        RecursionError,
         EOFError,
         NotImplementedError,
         SafetensorError,

@@ -67,7 +67,12 @@ def map_features(
             f"the span has more than {MOST_FRAMES} frames in {times[-1]:.0f} s; "
             "narrow it with --start and --end, or give a lower --fps"
         )
-    clip, frames = (np.stack(one) for one in zip(*pairs, strict=True))
+    try:
+        clip, frames = (np.stack(one) for one in zip(*pairs, strict=True))
+    except MemoryError:
+        raise InputError(
+            f"{len(pairs)} frames do not fit in memory; expected fewer (--frames, --fps)"
+        ) from None
     return FeatureMaps(frames, features_by_place(model, processor, clip), times)
 
 

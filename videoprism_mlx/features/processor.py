@@ -236,7 +236,7 @@ def with_settings_of(directory: Path, processor: Processor) -> Processor:
         return processor
     try:
         return dataclasses.replace(processor, **json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:  # Whatever the file holds, it is not a bug here.
+    except (TypeError, ValueError, RecursionError) as error:  # The file, and no bug, is the cause.
         raise CheckpointError(
             f"{path} does not contain valid settings of a processor: {error}"
         ) from None

@@ -24,7 +24,13 @@ from videoprism_mlx.features.formats import (
 )
 from videoprism_mlx.features.pipeline import Array
 from videoprism_mlx.features.windows import Window
-from videoprism_mlx.files.atomic import LONGEST_NAME, explained_if_full, new_file, short_name
+from videoprism_mlx.files.atomic import (
+    LONGEST_NAME,
+    explained_if_full,
+    is_partial,
+    new_file,
+    short_name,
+)
 from videoprism_mlx.files.identity import FileIdentity
 from videoprism_mlx.files.lock import locked
 from videoprism_mlx.files.record import RECORD_FILE, Record, differences
@@ -87,7 +93,7 @@ class FeatureStore:
         if path.exists():
             try:
                 found = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise FeatureFileError(f"{path} is damaged; name another output") from None
             if not isinstance(found, dict):
                 raise FeatureFileError(f"{path} is damaged; name another output")
@@ -128,8 +134,9 @@ class FeatureStore:
         return self._folder / folder / f"{short_name(last, LONGEST_NAME)}.{self._part_format}"
 
     def _parts(self) -> Iterator[Path]:
-        """The files of the videos."""
-        return iter(sorted(self._folder.rglob(f"*.{self._part_format}")))
+        """The files of the videos, without unfinished ones that a killed run left."""
+        found = sorted(self._folder.rglob(f"*.{self._part_format}"))
+        return (path for path in found if not is_partial(path))
 
     def _unpack(self) -> None:
         """Writes the parts of the one file, except for those that are there already."""

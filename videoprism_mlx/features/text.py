@@ -4,7 +4,7 @@ Shapes: V videos or windows, Q texts, C classes, D width.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -18,26 +18,27 @@ from videoprism_mlx.features.processor import Processor
 TEMPERATURE = 0.01
 
 
-def require_text(model: object) -> None:
-    """Raises InputError unless the model compares videos with texts."""
+def require_text(model: object) -> FactorizedVideoCLIP:
+    """The model itself. Raises InputError unless it compares videos with texts."""
     if not (isinstance(model, VideoPrismModel) and model.takes_text):
         raise InputError(
             f"a {type(model).__name__} cannot compare videos with texts; "
             "use a video-text model (videoprism_lvt_*)"
         )
+    return cast(FactorizedVideoCLIP, model)
 
 
 def embed_texts(
-    model: FactorizedVideoCLIP, processor: Processor, texts: Sequence[str], batch_size: int = 64
+    model: VideoPrismModel, processor: Processor, texts: Sequence[str], batch_size: int = 64
 ) -> npt.NDArray[np.float32]:
     """The embeddings (Q, D) of texts, of length one. Each text is put into the template first."""
-    require_text(model)
+    towers = require_text(model)
     ids, paddings = processor.tokenize(texts)
     by_length = np.argsort((paddings == 0).sum(axis=1), kind="stable")  # Short batches are faster.
-    embeddings = np.empty((len(ids), model.text_encoder.unimodal_ln.weight.size), np.float32)
+    embeddings = np.empty((len(ids), towers.text_encoder.unimodal_ln.weight.size), np.float32)
     for first in range(0, len(ids), batch_size):
         rows = by_length[first : first + batch_size]
-        _, embedded, _ = model(text_token_ids=ids[rows], text_paddings=paddings[rows])
+        _, embedded, _ = towers(text_token_ids=ids[rows], text_paddings=paddings[rows])
         assert embedded is not None  # There were texts.
         embeddings[rows] = np.array(embedded.astype(mx.float32))
     return embeddings

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.features.compare import text_rows
 from videoprism_mlx.features.processor import Processor
+from videoprism_mlx.features.text import embed_texts
 from videoprism_mlx.features.windows import encode_windows
 from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.resize import thumbnail
@@ -51,7 +51,7 @@ def score_windows(
     `window`, `stride` and `fps` are as for `encode_windows`; by default, a window has the
     processor's number of frames. `progress` shows a bar if stderr is a terminal.
     """
-    texts_embedded = text_rows(model, processor, texts)
+    texts_embedded = embed_texts(model, processor, texts)
     starts, ends, scores = [], [], []
     with tqdm(unit="window", disable=None if progress else True) as bar:
         for each in encode_windows(

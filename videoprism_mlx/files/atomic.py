@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from videoprism_mlx.errors import AlreadyExistsError
+from videoprism_mlx.files.places import require_path
 
 # The disk is full, a quota is used up, or the file is larger than a limit allows.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -18,6 +19,9 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # File systems allow names of 255 bytes. A name this long leaves room for a prefix and a suffix.
 LONGEST_NAME = 140
 LONGEST_SUFFIX = 16
+
+# In the name of every temporary file, between the target's name and what tells processes apart.
+PARTIAL = ".partial-"
 
 
 @contextmanager
@@ -65,10 +69,11 @@ def _partial(target: str | Path) -> Iterator[tuple[Path, Path]]:
 
     Temporary files for the same target that killed processes have left are removed first.
     """
+    require_path(target)
     target = Path(os.path.abspath(target))
     new_parents = [parent for parent in target.parents if not parent.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{short_name(target.name, LONGEST_NAME)}.partial-{socket.gethostname()}-"
+    prefix = f".{short_name(target.name, LONGEST_NAME)}{PARTIAL}{socket.gethostname()}-"
     for left in target.parent.iterdir():
         if left.name.startswith(prefix) and not _is_running(left.name.removeprefix(prefix)):
             _remove(left)
@@ -108,6 +113,11 @@ def short_name(name: str, most: int) -> str:
         return name
     checksum = hashlib.sha256(encoded).hexdigest()[:16]
     return f"{encoded[: most - 17].decode(errors='ignore')}-{checksum}"
+
+
+def is_partial(path: Path) -> bool:
+    """Whether this is a temporary file or directory, perhaps one that a killed process left."""
+    return path.name.startswith(".") and PARTIAL in path.name
 
 
 def require_new_file(target: Path) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.files.places import require_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +19,7 @@ class FileIdentity:
     @classmethod
     def of(cls, path: str | Path) -> "FileIdentity":
         """The identity of a file as it is now. Raises OSError if it does not exist."""
-        if "\0" in str(path):
-            raise InputError(f"{str(path)!r} is not a valid path: it contains a null character")
+        require_path(path)
         status = os.stat(path)
         return cls(os.path.abspath(path), status.st_size, status.st_mtime_ns)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from videoprism_mlx.errors import OutputError
+from videoprism_mlx.files.places import require_path
 
 LOCK_FILE = ".lock"
 
@@ -20,6 +21,7 @@ def locked(folder: Path, output: Path) -> Iterator[None]:
 
     Raises OutputError if another process holds the lock, which is then writing to `output`.
     """
+    require_path(folder)
     lock = FileLock(folder / LOCK_FILE, timeout=0)
     try:
         for attempt in range(ATTEMPTS):

@@ -25,6 +25,12 @@ def cache_directory() -> Path:
     return user_cache_path(NAME, appauthor=False)
 
 
+def require_path(path: str | Path) -> None:
+    """Raises InputError if no file can have this path."""
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r} is not a valid path: it contains a null character")
+
+
 def user_path(path: str | Path) -> Path:
     """The path with ~ replaced. Raises InputError if it names an unknown user."""
     try:

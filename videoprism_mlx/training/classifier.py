@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx.encoders import FactorizedVideoClassifier
+from videoprism_mlx.errors import InputError
 from videoprism_mlx.evaluation.metrics import (
     class_rows,
     multi_label_metrics,
@@ -70,6 +71,9 @@ OUTPUT_FILES = (WEIGHTS_FILE, LABELS_FILE, PROCESSOR_FILE, RESULT_FILE)
 
 # That of the official demo.
 OFFICIAL_RECIPE = Recipe()
+
+# How many seeds MLX has, from which a new head is drawn.
+SEEDS = 2**64
 
 logger = logging.getLogger(__name__)
 
@@ -350,6 +354,8 @@ def starting_model(
     """A classifier with `count` classes and the encoder of any model, and the model's directory."""
     directory = model_directory(name_or_dir)
     config = read_config(directory)
+    if seed >= SEEDS:
+        raise InputError(f"seed is {seed}; expected a number below {SEEDS}")
     mx.random.seed(seed)
     if config.get("model") != "FactorizedVideoClassifier" or is_classifier(directory, count):
         return load_classifier(directory, count, dtype), directory

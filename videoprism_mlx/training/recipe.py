@@ -11,9 +11,6 @@ import mlx.optimizers as optim
 
 from videoprism_mlx.errors import InputError, InputTypeError
 
-# How many seeds MLX has.
-SEEDS = 2**64
-
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -40,8 +37,6 @@ class Recipe:
         least = {"epochs": 1, "batch_size": 1, "warmup": 0, "seed": 0}
         for name, minimum in (least | ({} if self.patience is None else {"patience": 1})).items():
             check_count(name, getattr(self, name), minimum)
-        if self.seed >= SEEDS:
-            raise InputError(f"seed is {self.seed}; expected a number below {SEEDS}")
         for name in ("learning_rate", "clip"):
             value = getattr(self, name)
             if value is not None and not 0 < as_number(name, value) < math.inf:

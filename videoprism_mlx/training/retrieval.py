@@ -175,11 +175,11 @@ def prepare_task(
     validation = [] if val is None else read_captions(val)
     warn_of_overlap([pair.video for pair in training], [pair.video for pair in validation])
     loaded, directory = load_with_directory(model, "float32")
-    require_text(loaded)
+    towers = require_text(loaded)
     processor = options.processor(loaded, directory)
     return RetrievalTask(
         name=str(model),
-        model=cast(FactorizedVideoCLIP, loaded),
+        model=towers,
         directory=directory,
         processor=processor,
         places=(Path(data),) if val is None else (Path(data), Path(val)),

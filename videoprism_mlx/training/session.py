@@ -15,7 +15,7 @@ import mlx.core as mx
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.features.cache import require_usable
-from videoprism_mlx.features.processor import Processor, processor_for
+from videoprism_mlx.features.processor import Processor, processor_for, with_settings
 from videoprism_mlx.files import places
 from videoprism_mlx.files.output import require_own
 from videoprism_mlx.pictures.curves import draw_curves
@@ -64,12 +64,8 @@ class Options:
     def processor(self, model: VideoPrismModel, directory: Path) -> Processor:
         """The processor of a model, with the settings that are not None."""
         names = ("num_frames", "size", "resize", "resample", "decoding")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        processor = dataclasses.replace(processor_for(model, directory), **given)
-        patch_size = model.video_encoder.patch_size
-        if processor.size % patch_size:
-            raise InputError(f"size is {processor.size}; expected a multiple of {patch_size}")
-        return processor
+        settings = {name: getattr(self, name) for name in names}
+        return with_settings(processor_for(model, directory), model, **settings)
 
     def cache_folder(self, name: str) -> Path:
         """The folder for arrays made from videos: by default the folder `name` in the cache."""

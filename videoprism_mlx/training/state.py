@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten, tree_map, tree_map_with_path
 from safetensors import SafetensorError, safe_open
 
 from videoprism_mlx.errors import TrainingError
-from videoprism_mlx.files.atomic import explained_if_full, new_file
+from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.lock import LOCK_FILE
 from videoprism_mlx.files.record import differences
 from videoprism_mlx.pictures.curves import CURVES_FILE
@@ -135,14 +135,7 @@ class RunFiles:
 
     def _write(self, name: str, arrays: Mapping[str, mx.array], metadata: dict[str, str]) -> None:
         with new_file(self.folder / name, replace=True) as partial:
-            # MLX adds this suffix to any other name.
-            written = partial.with_name(partial.name + ".safetensors")
-            try:
-                with explained_if_full(self.folder / name):
-                    write_arrays(written, arrays, metadata)
-                written.rename(partial)
-            finally:
-                written.unlink(missing_ok=True)
+            write_arrays(partial, arrays, metadata)
 
     def _read(self, name: str) -> tuple[dict[str, mx.array], dict[str, str]]:
         """The arrays and the metadata of a file. Raises TrainingError if it is damaged."""
@@ -161,7 +154,7 @@ class RunFiles:
             described = json.loads(metadata["run"])
             record, progress = dict(described["record"]), Progress(**described["progress"])
             return record, progress._replace(history=tuple(progress.history))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise self._damaged(self.folder / LAST_FILE, error) from None
 
     def _damaged(self, path: Path, error: object) -> TrainingError:

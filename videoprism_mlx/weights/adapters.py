@@ -203,7 +203,7 @@ def chosen_layers(
 
 def adapted_modules(model: VideoPrismModel) -> dict[str, LoRALinear]:
     """The layers of a model that have adapters, by path. Raises InputError without adapters."""
-    if model.adapters is None:
+    if not isinstance(model, VideoPrismModel) or model.adapters is None:
         raise InputError(f"this {type(model).__name__} has no adapters; see add_adapters")
     return {path: each for path, each in model.named_modules() if isinstance(each, LoRALinear)}
 
