@@ -283,7 +283,7 @@ def test_only_videos_are_skipped(
         def refuse(*arguments: Any, error: Exception = error) -> None:
             raise error
 
-        monkeypatch.setattr("videoprism_mlx.features.store.write_features", refuse)
+        monkeypatch.setattr("videoprism_mlx.features.resumable_store.write_features", refuse)
         with pytest.raises(type(error), match=str(error.args[-1])):
             vp.embed(folder / "b.mp4", tmp_path / "out.npz", searchable, **options)
 

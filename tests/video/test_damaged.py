@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from videoprism_mlx.errors import EXPECTED, VideoError
-from videoprism_mlx.video import reader, sampling
-from videoprism_mlx.video.reader import VideoFile
+from videoprism_mlx.video import decoder, sampling
+from videoprism_mlx.video.decoder import VideoFile
 
 ALL = range(media.FRAMES)
 
@@ -73,7 +73,7 @@ def test_a_download_that_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 30 <= len(frames) < 60
     assert frames == list(range(len(frames)))
     assert shown(path, partial=True) == spread(frames, 16)
-    monkeypatch.setattr(reader, "SEEK_BEYOND", 4)
+    monkeypatch.setattr(decoder, "SEEK_BEYOND", 4)
     assert shown(path, partial=True) == spread(frames, 16)
 
 
@@ -161,13 +161,13 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         def refuse(*arguments: Any) -> None:
             raise PermissionError(13, "Permission denied", str(path))
 
-        monkeypatch.setattr(reader, "open", refuse, raising=False)
+        monkeypatch.setattr(decoder, "open", refuse, raising=False)
     with pytest.raises(PermissionError, match=r"clip\.mp4"):
         VideoFile(path)
 
 
 def test_gigantic_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "MAX_PIXELS", 10_000)
+    monkeypatch.setattr(decoder, "MAX_PIXELS", 10_000)
     with pytest.raises(VideoError, match=r"frames are 128 x 96; expected at most 10,000 pixels"):
         VideoFile(media.clip("b.mp4"))
 
@@ -210,7 +210,7 @@ def test_a_decoder_that_fails(
         def refuse(self) -> None:
             raise error
 
-    monkeypatch.setattr(reader.cv2, "VideoCapture", Failing)
+    monkeypatch.setattr(decoder.cv2, "VideoCapture", Failing)
     with pytest.raises(VideoError, match=r"b\.mp4:? " + message):
         shown(media.clip("b.mp4"))
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from videoprism_mlx.errors import InputError, InputTypeError, VideoError
-from videoprism_mlx.video import reader, sampling
+from videoprism_mlx.video import decoder, sampling
 from videoprism_mlx.video.sampling import read_video
 from videoprism_mlx.video.source import open_source
 
@@ -118,7 +118,7 @@ def test_bad_options(options: dict[str, Any], error: type[Exception], message: s
 def test_few_images_wait_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded, done, waiting = [], [], []
     real = cv2.cvtColor
-    monkeypatch.setattr(reader.cv2, "cvtColor", lambda *a: decoded.append(1) or real(*a))
+    monkeypatch.setattr(decoder.cv2, "cvtColor", lambda *a: decoded.append(1) or real(*a))
 
     def prepare(image: np.ndarray, aspect: float) -> None:
         time.sleep(0.002)

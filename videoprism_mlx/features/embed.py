@@ -20,7 +20,7 @@ from videoprism_mlx.features.processor import (
     require_count,
     with_settings,
 )
-from videoprism_mlx.features.store import FeatureStore, video_record
+from videoprism_mlx.features.resumable_store import FeatureStore, video_record
 from videoprism_mlx.features.windows import Window, check_windowing, encode_windows
 from videoprism_mlx.files.record import Record, made_with
 from videoprism_mlx.video.find import find_videos

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from videoprism_mlx.video.opencv import cv2
+from videoprism_mlx.video.libraries import cv2
 
 Seconds = npt.NDArray[np.float64]
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx.errors import InputError, InputTypeError, VideoError
-from videoprism_mlx.video.opencv import Frame, video_errors
+from videoprism_mlx.video.libraries import Frame, video_errors
 from videoprism_mlx.video.resize import as_floats, check_size, resized
 from videoprism_mlx.video.source import FrameSource, Source, check_rate, open_source
 

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx.errors import InputError, InputTypeError, VideoError
+from videoprism_mlx.video.decoder import DEFAULT_FPS, VideoFile
 from videoprism_mlx.video.find import IMAGE_SUFFIXES, images_in, local_path
-from videoprism_mlx.video.opencv import Frame
-from videoprism_mlx.video.reader import DEFAULT_FPS, VideoFile
+from videoprism_mlx.video.libraries import Frame
 from videoprism_mlx.video.stills import ArrayFrames, ImageFiles
 
 # A video file, or the images of one.

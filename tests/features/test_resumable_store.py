@@ -24,7 +24,7 @@ from videoprism_mlx.features.formats import (
     read_record,
     write_features,
 )
-from videoprism_mlx.features.store import FeatureStore, video_record
+from videoprism_mlx.features.resumable_store import FeatureStore, video_record
 from videoprism_mlx.features.windows import Window
 from videoprism_mlx.files.atomic import new_file
 
@@ -256,7 +256,7 @@ def test_two_runs_on_one_output(tmp_path: Path, videos: dict[str, Path]) -> None
     output = tmp_path / "out.npz"
     script = (
         "import sys; from pathlib import Path\n"
-        "from videoprism_mlx.features.store import FeatureStore\n"
+        "from videoprism_mlx.features.resumable_store import FeatureStore\n"
         f"with FeatureStore(Path(sys.argv[1]), {RECORD!r}).opened():\n"
         "    print('open', flush=True); sys.stdin.readline()\n"
     )

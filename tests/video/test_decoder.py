@@ -9,8 +9,8 @@ import media
 import numpy as np
 import pytest
 
-from videoprism_mlx.video import reader, sampling
-from videoprism_mlx.video.reader import VideoFile
+from videoprism_mlx.video import decoder, sampling
+from videoprism_mlx.video.decoder import VideoFile
 
 ALL = range(media.FRAMES)
 TURNED = {name for name in media.DERIVED if "turned" in name}
@@ -92,7 +92,7 @@ def test_every_frame_in_order(name: str) -> None:
 def test_any_frame_by_seeking(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path, expected = media.clip(name), held(name)
     whole = sampling.read_video(path, None, size=None)
-    monkeypatch.setattr(reader, "SEEK_BEYOND", 4)
+    monkeypatch.setattr(decoder, "SEEK_BEYOND", 4)
     chosen = spread(list(range(len(whole))), 16)
     sampled = sampling.read_video(path, size=None)
     assert media.numbers(sampled) == [expected[n] for n in chosen]
@@ -199,7 +199,7 @@ class Counted:
 def cost(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[int, int]]:
     """How many frames were decoded and how often it was sought since the last call."""
     monkeypatch.setattr(Counted, "made", [], raising=False)
-    monkeypatch.setattr(reader.cv2, "VideoCapture", Counted)
+    monkeypatch.setattr(decoder.cv2, "VideoCapture", Counted)
 
     def count() -> tuple[int, int]:
         captures = [one for one in Counted.made if one.decodes]
@@ -235,7 +235,7 @@ def test_a_long_file_is_sought_in(
     assert seeks >= 7
     assert grabs < len(LONG_FRAMES) / 2
 
-    monkeypatch.setattr(reader, "SEEK_BEYOND", 100)
+    monkeypatch.setattr(decoder, "SEEK_BEYOND", 100)
     assert shown(path, 16) == spread(LONG_FRAMES, 16)
     grabs, seeks = cost()
     assert seeks >= 10
@@ -266,7 +266,7 @@ def test_frames_come_one_by_one(
 ) -> None:
     converted = []
     real = cv2.cvtColor
-    monkeypatch.setattr(reader.cv2, "cvtColor", lambda *a: converted.append(1) or real(*a))
+    monkeypatch.setattr(decoder.cv2, "cvtColor", lambda *a: converted.append(1) or real(*a))
     file = VideoFile(media.clip("b.mp4"))
     frames = file.fetch(range(media.FRAMES))
     assert not converted

@@ -17,7 +17,7 @@ import numpy as np
 from videoprism_mlx.errors import VideoError
 from videoprism_mlx.video import damage
 from videoprism_mlx.video.index import FAILURES, SAME_TIME, Index, Seconds, nearest
-from videoprism_mlx.video.opencv import MAX_PIXELS, Frame, cv2, video_errors
+from videoprism_mlx.video.libraries import MAX_PIXELS, Frame, cv2, video_errors
 
 # To go further ahead than this, seeking is cheaper than decoding: a seek starts at a key frame, and
 # encoders rarely set key frames further apart.

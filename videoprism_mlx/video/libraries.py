@@ -1,4 +1,4 @@
-"""OpenCV, set up before its first import, and its failures as errors of this package."""
+"""The libraries that read and resize: OpenCV, set up before its first import, and its failures."""
 
 import logging
 import os
