@@ -3,6 +3,8 @@
 Frame n is the nth that the file decodes to, in the order of display. The packets say where each
 frame lies, and reading them costs next to nothing. The time of each decoded frame shows whether it
 is the one that was asked for. The headers of the file are not relied on.
+
+CONTRIBUTING.md says what a new codec or container needs.
 """
 
 import functools
