@@ -46,8 +46,12 @@ def _acquired(lock: FileLock, folder: Path, is_last: bool) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-    except (FileExistsError, FileNotFoundError, Timeout):
+    except Timeout:
         if is_last or (folder / LOCK_FILE).exists():
+            raise
+        return False
+    except (FileExistsError, FileNotFoundError):  # The folder came or went just now.
+        if is_last or folder.is_file():
             raise
         return False
     if not (folder / LOCK_FILE).exists() and not is_last:  # It was removed after it was opened.
