@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.optimizers as optim
 
-from videoprism_mlx.errors import InputError, InputTypeError
+from videoprism_mlx.errors import InputError, InputTypeError, whole_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +69,7 @@ class Adam(optim.AdamW):
 
 def check_count(name: str, value: Any, least: int = 1) -> None:
     """Raises InputError unless `value` is a whole number, `least` or more."""
-    try:
-        operator.index(value)
-    except TypeError:
-        raise InputTypeError(f"{name} is {value!r}; expected a whole number") from None
-    if value < least:
+    if whole_number(value, name) < least:
         raise InputError(f"{name} is {value}; expected {least} or more")
 
 
