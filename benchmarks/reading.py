@@ -1,93 +1,211 @@
-"""The cost of reading a video, compared with OpenCV alone.
+"""What reading a video costs, beside a bare PyAV loop and OpenCV.
 
-    python -m benchmarks.reading [--video CLIP] [--save]
+    python -m benchmarks.reading [--video CLIP] [--hardware] [--save]
 
-Without --video it draws clips of 10 s. An hour of video is drawn in any case. That needs FFmpeg,
-which comes with the test dependencies.
+Draws clips and an hour of video with FFmpeg (a test dependency), unless a clip is given. With
+`--hardware` it says whether the machine's own decoder gives the same frames, and how fast it is.
 """
 
 import argparse
-import functools
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # It prints a line for each frame of AV1.
+
+import av
 import cv2
 import imageio_ffmpeg
+import numpy as np
 
 import videoprism_mlx as vp
 from benchmarks.timing import in_turns, ratios, save
+from videoprism_mlx.video.ffmpeg.reader import VideoFile
 
-# The allowed cost of 16 frames, relative to a bare pass; and of a window at the end of a long
-# video, relative to one at the start.
-ALLOWED_PASS, ALLOWED_SEEK = 1.2, 2.0
-HOUR = 3600
+# The most that ours may take, as a multiple of the other: of a bare PyAV loop, of OpenCV, of bare
+# seeks in an hour, and of the first ten seconds.
+ALLOWED_BARE, ALLOWED_OPENCV, ALLOWED_SEEKS, ALLOWED_LAST = 1.1, 1.0, 1.5, 1.5
+HOUR, MINUTE = 3600, 60
 SIZES = ("640x360", "1920x1080")
+SOURCE = "testsrc2=size={}:rate=30:duration={},noise=alls=6:allf=t"
+
+# Codecs with settings that draw clips in a reasonable time, and B-frames where there are any.
+CODECS = {
+    "H.264": ["-c:v", "libx264", "-preset", "veryfast", "-bf", "3"],
+    "HEVC": ["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=none"],
+    "VP9": ["-c:v", "libvpx-vp9", "-cpu-used", "8", "-deadline", "realtime", "-b:v", "2M"],
+    "AV1": ["-c:v", "libsvtav1", "-preset", "12"],
+}
 
 
-def draw(path: Path, seconds: int, size: str) -> None:
-    """Draws an H.264 video with B-frames and the usual distance between key frames."""
-    pattern = f"testsrc2=size={size}:rate=30:duration={seconds}"
-    encoder = ["-c:v", "libx264", "-preset", "veryfast", "-bf", "3", "-pix_fmt", "yuv420p"]
+def draw(path: Path, codec: str, size: str, seconds: int) -> Path:
+    """A test card with noise."""
+    run_ffmpeg("-f", "lavfi", "-i", SOURCE.format(size, seconds), *CODECS[codec], path)
+    return path
+
+
+def draw_hour(path: Path, size: str) -> Path:
+    """An hour of H.264, with the usual distance of key frames: a minute, repeated."""
+    minute = draw(path.with_name("minute.mp4"), "H.264", size, MINUTE)
+    run_ffmpeg("-stream_loop", str(HOUR // MINUTE - 1), "-i", minute, "-c", "copy", path)
+    return path
+
+
+def run_ffmpeg(*arguments: str | Path) -> None:
     ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
-    command = [ffmpeg, "-v", "error", "-f", "lavfi", "-i", pattern, *encoder, str(path)]
-    subprocess.run(command, check=True)
+    pixels = [] if "copy" in arguments else ["-pix_fmt", "yuv420p"]
+    *rest, path = map(str, arguments)
+    subprocess.run([ffmpeg, "-y", "-v", "error", *rest, *pixels, path], check=True)
 
 
-def bare_pass(path: Path) -> None:
-    """Reads every frame, as most scripts do."""
+def by_pyav(path: Path) -> None:
+    """Decodes every frame, and makes RGB of the 16 that are read."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        wanted = set(np.linspace(0, stream.frames or 300, 16, endpoint=False).astype(int).tolist())
+        for number, frame in enumerate(container.decode(stream)):
+            if number in wanted:
+                frame.to_ndarray(format="rgb24")
+
+
+def by_opencv(path: Path) -> None:
+    """The same, as most scripts do it."""
     capture = cv2.VideoCapture(str(path))
-    while capture.read()[0]:
-        pass
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    wanted = set(np.linspace(0, count, 16, endpoint=False).astype(int).tolist())
+    number = 0
+    while capture.grab():
+        if number in wanted:
+            cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB)
+        number += 1
+
+
+def by_us(path: Path, **options: Any) -> None:
+    """The same 16 frames, as a model takes them: resized and in floats."""
+    vp.read_video(path, **options)
+
+
+def by_seeks(path: Path, clocks: list[int]) -> None:
+    """A seek to the key frame before each clock, and decoding from there."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        for clock in clocks:
+            container.seek(clock, stream=stream)
+            for frame in container.decode(stream):
+                if frame.pts is not None and frame.pts >= clock:
+                    frame.to_ndarray(format="rgb24")
+                    break
+
+
+def peak_megabytes(path: Path) -> float:
+    """The memory of a process that reads 16 frames of a video."""
+    script = (
+        "import resource, sys, videoprism_mlx as vp; vp.read_video(sys.argv[1])\n"
+        "try: print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])\n"
+        "except OSError: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, check=True)
+    return int(done.stdout) / 2**10
+
+
+class Report:
+    """The figures, and whether all are as allowed."""
+
+    def __init__(self, rounds: int):
+        self.rounds = rounds
+        self.figures: dict[str, Any] = {}
+        self.within = True
+
+    def compare(
+        self, name: str, work: dict[str, Callable[[], None]], allowed: dict[str, float]
+    ) -> None:
+        """Times the work in turns: "ours", and others with the ratios that are allowed."""
+        seconds = in_turns(work, self.rounds)
+        for other, most in allowed.items():
+            figures = {**ratios(seconds, "ours", other), "allowed": most}
+            self.figures[f"{name}, to {other}"] = figures
+            self.within &= figures["median"] <= most
+            values = ", ".join(f"{key} {value:.2f}" for key, value in figures.items())
+            print(f"{name}, to {other}: {values}", flush=True)
+
+
+def measure_clips(report: Report, folder: Path, given: Path | None) -> None:
+    """16 frames of ten seconds, for each codec and size."""
+    clips = {"your clip": given} if given else {}
+    for codec in () if given else CODECS:
+        for size in SIZES:
+            path = folder / f"{codec}_{size}.{'webm' if codec == 'VP9' else 'mp4'}"
+            clips[f"{codec}, {size}"] = draw(path, codec, size, 10)
+    for name, path in clips.items():
+        work = {"ours": partial(by_us, path), "bare PyAV": partial(by_pyav, path)}
+        allowed = {"bare PyAV": ALLOWED_BARE}
+        if cv2.VideoCapture(str(path)).read()[0]:  # Some wheels of OpenCV cannot decode AV1.
+            work["OpenCV"], allowed["OpenCV"] = partial(by_opencv, path), ALLOWED_OPENCV
+        report.compare(f"16 frames of 10 s, {name}", work, allowed)
+
+
+def measure_hour(report: Report, folder: Path, size: str) -> None:
+    """16 frames over an hour, its last seconds, and memory."""
+    path = draw_hour(folder / "hour.mp4", size)
+    file = VideoFile(path)
+    numbers = np.linspace(0, len(file.times), 16, endpoint=False).astype(int)
+    clocks = [int(clock) for clock in file._index.clocks[numbers]]
+    file.close()
+    work = {"ours": partial(by_us, path), "seeks": partial(by_seeks, path, clocks)}
+    report.compare(f"16 frames of an hour, {size}", work, {"seeks": ALLOWED_SEEKS})
+    work = {
+        "ours": partial(by_us, path, start=HOUR - 10, end=HOUR - 1),
+        "the first": partial(by_us, path, start=0, end=9),
+    }
+    report.compare(f"the last 10 s of an hour, {size}", work, {"the first": ALLOWED_LAST})
+    short, long = peak_megabytes(path.with_name("minute.mp4")), peak_megabytes(path)
+    report.figures[f"megabytes, {size}"] = {"a minute": short, "an hour": long}
+    print(f"memory, {size}: a minute {short:.0f} MB, an hour {long:.0f} MB")
+
+
+def measure_hardware(folder: Path) -> None:
+    """Whether the machine's decoder gives the frames of the software decoder."""
+    for codec in CODECS:
+        path = draw(folder / f"hardware_{codec}.mp4", codec, SIZES[1], 3)
+        name = vp.describe_video(path)["hardware"]
+        if name is None:
+            print(f"{codec}: this machine has no decoder for it")
+            continue
+        plain, fast = (
+            vp.read_video(path, None, size=None, hardware=hardware) for hardware in ("off", "auto")
+        )
+        largest = float(np.abs(plain - fast).max() * 255)
+        same = "the same frames" if largest == 0 else f"frames that differ by up to {largest:.0f}"
+        work = {key: partial(by_us, path, hardware=key) for key in ("auto", "off")}
+        found = ratios(in_turns(work, 5), "auto", "off")["median"]
+        print(f"{codec}: {name} gives {same} of 255, in {found:.2f} of the time")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--video", type=Path, help="a short clip of your own")
     parser.add_argument("--rounds", type=int, default=5, help="measured turns")
-    parser.add_argument(
-        "--save", action="store_true", help="write the figures to benchmarks/results"
-    )
+    parser.add_argument("--hour", default=SIZES[0], help="size of the hour (default: %(default)s)")
+    parser.add_argument("--hardware", action="store_true", help="compare the machine's decoder")
+    parser.add_argument("--save", action="store_true", help="keep the figures")
     options = parser.parse_args()
-
-    figures, within = {}, True
-
-    def compare(
-        name: str, seconds: dict[str, list[float]], this: str, to: str, most: float
-    ) -> None:
-        nonlocal within
-        figures[name] = {**ratios(seconds, this, to), "allowed": most}
-        within &= figures[name]["median"] <= most
-        values = ", ".join(f"{key} {value:.2f}" for key, value in figures[name].items())
-        print(f"{name}: {values}")
-
+    report = Report(options.rounds)
     with tempfile.TemporaryDirectory() as folder:
-        clips = {"your clip": options.video}
-        if options.video is None:
-            clips = {f"10 s, {size}": Path(folder) / f"{size}.mp4" for size in SIZES}
-            for size, path in zip(SIZES, clips.values(), strict=True):
-                draw(path, 10, size)
-        for name, path in clips.items():
-            passes: dict[str, Callable[[], object]] = {
-                "ours": functools.partial(vp.read_video, path),
-                "bare": functools.partial(bare_pass, path),
-            }
-            seconds = in_turns(passes, options.rounds)
-            compare(f"16 frames of {name}, to a bare pass", seconds, "ours", "bare", ALLOWED_PASS)
-
-        hour = Path(folder) / "hour.mp4"
-        draw(hour, HOUR, "160x120")
-        work = {
-            "first": lambda: vp.read_video(hour, start=0, end=10),
-            "last": lambda: vp.read_video(hour, start=HOUR - 10, end=HOUR),
-        }
-        seconds = in_turns(work, options.rounds)
-        compare("the last 10 s of an hour, to the first", seconds, "last", "first", ALLOWED_SEEK)
+        if options.hardware:
+            measure_hardware(Path(folder))
+            return 0
+        measure_clips(report, Path(folder), options.video)
+        measure_hour(report, Path(folder), options.hour)
     if options.save:
-        save("reading", "python -m benchmarks.reading", figures)
-    return 0 if within else 1
+        save("reading", "python -m benchmarks.reading", report.figures)
+    return 0 if report.within else 1
 
 
 if __name__ == "__main__":

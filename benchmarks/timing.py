@@ -41,7 +41,7 @@ def ratios(seconds: Mapping[str, list[float]], name: str, to: str) -> dict[str, 
 
 def machine() -> dict[str, Any]:
     """What the figures depend on besides the code."""
-    packages = ("videoprism_mlx", "mlx", "numpy", "opencv-python")
+    packages = ("videoprism_mlx", "mlx", "numpy", "av", "opencv-python")
     return {
         "system": f"{platform.system()} {platform.machine()}",
         **(mac() if sys.platform == "darwin" else linux()),

@@ -40,6 +40,8 @@ if TYPE_CHECKING:  # Type checkers read these lines, and not _HOMES and __getatt
     from videoprism_mlx.training.recipe import Recipe as Recipe
     from videoprism_mlx.training.retrieval import Tuning as Tuning
     from videoprism_mlx.training.retrieval import train_retrieval as train_retrieval
+    from videoprism_mlx.video.ffmpeg.decoding import Decoding as Decoding
+    from videoprism_mlx.video.ffmpeg.describe import describe_video as describe_video
     from videoprism_mlx.video.find import find_videos as find_videos
     from videoprism_mlx.video.sampling import read_video as read_video
     from videoprism_mlx.weights.adapters import add_adapters as add_adapters
@@ -76,6 +78,8 @@ _HOMES = {
     "training.classifier": ["train_classifier"],
     "training.recipe": ["Recipe"],
     "training.retrieval": ["Tuning", "train_retrieval"],
+    "video.ffmpeg.decoding": ["Decoding"],
+    "video.ffmpeg.describe": ["describe_video"],
     "video.find": ["find_videos"],
     "video.sampling": ["read_video"],
     "weights.adapters": ["add_adapters", "fuse_adapters", "load_adapters", "save_adapters"],

@@ -47,7 +47,7 @@ def test_a_folder_to_one_file(
     assert record["model"]["name"] == str(searchable) and record["model"]["dtype"] == "float32"
     assert record["preprocessing"] == {
         "frames": 4, "fps": None, "size": 18, "resize": "stretch", "resample": "area",
-        "partial": False,
+        "partial": False, "reader": "ffmpeg",
     }  # fmt: skip
     embeddings = read_features(output)["embedding"]
     for name, embedding in zip(STORED, embeddings, strict=True):

@@ -90,7 +90,8 @@ def test_images_play_the_frames_of_the_files(page: Page, shown: Demo) -> None:
         played, frames = opened(image["src"]), clip.frames()
         assert played.size == (side, side) == (int(image["height"]),) * 2
         drawn = [np.array(frame.convert("RGB"), int) for frame in ImageSequence.Iterator(played)]
-        if len({frame.tobytes() for frame in frames}) == len(frames):  # Like frames become one.
+        steps = np.abs(np.diff(frames.astype(int), axis=0)).max(axis=(1, 2, 3))
+        if steps.min() > 20:  # Frames that look alike become one.
             assert len(drawn) == FRAMES == len(frames)
         for which in (0, -1):
             wanted = Image.fromarray(frames[which]).resize((side, side), Image.Resampling.LANCZOS)

@@ -84,7 +84,7 @@ def test_retrieval(
         },
         "preprocessing": {
             "frames": 4, "fps": None, "size": 18, "resize": "stretch", "resample": "area",
-            "partial": False,
+            "partial": False, "reader": "ffmpeg",
         },
         "captions": "each", "template": "{}",
         "data": {"path": str(captioned), "sha256": sha256(captioned)},

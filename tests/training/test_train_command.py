@@ -20,6 +20,7 @@ from videoprism_mlx.training.classifier import OFFICIAL_RECIPE
 from videoprism_mlx.training.recipe import Recipe
 from videoprism_mlx.training.session import Trained
 from videoprism_mlx.training.views import PLAIN
+from videoprism_mlx.video.ffmpeg.decoding import Decoding
 
 pytest_plugins = ["classifier_fixtures", "retrieval_fixtures"]
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -95,6 +96,7 @@ def test_options_mean_what_they_say(
         *("--clip", 2.0, "--patience", 6, "--seed", 9, "--save-every", 11),
     )
     [(_, said)] = calls
+    assert said.pop("decoding") == Decoding()
     assert said.pop("recipe") == Recipe(3, 5, 0.5, 0.25, 7, "cosine", 2.0, 6, 9)
     assert said.pop("cache") is not None
     assert said == dict(

@@ -4,17 +4,20 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
+import av
 import media
 import numpy as np
 import pytest
 
 from videoprism_mlx.errors import EXPECTED, VideoError
-from videoprism_mlx.video import decoder, sampling
-from videoprism_mlx.video.decoder import VideoFile
+from videoprism_mlx.video import sampling
+from videoprism_mlx.video.ffmpeg import opening, reader
+from videoprism_mlx.video.ffmpeg.decoder import Decoder
+from videoprism_mlx.video.ffmpeg.reader import VideoFile
 
 ALL = range(media.FRAMES)
 
@@ -33,9 +36,15 @@ def test_a_damaged_file_that_claims_millions_of_frames(tmp_path: Path) -> None:
     claiming = media.declare(media.clip("mpeg4.avi"), tmp_path / "claiming.avi", 10**8)
     path = media.damage(claiming, tmp_path / "damaged.avi")
     attempts = []
-    real = VideoFile._grab
+    real = Decoder._decoded
+
+    def decoded(file: Decoder, *read: Any) -> Iterator[Any]:
+        for frame in real(file, *read):
+            attempts.append(1)
+            yield frame
+
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(VideoFile, "_grab", lambda file: attempts.append(1) or real(file))
+        patched.setattr(Decoder, "_decoded", decoded)
         with pytest.raises(VideoError, match=r"breaks off after \d\d frames"):
             shown(path, None)
     assert len(attempts) < 1000
@@ -73,7 +82,7 @@ def test_a_download_that_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 30 <= len(frames) < 60
     assert frames == list(range(len(frames)))
     assert shown(path, partial=True) == spread(frames, 16)
-    monkeypatch.setattr(decoder, "SEEK_BEYOND", 4)
+    monkeypatch.setattr(reader, "SEEK_BEYOND", 4)
     assert shown(path, partial=True) == spread(frames, 16)
 
 
@@ -110,7 +119,7 @@ def test_av1_is_read_or_named() -> None:
 
 @pytest.mark.parametrize("name", ["sound.mp3", "sound.m4a"])
 def test_sound_alone(name: str) -> None:
-    with pytest.raises(VideoError, match=r"no video that OpenCV can open.*sound alone"):
+    with pytest.raises(VideoError, match=r"no video that FFmpeg can open.*sound alone"):
         VideoFile(media.clip(name))
 
 
@@ -118,7 +127,7 @@ def test_sound_alone(name: str) -> None:
 def test_something_else(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(content)
-    with pytest.raises(VideoError, match="no video that OpenCV can open"):
+    with pytest.raises(VideoError, match="no video that FFmpeg can open"):
         VideoFile(path)
 
 
@@ -143,7 +152,7 @@ def test_text(name: str, text: str, tmp_path: Path) -> None:
 def test_noise(ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"noise.{ending}"
     path.write_bytes(np.random.RandomState(0).bytes(200_000))
-    with pytest.raises(VideoError, match=r"no video that OpenCV can open|no frame"):
+    with pytest.raises(VideoError, match=r"no video that FFmpeg can open|no frame"):
         VideoFile(path)
 
 
@@ -161,19 +170,18 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         def refuse(*arguments: Any) -> None:
             raise PermissionError(13, "Permission denied", str(path))
 
-        monkeypatch.setattr(decoder, "open", refuse, raising=False)
+        monkeypatch.setattr(opening.os, "open", refuse)
     with pytest.raises(PermissionError, match=r"clip\.mp4"):
         VideoFile(path)
 
 
 def test_gigantic_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder, "MAX_PIXELS", 10_000)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 10_000)
     with pytest.raises(VideoError, match=r"frames are 128 x 96; expected at most 10,000 pixels"):
         VideoFile(media.clip("b.mp4"))
 
 
 def test_a_name_that_is_no_text(tmp_path: Path) -> None:
-    # OpenCV would end the process.
     path = os.fsencode(tmp_path) + b"/clip\xff.mp4"
     try:
         with open(path, "wb") as file:
@@ -190,27 +198,21 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
     assert done.stdout.strip() in ("(2, 8, 8, 3)", "VideoError")
 
 
-@pytest.mark.parametrize("error", [MemoryError("12 GB"), cv2.error("12 GB")])
+@pytest.mark.parametrize("error", [MemoryError("12 GB"), av.error.ExternalError(1, "12 GB")])
 @pytest.mark.parametrize(
-    ("method", "message"),
-    [("retrieve", "frame 0 cannot be decoded: .*12 GB"), ("grab", "cannot be opened: .*12 GB")],
+    ("name", "message"),
+    [
+        ("Converter.__call__", "frame 0 cannot be decoded: .*12 GB"),
+        ("Decoder._decoded", "cannot be opened: .*12 GB"),
+    ],
 )
 def test_a_decoder_that_fails(
-    method: str, message: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+    name: str, message: str, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = cv2.VideoCapture
+    def refuse(*arguments: Any) -> None:
+        raise error
 
-    class Failing:
-        def __init__(self, *arguments: Any):
-            self.capture = real(*arguments)
-
-        def __getattr__(self, name: str) -> Any:
-            return self.refuse if name == method else getattr(self.capture, name)
-
-        def refuse(self) -> None:
-            raise error
-
-    monkeypatch.setattr(decoder.cv2, "VideoCapture", Failing)
+    monkeypatch.setattr(f"videoprism_mlx.video.ffmpeg.reader.{name}", refuse)
     with pytest.raises(VideoError, match=r"b\.mp4:? " + message):
         shown(media.clip("b.mp4"))
 

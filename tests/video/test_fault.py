@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from videoprism_mlx.video.damage import fault
+from videoprism_mlx.video.ffmpeg.damage import fault
 
 
 def box(kind: bytes, payload: bytes = b"", long: bool = False) -> bytes:

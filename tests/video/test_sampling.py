@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import cv2
 import media
 import numpy as np
 import pytest
 
 from videoprism_mlx.errors import InputError, InputTypeError, VideoError
-from videoprism_mlx.video import decoder, sampling
+from videoprism_mlx.video import sampling
+from videoprism_mlx.video.ffmpeg.colours import Converter
 from videoprism_mlx.video.sampling import read_video
 from videoprism_mlx.video.source import open_source
 
@@ -117,8 +117,8 @@ def test_bad_options(options: dict[str, Any], error: type[Exception], message: s
 
 def test_few_images_wait_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded, done, waiting = [], [], []
-    real = cv2.cvtColor
-    monkeypatch.setattr(decoder.cv2, "cvtColor", lambda *a: decoded.append(1) or real(*a))
+    real = Converter.__call__
+    monkeypatch.setattr(Converter, "__call__", lambda *a: decoded.append(1) or real(*a))
 
     def prepare(image: np.ndarray, aspect: float) -> None:
         time.sleep(0.002)

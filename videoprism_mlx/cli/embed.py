@@ -76,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
             batch_size=options.batch_size,
             dtype=options.dtype,
             adapters=options.adapters,
+            decoding=shared.decoding(options),
             **{name: getattr(options, name) for name in settings},
         )
     except KeyboardInterrupt:

@@ -1,25 +1,35 @@
-"""`videoprism-mlx info`: what a model is, and how much memory it needs."""
+"""`videoprism-mlx info`: what a model is and needs, or what a video file holds."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.video.find import local_path
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the command."""
     parser = commands.add_parser(
         "info",
-        help="print a model's parameters, memory, frames and source",
-        description="Describes a model, given by name or by directory. It downloads nothing.",
+        help="print what a model is and needs, or what a video file contains",
+        description="Describes a model, by its name or in a directory, or a video file: its "
+        "streams, codec, size, frame rate, length and colours, and whether it is whole. It "
+        "downloads nothing.",
     )
-    parser.add_argument("model", metavar="NAME|DIR", help="a model's name, or a model directory")
+    parser.add_argument(
+        "model",
+        metavar="NAME|DIR|VIDEO",
+        help="a model's name, a model directory, or a video file",
+    )
     shared.add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
+    path = local_path(options.model)
+    if path.is_file():
+        return run_video(path, options)
     described = describe(options.model)
     if options.json:
         shared.print_json(described)
@@ -32,6 +42,37 @@ def run(options: argparse.Namespace) -> int:
         print(f"{key.replace('_', ' '):16}{shown}")
     print(f"{'weights':16}" + ", ".join(f"{size / 1e6:,.0f} MB {t}" for t, size in memory.items()))
     return 0
+
+
+def run_video(path: Path, options: argparse.Namespace) -> int:
+    """Prints what a video file holds. 1 if it is damaged."""
+    from videoprism_mlx.video.ffmpeg.describe import describe_video
+
+    described = describe_video(path)
+    if options.json:
+        shared.print_json(described)
+        return 1 if described["damage"] else 0
+    width, height = described["size"]
+    tags = ", ".join(f"{name} {tag or 'not said'}" for name, tag in described["colours"].items())
+    streams = ", ".join(
+        f"{one['stream']} {one['type']} ({one['codec'] or 'no decoder'})"
+        for one in described["streams"]
+    )
+    rows = {
+        "video": described["video"],
+        "container": described["container"],
+        "codec": f"{described['codec']}, {described['pixels']}",
+        "size": f"{width} x {height}",
+        "frames": f"{described['frames']:,}, {described['fps']:g} a second",
+        "seconds": f"{described['seconds']:,g}",
+        "colours": tags,
+        "streams": f"{streams}; number {described['stream']} is read",
+        "hardware": described["hardware"] or "this machine has no decoder for the codec",
+        "damage": described["damage"] or "none in its structure",
+    }
+    for name, row in rows.items():
+        print(f"{name:12}{row}")
+    return 1 if described["damage"] else 0
 
 
 def describe(name_or_dir: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from videoprism_mlx.features.compare import Classified, Compared
     from videoprism_mlx.features.processor import Processor
     from videoprism_mlx.training.recipe import Recipe
+    from videoprism_mlx.video.ffmpeg.decoding import Decoding
 
 DEFAULT_MODEL = "videoprism_lvt_public_v1_base"
 
@@ -76,6 +77,21 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--partial", action="store_true", help="use the frames of a damaged video that can be read"
+    )
+    parser.add_argument(
+        "--stream",
+        type=int,
+        metavar="N",
+        help="number of the video stream in a file; by default the one that players show",
+    )
+    parser.add_argument(
+        "--tone-map", action="store_true", help="bring HDR colours to those of ordinary screens"
+    )
+    parser.add_argument(
+        "--hardware",
+        choices=("off", "auto"),
+        default="off",
+        help="auto: decode with the machine's own decoder, on a Mac (default: %(default)s)",
     )
 
 
@@ -225,7 +241,15 @@ def load(options: argparse.Namespace) -> "tuple[Any, Processor, Path]":
 
     names = ("num_frames", "size", "resize", "resample", "template")
     settings = {name: getattr(options, name, None) for name in names}
+    settings["decoding"] = decoding(options)
     return load_with_settings(options.model, options.dtype, None, options.adapters, **settings)
+
+
+def decoding(options: argparse.Namespace) -> "Decoding":
+    """How video files are decoded."""
+    from videoprism_mlx.video.ffmpeg.decoding import Decoding
+
+    return Decoding(options.stream, options.tone_map, options.hardware)
 
 
 def load_prompting(options: argparse.Namespace) -> "tuple[Any, Processor, Path]":

@@ -80,7 +80,10 @@ def run(options: argparse.Namespace) -> int:
         for i in find_peaks(scores[:, query], starts, ends, PEAKS)
     ]
     thumbnails = [
-        (*moment, frame_at(options.video, moment[1], FRAME_HEIGHT, options.partial))
+        (
+            *moment,
+            frame_at(options.video, moment[1], FRAME_HEIGHT, options.partial, processor.decoding),
+        )
         for moment in moments
     ]
     title = Path(options.video).name

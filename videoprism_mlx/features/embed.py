@@ -23,6 +23,7 @@ from videoprism_mlx.features.processor import (
 from videoprism_mlx.features.resumable_store import FeatureStore, video_record
 from videoprism_mlx.features.windows import Window, check_windowing, encode_windows
 from videoprism_mlx.files.record import Record, made_with
+from videoprism_mlx.video.ffmpeg.decoding import Decoding
 from videoprism_mlx.video.find import find_videos
 from videoprism_mlx.weights.identity import ModelIdentity
 
@@ -58,6 +59,7 @@ def embed(
     batch_size: int = 1,
     dtype: str | None = None,
     adapters: str | Path | None = None,
+    decoding: Decoding | None = None,
     progress: bool = True,
 ) -> Embedded:
     """Writes the features of many videos. A later call with the same arguments continues.
@@ -68,7 +70,8 @@ def embed(
     is skipped. If the call is interrupted, what is done is kept.
 
     `model` is a name or directory, with `dtype` and `adapters` as for `load`, or what `load`
-    returned. `num_frames`, `size`, `resize` and `resample` replace settings of its processor.
+    returned. `num_frames`, `size`, `resize`, `resample` and `decoding` replace settings of its
+    processor.
     `features` are as for `encode`. With `window`, and then `stride` and `fps`, there are features
     of each window, as from `encode_windows`, instead of features of each video. `progress` shows
     a bar if stderr is a terminal, and prints a line for each skipped video to stderr.
@@ -77,7 +80,8 @@ def embed(
     check_sampling(num_frames, window, stride, fps)
     videos = find_videos([paths] if isinstance(paths, (str, Path)) else paths)
     sizing = dict(num_frames=num_frames, size=size, resize=resize, resample=resample)
-    loaded, processor, identity = prepare(model, dtype, adapters, sizing)
+    reading = {**sizing, "decoding": decoding}
+    loaded, processor, identity = prepare(model, dtype, adapters, reading)
     names = check_features(loaded, features)
     windowing = Windowing.of(window, stride, fps)
     job = Job(loaded, processor, names, batch_size, windowing, partial)
@@ -233,7 +237,8 @@ class Job:
         if self.windowing is None:
             return self.processor.preprocessing(partial=self.partial)
         sampling = dataclasses.asdict(self.windowing)
-        return {**sampling, **self.processor.sizing(), "partial": self.partial}
+        sizing, decoding = self.processor.sizing(), self.processor.decoding.record()
+        return {**sampling, **sizing, "partial": self.partial, **decoding}
 
     def run(self, videos: Mapping[str, Path], sink: Sink, progress: bool) -> dict[str, str]:
         """Gives the features of the videos to the sink. Returns the skipped ones, and why."""

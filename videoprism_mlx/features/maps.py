@@ -52,7 +52,16 @@ def map_features(
         return taken, thumbnail(image, height, aspect)
 
     most = MOST_FRAMES + 1 if fps is not None else num_frames
-    pairs, times = sample(source, prepare, most, start=start, end=end, fps=fps, partial=partial)
+    pairs, times = sample(
+        source,
+        prepare,
+        most,
+        start=start,
+        end=end,
+        fps=fps,
+        partial=partial,
+        decoding=processor.decoding,
+    )
     if fps is not None and len(pairs) > MOST_FRAMES:
         raise InputError(
             f"the span has more than {MOST_FRAMES} frames in {times[-1]:.0f} s; "

@@ -25,6 +25,7 @@ from videoprism_mlx.tokenizers import (
     load_text_tokenizer,
     tokenize_texts,
 )
+from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.resize import check_size
 from videoprism_mlx.video.sampling import check_fps, read_video
 from videoprism_mlx.video.source import Source
@@ -41,7 +42,7 @@ class Processor:
     """How videos are sampled and resized, and texts become token ids.
 
     `template` is the prompt, with {} for the text. `tokenizer` is a tokenizer, or a name or path
-    for `load_text_tokenizer`; None for a model that takes no text.
+    for `load_text_tokenizer`; None for a model that takes no text. `decoding` is not saved.
     """
 
     num_frames: int = 16
@@ -54,6 +55,7 @@ class Processor:
     tokenizer: SentencePieceTokenizer | str | Path | None = dataclasses.field(
         default=None, repr=False, compare=False
     )
+    decoding: Decoding = dataclasses.field(default=PLAIN, compare=False)
 
     def __post_init__(self) -> None:
         check_size(self.size, self.resize, self.resample)
@@ -87,7 +89,8 @@ class Processor:
 
     def read(self, video: Source, **options: Any) -> npt.NDArray[np.float32]:
         """A video as a clip (T, S, S, 3); `options` go to `read_video`."""
-        settings = dict(num_frames=self.num_frames, fps=self.fps, **self.sizing())
+        settings: dict[str, Any] = dict(num_frames=self.num_frames, fps=self.fps, **self.sizing())
+        settings |= dataclasses.asdict(self.decoding)
         return read_video(video, **settings | options)
 
     def read_exactly(self, video: Source, **options: Any) -> npt.NDArray[np.float32]:
@@ -108,7 +111,8 @@ class Processor:
 
     def preprocessing(self, **more: Any) -> dict[str, Any]:
         """How a video becomes a clip, for a record. `more` are further settings."""
-        return {"frames": self.num_frames, "fps": self.fps, **self.sizing(), **more}
+        sampling = {"frames": self.num_frames, "fps": self.fps}
+        return {**sampling, **self.sizing(), **more, **self.decoding.record()}
 
     def tokenize(
         self, texts: Sequence[str]

@@ -15,6 +15,7 @@ from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.features.processor import Processor
 from videoprism_mlx.features.text import embed_texts
 from videoprism_mlx.features.windows import encode_windows
+from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.resize import thumbnail
 from videoprism_mlx.video.sampling import sample
 from videoprism_mlx.video.source import Source
@@ -74,9 +75,15 @@ def score_windows(
 
 
 def frame_at(
-    source: Source, seconds: float, height: int, partial: bool = False
+    source: Source,
+    seconds: float,
+    height: int,
+    partial: bool = False,
+    decoding: Decoding = PLAIN,
 ) -> npt.NDArray[np.uint8]:
     """The frame that the video shows at `seconds`, resized to (height, W, 3), 0-255."""
     prepare = bind(thumbnail, height=height)
-    [frame], _ = sample(source, prepare, 1, start=seconds, fps=1, partial=partial)
+    [frame], _ = sample(
+        source, prepare, 1, start=seconds, fps=1, partial=partial, decoding=decoding
+    )
     return frame

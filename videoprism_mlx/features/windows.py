@@ -71,7 +71,7 @@ def encode_windows(
     processor = processor or processor_for(model)
     encoder = model.video_encoder
     done = 0
-    with closing(open_source(source, frame_rate, partial)) as opened:
+    with closing(open_source(source, frame_rate, partial, processor.decoding)) as opened:
 
         def windows() -> Iterator[Window]:
             nonlocal done

@@ -14,6 +14,13 @@ RECORD_FILE = "record.json"
 INCIDENTAL = {"version", "model.name", "videos"}
 
 
+# What a difference means that nobody would guess.
+MEANING = {
+    "preprocessing.reader": " (earlier versions read other colours from most HD video; "
+    "make it anew to have the right ones)"
+}
+
+
 def own_version() -> str:
     """The version of this package."""
     from importlib.metadata import version  # Imported here, because it is slow.
@@ -44,7 +51,7 @@ def differences(there: Record, now: Record) -> list[str]:
     """A phrase for each setting in which an earlier record and the present one differ."""
     there, now = flat(there), flat(now)
     return [
-        f"{key} was {there.get(key)} and is now {now.get(key)}"
+        f"{key} was {there.get(key)} and is now {now.get(key)}{MEANING.get(key, '')}"
         for key in sorted(there.keys() | now.keys())
         if key not in INCIDENTAL and there.get(key) != now.get(key)
     ]

@@ -46,6 +46,7 @@ from videoprism_mlx.training.session import (
 )
 from videoprism_mlx.training.state import Parameters, as_float32
 from videoprism_mlx.training.views import PLAIN, Views
+from videoprism_mlx.video.ffmpeg.decoding import Decoding
 from videoprism_mlx.weights.directory import (
     LABELS_FILE,
     PROCESSOR_FILE,
@@ -97,6 +98,7 @@ def train_classifier(
     save_every: int | None = None,
     skip_bad: bool = False,
     cache: str | Path | None = None,
+    decoding: Decoding | None = None,
 ) -> Trained:
     """Trains a classifier's pooler and projection on labelled videos.
 
@@ -124,6 +126,7 @@ def train_classifier(
         save_every=save_every,
         skip_bad=skip_bad,
         cache=cache,
+        decoding=decoding,
     )
     chosen = Views(views, crop, span, recipe.seed)
     prepare = functools.partial(prepare_task, model, data, val, labels, recipe, chosen, options)

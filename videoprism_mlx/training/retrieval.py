@@ -34,6 +34,7 @@ from videoprism_mlx.training.recipe import Recipe, check_count
 from videoprism_mlx.training.run import Learner, Rows
 from videoprism_mlx.training.session import Options, Outcome, Paths, Source, Trained, train
 from videoprism_mlx.training.state import Parameters, as_float32
+from videoprism_mlx.video.ffmpeg.decoding import Decoding
 from videoprism_mlx.weights.adapters import (
     ADAPTER_CONFIG_FILE,
     ADAPTERS_FILE,
@@ -114,6 +115,7 @@ def train_retrieval(
     save_every: int | None = None,
     skip_bad: bool = False,
     cache: str | Path | None = None,
+    decoding: Decoding | None = None,
     frames: int | None = None,
 ) -> Trained:
     """Fine-tunes a video-text model on videos and captions.
@@ -145,6 +147,7 @@ def train_retrieval(
         save_every=save_every,
         skip_bad=skip_bad,
         cache=cache,
+        decoding=decoding,
     )
     prepare = functools.partial(prepare_task, model, data, val, recipe, tuning, options)
     return train(prepare, Path(output), OUTPUT_FILES, recipe, options)

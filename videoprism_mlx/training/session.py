@@ -22,6 +22,7 @@ from videoprism_mlx.pictures.curves import draw_curves
 from videoprism_mlx.training.recipe import Recipe
 from videoprism_mlx.training.run import History, Learner, Run
 from videoprism_mlx.training.state import RUN_FILES, RUN_FOLDER, Parameters
+from videoprism_mlx.video.ffmpeg.decoding import Decoding
 from videoprism_mlx.weights.directory import CONFIG_FILE
 
 logger = logging.getLogger(__name__)
@@ -58,10 +59,11 @@ class Options:
     save_every: int | None = None
     skip_bad: bool = False
     cache: str | Path | None = None
+    decoding: Decoding | None = None
 
     def processor(self, model: VideoPrismModel, directory: Path) -> Processor:
         """The processor of a model, with the settings that are not None."""
-        names = ("num_frames", "size", "resize", "resample")
+        names = ("num_frames", "size", "resize", "resample", "decoding")
         settings = {name: getattr(self, name) for name in names}
         return with_settings(processor_for(model, directory), model, **settings)
 

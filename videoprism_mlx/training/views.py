@@ -79,7 +79,7 @@ class Views:
 
         If the processor samples at a frame rate, the length is fixed and only the start is random.
         """
-        with closing(open_source(video, partial=partial)) as opened:
+        with closing(open_source(video, partial=partial, decoding=processor.decoding)) as opened:
             times = opened.times
             end = times[-1] + opened.interval
         if processor.fps is not None:

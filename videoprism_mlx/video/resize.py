@@ -11,7 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from videoprism_mlx.errors import InputError, InputTypeError, VideoError
-from videoprism_mlx.video.libraries import MAX_PIXELS, Frame, cv2, video_errors
+from videoprism_mlx.video.failures import video_errors
+from videoprism_mlx.video.opencv import MAX_PIXELS, Frame, cv2
 
 RESIZES = ("stretch", "crop")
 RESAMPLINGS = ("area", "lanczos")

@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx.errors import InputError, InputTypeError, VideoError
-from videoprism_mlx.video.libraries import Frame, video_errors
+from videoprism_mlx.video.failures import video_errors
+from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
+from videoprism_mlx.video.opencv import Frame
 from videoprism_mlx.video.resize import as_floats, check_size, resized
 from videoprism_mlx.video.source import FrameSource, Source, check_rate, open_source
 
@@ -39,6 +41,9 @@ def read_video(
     *,
     frame_rate: float | None = None,
     partial: bool = False,
+    stream: int | None = None,
+    tone_map: bool = False,
+    hardware: str = "off",
 ) -> npt.NDArray[np.float32]:
     """A video as the models take it: (T, size, size, 3), float32 in [0, 1].
 
@@ -48,14 +53,16 @@ def read_video(
     to the square, or keeps their shape and crops the centre; a `size` of None leaves them as
     they are. `resample` averages the area of each new pixel; "lanczos" gives the exact pixels of
     the official demos, and is slower. `frame_rate` is that of images and arrays, by default 25.
-    `partial` takes a damaged file for what can be decoded of it, instead of an error.
+    `partial` takes a damaged file for what can be decoded of it, instead of an error. `stream`,
+    `tone_map` and `hardware` are those of `Decoding`.
     """
     check_size(size, resize, resample)
 
     def prepare(image: Frame, aspect: float) -> npt.NDArray[np.float32]:
         return as_floats(resized(image, size, resize, resample, aspect))
 
-    frames, _ = sample(source, prepare, num_frames, start, end, fps, frame_rate, partial)
+    decoding = Decoding(stream, tone_map, hardware)
+    frames, _ = sample(source, prepare, num_frames, start, end, fps, frame_rate, partial, decoding)
     if len({frame.shape for frame in frames}) > 1:
         raise VideoError(f"{source} has frames of several sizes; give a size to bring them to")
     with video_errors(f"{len(frames):,} frames of shape {frames[0].shape} are too many"):
@@ -71,6 +78,7 @@ def sample(
     fps: float | None = None,
     frame_rate: float | None = None,
     partial: bool = False,
+    decoding: Decoding = PLAIN,
 ) -> tuple[list[Prepared], npt.NDArray[np.float64]]:
     """What `prepare` makes of each frame that `read_video` would take, and when each is shown.
 
@@ -78,7 +86,7 @@ def sample(
     its height.
     """
     to_the_end = end is None and (fps is None or num_frames is None)
-    with closing(open_source(source, frame_rate, partial)) as opened:
+    with closing(open_source(source, frame_rate, partial, decoding)) as opened:
 
         def attempt() -> Iterator[tuple[list[Prepared], npt.NDArray[np.float64]]]:
             if to_the_end:

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx.errors import InputError, InputTypeError, VideoError
-from videoprism_mlx.video.decoder import DEFAULT_FPS, VideoFile
+from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
+from videoprism_mlx.video.ffmpeg.reader import DEFAULT_FPS, VideoFile
 from videoprism_mlx.video.find import IMAGE_SUFFIXES, images_in, local_path
-from videoprism_mlx.video.libraries import Frame
+from videoprism_mlx.video.opencv import Frame
 from videoprism_mlx.video.stills import ArrayFrames, ImageFiles
 
 # A video file, or the images of one.
@@ -75,7 +76,10 @@ class FrameSource(Protocol):
 
 
 def open_source(
-    source: Source, frame_rate: float | None = None, partial: bool = False
+    source: Source,
+    frame_rate: float | None = None,
+    partial: bool = False,
+    decoding: Decoding = PLAIN,
 ) -> FrameSource:
     """Opens whatever `read_video` takes. The caller closes it."""
     check_rate("frame_rate", frame_rate)
@@ -92,7 +96,7 @@ def open_source(
             return ImageFiles([path], rate)
         if frame_rate is not None:
             raise InputError(f"{path} has a frame rate of its own; leave frame_rate out")
-        return VideoFile(path, partial)
+        return VideoFile(path, partial, decoding)
     if isinstance(source, (list, tuple)):
         if not source:
             raise VideoError("the list of images is empty")

@@ -39,7 +39,8 @@ def arguments_of(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments that both trainings take."""
     reading = ("num_frames", "size", "resize", "resample", "partial", "dtype")
     keeping = ("save_every", "skip_bad", "cache")
-    return {name: getattr(options, name) for name in (*reading, *keeping)}
+    arguments = {name: getattr(options, name) for name in (*reading, *keeping)}
+    return {**arguments, "decoding": shared.decoding(options)}
 
 
 @contextmanager

@@ -9,8 +9,11 @@ import media
 import numpy as np
 import pytest
 
-from videoprism_mlx.video import decoder, sampling
-from videoprism_mlx.video.decoder import VideoFile
+from videoprism_mlx.video import sampling
+from videoprism_mlx.video.ffmpeg import reader
+from videoprism_mlx.video.ffmpeg.colours import Converter
+from videoprism_mlx.video.ffmpeg.decoder import Decoder
+from videoprism_mlx.video.ffmpeg.reader import VideoFile
 
 ALL = range(media.FRAMES)
 TURNED = {name for name in media.DERIVED if "turned" in name}
@@ -92,7 +95,7 @@ def test_every_frame_in_order(name: str) -> None:
 def test_any_frame_by_seeking(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path, expected = media.clip(name), held(name)
     whole = sampling.read_video(path, None, size=None)
-    monkeypatch.setattr(decoder, "SEEK_BEYOND", 4)
+    monkeypatch.setattr(reader, "SEEK_BEYOND", 4)
     chosen = spread(list(range(len(whole))), 16)
     sampled = sampling.read_video(path, size=None)
     assert media.numbers(sampled) == [expected[n] for n in chosen]
@@ -126,7 +129,6 @@ def test_a_frame_without_a_time() -> None:
     assert shown(media.clip("slow.mkv"), None, fps=0.2) == instants.astype(int).tolist()
 
 
-@pytest.mark.xfail(reason="OpenCV goes on with frames of the old size", strict=True)
 @pytest.mark.parametrize("name", ["growing.h264", "shrinking.h264"])
 def test_frames_that_change_size(name: str) -> None:
     expected = list(ALL) if name == "growing.h264" else [*range(50, 100), *range(50)]
@@ -171,40 +173,29 @@ def test_the_shape_of_a_pixel(name: str, aspect: float) -> None:
     file.close()
 
 
-class Counted:
-    """An OpenCV capture that counts what is asked of it."""
-
-    made: list["Counted"]
-    real = cv2.VideoCapture
-
-    def __init__(self, *arguments: Any):
-        self.capture = self.real(*arguments)
-        self.decodes = not (len(arguments) > 2 and cv2.CAP_PROP_FORMAT in arguments[2])
-        self.grabs = self.seeks = 0
-        self.made.append(self)
-
-    def grab(self) -> bool:
-        self.grabs += 1
-        return self.capture.grab()
-
-    def set(self, *arguments: Any) -> bool:
-        self.seeks += 1
-        return self.capture.set(*arguments)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.capture, name)
-
-
 @pytest.fixture
 def cost(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[int, int]]:
     """How many frames were decoded and how often it was sought since the last call."""
-    monkeypatch.setattr(Counted, "made", [], raising=False)
-    monkeypatch.setattr(decoder.cv2, "VideoCapture", Counted)
+    decoded, sought = [], []
+    real, real_begin = Decoder._decoded, Decoder._begin
+
+    def counted(file: Decoder, *read: Any) -> Iterator[Any]:
+        for frame in real(file, *read):
+            decoded.append(1)
+            yield frame
+
+    def begin(file: Decoder, *read: Any) -> None:
+        sought.extend([1] * bool(read))
+        real_begin(file, *read)
+
+    monkeypatch.setattr(Decoder, "_decoded", counted)
+    monkeypatch.setattr(Decoder, "_begin", begin)
 
     def count() -> tuple[int, int]:
-        captures = [one for one in Counted.made if one.decodes]
-        Counted.made.clear()
-        return sum(one.grabs for one in captures), sum(one.seeks for one in captures)
+        counts = len(decoded), len(sought)
+        decoded.clear()
+        sought.clear()
+        return counts
 
     return count
 
@@ -235,7 +226,7 @@ def test_a_long_file_is_sought_in(
     assert seeks >= 7
     assert grabs < len(LONG_FRAMES) / 2
 
-    monkeypatch.setattr(decoder, "SEEK_BEYOND", 100)
+    monkeypatch.setattr(reader, "SEEK_BEYOND", 100)
     assert shown(path, 16) == spread(LONG_FRAMES, 16)
     grabs, seeks = cost()
     assert seeks >= 10
@@ -265,8 +256,8 @@ def test_frames_come_one_by_one(
     monkeypatch: pytest.MonkeyPatch, cost: Callable[[], tuple[int, int]]
 ) -> None:
     converted = []
-    real = cv2.cvtColor
-    monkeypatch.setattr(decoder.cv2, "cvtColor", lambda *a: converted.append(1) or real(*a))
+    real = Converter.__call__
+    monkeypatch.setattr(Converter, "__call__", lambda *a: converted.append(1) or real(*a))
     file = VideoFile(media.clip("b.mp4"))
     frames = file.fetch(range(media.FRAMES))
     assert not converted

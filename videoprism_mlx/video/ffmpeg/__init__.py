@@ -1,0 +1,1 @@
+"""One video file, read through FFmpeg (PyAV)."""

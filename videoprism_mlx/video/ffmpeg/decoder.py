@@ -1,0 +1,100 @@
+"""Decoding the frames of a stream one after the other, from its start or from a key frame."""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import av
+import numpy as np
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from videoprism_mlx.video.failures import DAMAGE
+from videoprism_mlx.video.ffmpeg.index import Index
+from videoprism_mlx.video.ffmpeg.opening import Opened
+
+# Packets of a file with no more bytes than this are kept once they are read.
+KEPT_BYTES = 2**25
+
+# A seek may end a few frames late, as many as the codec reorders. So many frames earlier is tried.
+SEEK_EARLY = (0, 8, 64)
+
+
+class Decoder:
+    """The frames of a stream, in `frames`. A packet that cannot be decoded gives None instead."""
+
+    frames: Iterator[VideoFrame | None]
+
+    def __init__(self, reopen: Callable[..., Opened]):
+        self._reopen = reopen
+        self.container, self.stream = reopen()
+        self._begin()
+
+    def first(self) -> VideoFrame | None:
+        """The first frame that can be decoded, which still comes next. None if there is none."""
+        begun: list[VideoFrame | None] = []
+        for frame in self.frames:
+            begun.append(frame)
+            if frame is not None:
+                break
+        self.frames = itertools.chain(begun, self.frames)
+        return begun[-1] if begun else None
+
+    def packets(self) -> Iterator["Packet[VideoStream]"]:
+        """All packets of the stream, which are not decoded. Decoding begins at the first, after."""
+        kept: list[Packet[VideoStream]] = []
+        total = 0
+        try:
+            for packet in self.container.demux(self.stream):
+                if packet.size:
+                    yield packet
+                    total += packet.size
+                    if total <= KEPT_BYTES:
+                        kept.append(packet)
+                    else:
+                        kept.clear()
+        except DAMAGE:  # Decoding will find it.
+            total = KEPT_BYTES + 1
+        if total > KEPT_BYTES:
+            self.restart()
+        else:
+            self._begin(*kept)
+
+    def restart(self, threads: bool = True) -> None:
+        """Goes back to before the first frame."""
+        self.container.close()
+        self.container, self.stream = self._reopen(threads=threads)
+        self._begin()
+
+    def seek(self, index: Index, key: int, latest: int) -> int | None:
+        """Goes to key frame `key` of the index, and returns its number.
+
+        None if it is not there, or has a later clock than `latest`. Then the position is unknown.
+        """
+        clock, step = int(index.keys[key]), int(np.diff(index.clocks[:2]).max(initial=1))
+        for early in SEEK_EARLY:
+            self.container.seek(clock - early * step, stream=self.stream)
+            for packet in self.container.demux(self.stream):
+                if packet.pts is None or (packet.pts > clock and not packet.is_keyframe):
+                    break  # The seek ended between two key frames.
+                if packet.is_keyframe and packet.pts >= clock:
+                    number = int(np.searchsorted(index.clocks, packet.pts))
+                    if packet.pts > latest or index.clocks[number] != packet.pts:
+                        break
+                    self._begin(packet)
+                    return number
+        return None
+
+    def _begin(self, *read: "Packet[VideoStream]") -> None:
+        """Decodes from here on, first the packets that were `read` already."""
+        self.frames = self._decoded(*read)
+
+    def _decoded(self, *read: "Packet[VideoStream]") -> Iterator[VideoFrame | None]:
+        try:
+            for packet in itertools.chain(read, self.container.demux(self.stream)):
+                try:
+                    yield from packet.decode()
+                except av.FFmpegError:
+                    yield None
+        except DAMAGE:
+            yield None

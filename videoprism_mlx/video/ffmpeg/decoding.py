@@ -1,0 +1,54 @@
+"""How a video file is decoded, apart from which frames are taken."""
+
+import dataclasses
+import operator
+from typing import Any
+
+from videoprism_mlx.errors import InputError, InputTypeError
+
+HARDWARE = ("off", "auto")
+
+# Which decoder made the frames that features were made of. Earlier versions, without this in their
+# records, used OpenCV: it took the colours of most HD video for others.
+READER = "ffmpeg"
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """Which stream of a video file is decoded, and how.
+
+    `stream` is the number of a video stream; None is the one that players show. `tone_map` brings
+    the colours of HDR video (PQ, HLG) to those of ordinary screens. With `hardware="auto"` the
+    machine's own decoder is used where it has one for the codec.
+    """
+
+    stream: int | None = None
+    tone_map: bool = False
+    hardware: str = "off"
+
+    def __post_init__(self) -> None:
+        if self.hardware not in HARDWARE:
+            raise InputError(
+                f"hardware is {self.hardware!r}; expected one of {', '.join(HARDWARE)}"
+            )
+        try:
+            is_number = self.stream is None or operator.index(self.stream) >= 0
+        except TypeError:
+            raise InputTypeError(
+                f"stream is {self.stream!r}; expected the number of a stream"
+            ) from None
+        if not is_number:
+            raise InputError(f"stream is {self.stream}; expected the number of a stream, from 0")
+
+    def record(self) -> dict[str, Any]:
+        """The reader, and the settings that are not the default, for a record."""
+        fields = dataclasses.fields(self)
+        changed = {one.name: getattr(self, one.name) for one in fields}
+        defaults = {one.name: one.default for one in fields}
+        return {
+            "reader": READER,
+            **{key: value for key, value in changed.items() if value != defaults[key]},
+        }
+
+
+PLAIN = Decoding()

@@ -1,0 +1,90 @@
+"""Opening a video file with FFmpeg's libraries: one local file, and nothing that it refers to."""
+
+import os
+import stat
+from pathlib import Path
+from typing import IO
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from videoprism_mlx.errors import VideoError
+from videoprism_mlx.runtime.limits import available_cores
+from videoprism_mlx.video.failures import reason
+from videoprism_mlx.video.ffmpeg import damage
+from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
+from videoprism_mlx.video.ffmpeg.streams import accelerator, choose_stream
+from videoprism_mlx.video.opencv import MAX_PIXELS
+
+# A file that is open, and the stream of it that is read.
+Opened = tuple[InputContainer, VideoStream]
+
+# How much of a file is read to tell whether it is text, what text has none of, and what begins with
+# text and is a video.
+TEXT_BYTES, TEXT_MAGIC = 4096, b"YUV4MPEG2"
+CONTROLS = {*range(32), 127} - set(b"\t\n\f\r\x1b")
+
+# FFmpeg itself would take one thread more than there are cores, which is slower.
+THREADS = min(available_cores(), 16)
+
+# FFmpeg reads so many bytes at a time through Python.
+BUFFER_BYTES = 2**18
+
+
+def open_stream(path: Path, decoding: Decoding = PLAIN, threads: bool = True) -> Opened:
+    """Opens a file and one of its video streams.
+
+    FFmpeg gets the open file and may use no protocol: a playlist, a script or a reference inside
+    the file leads nowhere. VideoError if it is no video.
+    """
+    file = opened(path)
+    try:
+        container: InputContainer = av.open(
+            file,
+            "r",
+            buffer_size=BUFFER_BYTES,
+            metadata_errors="replace",
+            container_options={"protocol_whitelist": "none"},
+            hwaccel=accelerator(decoding.hardware),
+        )
+    except av.FFmpegError as error:
+        file.close()
+        if fault := damage.fault(path):
+            raise VideoError(f"{path} cannot be opened: {fault}") from None
+        raise VideoError(f"{path} is no video that FFmpeg can open ({reason(error)})") from None
+    try:
+        chosen = choose_stream(container, path, decoding.stream)
+        width, height = chosen.codec_context.width, chosen.codec_context.height
+        if width * height > MAX_PIXELS:
+            raise VideoError(
+                f"{path} says its frames are {width} x {height}; "
+                f"expected at most {MAX_PIXELS:,} pixels: the file is damaged, or scale it down"
+            )
+        chosen.thread_type = "AUTO" if threads else "NONE"
+        chosen.codec_context.thread_count = THREADS if threads else 1
+        chosen.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    except BaseException:
+        container.close()
+        raise
+    return container, chosen
+
+
+def opened(path: Path) -> IO[bytes]:
+    """The open file. VideoError if it is a device or a pipe, empty, or text."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # A pipe must not keep us waiting.
+    file = open(descriptor, "rb", buffering=0)  # noqa: SIM115 - The caller closes it.
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise VideoError(f"{path} is no regular file; expected a video file")
+        beginning = file.read(TEXT_BYTES)
+        if not beginning:
+            raise VideoError(f"{path} is empty: it has 0 bytes")
+        # FFmpeg would draw text, or take it for a playlist.
+        if CONTROLS.isdisjoint(beginning) and not beginning.startswith(TEXT_MAGIC):
+            raise VideoError(f"{path} is text, and no video that FFmpeg can open")
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return file

@@ -1,0 +1,249 @@
+"""A video file: any of its frames by number, through FFmpeg's libraries (PyAV).
+
+Frame n is the nth that the file decodes to, in the order of display. An index says when each frame
+is shown and where decoding can begin, and every decoded frame is compared with it. Where the two
+differ, all frames are decoded once to see what the file really holds: see `consistently`.
+"""
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeGuard, TypeVar
+
+import numpy as np
+from av.video.frame import VideoFrame
+
+from videoprism_mlx.errors import VideoError
+from videoprism_mlx.video.failures import video_errors
+from videoprism_mlx.video.ffmpeg import damage
+from videoprism_mlx.video.ffmpeg.colours import HDR, HDR_NOTE, Converter, pixel_aspect
+from videoprism_mlx.video.ffmpeg.decoder import Decoder
+from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
+from videoprism_mlx.video.ffmpeg.index import NO_CLOCK, Seconds, index_of, read_packets, read_table
+from videoprism_mlx.video.ffmpeg.opening import open_stream
+from videoprism_mlx.video.opencv import Frame
+
+# To go further ahead than this, seeking is cheaper than decoding: a seek starts at a key frame, and
+# encoders rarely set key frames further apart. What lies between is not checked for damage then.
+SEEK_BEYOND = 300
+
+# Rates above this, which no camera has, are mistakes of the file.
+DEFAULT_FPS, FASTEST_FPS = 25.0, 1000.0
+
+# Codecs with packets that are never shown: they promise nothing.
+HIDING = ("vp8",)
+
+NO_FRAME = (
+    "has no frame that can be decoded: either there is no decoder for its codec ({}), or it is "
+    "damaged throughout; convert it, for example with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
+)
+
+# What comes after the last frame.
+END = object()
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class _Reindexed(Exception):
+    """The file holds other frames than its index said. The index is correct now."""
+
+
+class VideoFile:
+    """A video file as a `FrameSource`.
+
+    With `partial`, a damaged file is taken for what can be decoded of it.
+    """
+
+    def __init__(self, path: str | Path, partial: bool = False, decoding: Decoding = PLAIN):
+        self.path = Path(path)
+        self.partial = partial
+        reopen = functools.partial(open_stream, self.path, decoding)
+        self._convert = Converter(decoding.tone_map)
+        self._is_damaged = False
+        self._is_counted = False  # Whether the index comes from the frames themselves.
+        self._can_seek = True
+        with video_errors(f"{self.path} cannot be opened"):
+            self._decoder = Decoder(reopen)
+            self._begin(-1)
+            stream = self._decoder.stream
+            rate = float(stream.guessed_rate or stream.average_rate or 0)
+            self.fps = rate if 0 < rate <= FASTEST_FPS else DEFAULT_FPS
+            self._declared = stream.frames if stream.frames < 2**31 else 0
+            self._base = float(stream.time_base or 0)
+            table = None if damage.fault(self.path) else read_table(stream, self.fps)
+            index = table or read_packets(self._decoder.packets(), self._base, self.fps)
+            first, stream = self._decoder.first(), self._decoder.stream
+            if first is None:
+                codec = stream.codec_context.name or "unknown"
+                raise VideoError(f"{self.path} {NO_FRAME.format(codec)}")
+            if not decoding.tone_map and (transfer := HDR.get(first.color_trc)):
+                logger.warning(HDR_NOTE, self.path, transfer)
+            self.aspect = pixel_aspect(stream, first)
+            self._index = index.begun_at(first.pts, index is table)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._decoder.container.close()
+
+    @property
+    def times(self) -> Seconds:
+        """The seconds (n,) at which the frames are shown, the first at 0."""
+        return self._index.times
+
+    @property
+    def interval(self) -> float:
+        """The usual time from frame to frame, in seconds."""
+        return float(np.median(np.diff(self.times))) if len(self.times) > 1 else 1 / self.fps
+
+    @functools.cached_property
+    def damage(self) -> str | None:
+        """What is wrong with the file's structure; None if nothing is."""
+        lost = self._index.lost
+        return damage.fault(self.path) if lost is None else self._broken_frame(lost)
+
+    def consistently(self, produce: Callable[[], Iterator[T]]) -> Iterator[T]:
+        """Yields what `produce` yields, and calls it anew when the frames are counted anew."""
+        while True:
+            try:
+                yield from produce()
+                return
+            except _Reindexed:
+                continue
+
+    def fetch(self, numbers: Iterable[int]) -> Iterator[Frame]:
+        """The frames of ascending `numbers`, each (H, W, 3), RGB, 0-255, the right way up."""
+        for number in numbers:
+            with video_errors(f"{self.path}: frame {number} cannot be decoded"):
+                self._go_to(number)
+                frame = self._convert(self._frame)
+            yield frame
+
+    def require_whole(self) -> None:
+        """Raises VideoError if the file is cut short or damaged, unless a part of it will do."""
+        if self.damage and not self.partial:
+            lost = self._index.lost
+            raise self._broken(len(self.times) if lost is None else lost, self.damage)
+
+    def finish(self) -> None:
+        """Reads on to the end, to make sure that no frame is missing."""
+        with video_errors(f"{self.path} cannot be read to its end"):
+            self._go_to(len(self.times) - 1)
+            if any(is_good(frame) for frame in self._decoder.frames):
+                self._count()
+        self.require_whole()
+        is_all_read = self._key < 0  # Without a seek.
+        if is_all_read and not self.partial and (why := damage.fault(self.path, deep=True)):
+            raise self._broken(len(self.times), why)
+
+    def _broken_frame(self, number: int) -> str:
+        return (
+            f"frame {number}, at {self.times[min(number, len(self.times) - 1)]:.2f} s, "
+            "is damaged or missing"
+        )
+
+    def _broken(self, frames: int, why: str) -> VideoError:
+        of = f" of {self._declared:,}" if self._declared > frames else ""
+        seconds = self.times[frames - 1] + self.interval if 0 < frames <= len(self.times) else 0
+        return VideoError(
+            f"{self.path} breaks off after {frames:,} frames{of} ({seconds:.1f} s): {why}. "
+            "Ask for the partial video (partial=True, --partial) to use what can be decoded"
+        )
+
+    def _begin(self, position: int, key: int = -1, since: int | None = None) -> None:
+        """Frames are decoded from after number `position`.
+
+        After a seek to key frame `key`, pictures before the clock `since` are guesses.
+        """
+        self._position, self._key, self._since = position, key, since
+
+    def _go_to(self, number: int) -> None:
+        """Makes frame `number` the one that was decoded last."""
+        index, ahead = self._index, number - self._position
+        key = index.key_of(number) if index.is_exact and self._can_seek else -1
+        is_here = ahead >= 0 and (
+            key <= 0
+            or ahead <= SEEK_BEYOND
+            or index.keys[key] <= index.clocks[max(self._position, 0)]
+        )
+        if not is_here:
+            self._start_from(key, number)
+        while not self._walk(number):
+            if self._key < 0:
+                self._count()
+            self._start_from(self._key - 1, number)
+
+    def _start_from(self, key: int, number: int) -> None:
+        """Goes to that key frame or one before it, or to the start, to decode frame `number`."""
+        for earlier in range(key, 0, -1):
+            place = self._decoder.seek(self._index, earlier, int(self._index.clocks[number]))
+            if place is not None:
+                self._begin(place - 1, earlier, int(self._index.clocks[place]))
+                return
+        # Several threads would conceal damage in another way each time.
+        self._decoder.restart(threads=not self._is_damaged)
+        self._begin(-1)
+
+    def _walk(self, number: int) -> bool:
+        """Decodes on to frame `number`. Whether it came, and each one before it as expected."""
+        index = self._index
+        while self._position < number:
+            frame = next(self._decoder.frames, END)
+            if frame is END:
+                return False
+            if not is_good(frame):
+                if self._is_counted or self._since is not None:
+                    continue
+                self._is_damaged = True
+                return False
+            if self._since is not None and frame.pts is not None and frame.pts < self._since:
+                continue
+            self._position, self._since = self._position + 1, None
+            if index.is_exact and frame.pts != index.clocks[self._position]:
+                return False
+            self._frame: VideoFrame = frame
+        return True
+
+    def _count(self) -> None:
+        """Makes the index from the frames themselves, which decodes all of them."""
+        if self._is_counted:
+            if not self._can_seek:
+                raise VideoError(f"{self.path} does not decode to the same frames each time")
+            self._can_seek = False  # In this file, a seek may end at a wrong frame.
+            raise _Reindexed
+        clocks, broken_at = self._decode_all()
+        if broken_at is not None and self.partial:
+            self._is_damaged = True
+            clocks, _ = self._decode_all()
+        elif broken_at is not None:
+            raise self._broken(broken_at, self.damage or self._broken_frame(broken_at))
+        index = index_of(clocks, self._index.keys, self._base, self.fps)
+        self._index = dataclasses.replace(index, lost=self._index.lost)
+        self._is_counted, self._can_seek = True, self._can_seek and broken_at is None
+        self.__dict__.pop("damage", None)
+        self._start_from(-1, 0)
+        raise _Reindexed
+
+    def _decode_all(self) -> tuple[list[int], int | None]:
+        """The clocks of all frames, and the first frame that is damaged or lost."""
+        self._start_from(-1, 0)
+        clocks: list[int] = []
+        broken_at = None
+        for frame in self._decoder.frames:
+            if is_good(frame):
+                clocks.append(NO_CLOCK if frame.pts is None else frame.pts)
+            elif broken_at is None:
+                broken_at = len(clocks)
+        if not clocks:
+            raise VideoError(f"{self.path} has no frame that can be decoded: it is damaged")
+        if broken_at is None and self._decoder.stream.codec_context.name not in HIDING:
+            broken_at = self._index.first_lost(clocks)
+        return clocks, broken_at
+
+
+def is_good(frame: object) -> TypeGuard[VideoFrame]:
+    """Whether this is a frame, and not a damaged one."""
+    return isinstance(frame, VideoFrame) and not frame.is_corrupt

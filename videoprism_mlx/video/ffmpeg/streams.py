@@ -1,0 +1,49 @@
+"""Which stream of a file is decoded, and with what."""
+
+from pathlib import Path
+
+import av
+from av.codec.hwaccel import HWAccel, hwdevices_available
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from videoprism_mlx.errors import InputError, VideoError
+
+
+def choose_stream(container: InputContainer, path: Path, wanted: int | None) -> VideoStream:
+    """The video stream of that number in the file, or the one that FFmpeg shows.
+
+    That is a default one before others, then the one of the most pixels. Cover pictures are none.
+    """
+    attached = av.stream.Disposition.attached_pic
+    videos = [one for one in container.streams.video if not one.disposition & attached]
+    if wanted is not None:
+        for one in videos:
+            if one.index == wanted:
+                return one
+        numbers = ", ".join(str(one.index) for one in videos) or "none"
+        raise InputError(f"{path} has no video stream {wanted}; its video streams are: {numbers}")
+    if videos and all(one.codec_context is None for one in videos):
+        raise VideoError(
+            f"{path} is of a codec that this FFmpeg has no decoder for; convert it, for example "
+            "with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
+        )
+    videos = [one for one in videos if one.codec_context is not None]
+    if not videos:
+        raise VideoError(
+            f"{path} is no video that FFmpeg can open; expected a file with a video stream: "
+            "is it sound alone, or something else?"
+        )
+
+    def rank(one: VideoStream) -> tuple[bool, int]:
+        is_default = bool(one.disposition & av.stream.Disposition.default)
+        return is_default, one.codec_context.width * one.codec_context.height
+
+    return max(videos, key=rank)
+
+
+def accelerator(hardware: str) -> HWAccel | None:
+    """The machine's video decoder, if it may be used and there is one."""
+    if hardware == "off" or "videotoolbox" not in hwdevices_available():
+        return None
+    return HWAccel("videotoolbox", allow_software_fallback=True)
