@@ -22,15 +22,20 @@ import av
 import cv2
 import imageio_ffmpeg
 import numpy as np
+import numpy.typing as npt
 
 import videoprism_mlx as vp
 from benchmarks.timing import in_turns, ratios, save
 from videoprism_mlx.video.ffmpeg.reader import VideoFile
 
+Pixels = npt.NDArray[Any]
+Prepare = Callable[[Pixels], Pixels | None]
+
 # The most that ours may take, as a multiple of the other: of a bare PyAV loop, of OpenCV, of bare
 # seeks in an hour, and of the first ten seconds.
 ALLOWED_BARE, ALLOWED_OPENCV, ALLOWED_SEEKS, ALLOWED_LAST = 1.1, 1.0, 1.5, 1.5
 HOUR, MINUTE = 3600, 60
+FRAMES = 300  # of ten seconds
 SIZES = ("640x360", "1920x1080")
 SOURCE = "testsrc2=size={}:rate=30:duration={},noise=alls=6:allf=t"
 
@@ -63,31 +68,61 @@ def run_ffmpeg(*arguments: str | Path) -> None:
     subprocess.run([ffmpeg, "-y", "-v", "error", *rest, *pixels, path], check=True)
 
 
-def by_pyav(path: Path) -> None:
+def chosen(count: int) -> set[int]:
+    """The numbers of 16 frames, as the official demos choose them."""
+    return set(np.linspace(0, count, 16, endpoint=False).astype(int).tolist())
+
+
+def by_pyav(path: Path, prepare: Prepare) -> None:
     """Decodes every frame, and makes RGB of the 16 that are read."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        wanted = set(np.linspace(0, stream.frames or 300, 16, endpoint=False).astype(int).tolist())
-        for number, frame in enumerate(container.decode(stream)):
-            if number in wanted:
-                frame.to_ndarray(format="rgb24")
+        wanted = chosen(stream.frames or FRAMES)
+        made = [
+            prepare(frame.to_ndarray(format="rgb24"))
+            for number, frame in enumerate(container.decode(stream))
+            if number in wanted
+        ]
+    assert len(made) == 16
 
 
-def by_opencv(path: Path) -> None:
+def by_opencv(path: Path, prepare: Prepare) -> None:
     """The same, as most scripts do it."""
     capture = cv2.VideoCapture(str(path))
-    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    wanted = set(np.linspace(0, count, 16, endpoint=False).astype(int).tolist())
-    number = 0
+    wanted = chosen(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+    number, made = 0, []
     while capture.grab():
         if number in wanted:
-            cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB)
+            made.append(prepare(cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB)))
         number += 1
+    assert len(made) == 16
 
 
-def by_us(path: Path, **options: Any) -> None:
-    """The same 16 frames, as a model takes them: resized and in floats."""
+def by_us(path: Path, prepare: Prepare) -> None:
+    """The same 16 frames, and each compared with the index."""
+    file = VideoFile(path)
+    made = [
+        prepare(frame)
+        for frame in file.consistently(lambda: file.fetch(sorted(chosen(len(file.times)))))
+    ]
+    file.finish()
+    file.close()
+    assert len(made) == 16
+
+
+def drop(frame: Pixels) -> None:
+    """The frame is all that is wanted."""
+
+
+def resize(frame: Pixels) -> Pixels:
+    """The frame as a model takes it."""
+    small = cv2.resize(frame, (288, 288), interpolation=cv2.INTER_AREA)
+    return small.astype(np.float32) / np.float32(255)
+
+
+def read(path: Path, **options: Any) -> None:
+    """16 frames as a model takes them."""
     vp.read_video(path, **options)
 
 
@@ -137,18 +172,27 @@ class Report:
 
 
 def measure_clips(report: Report, folder: Path, given: Path | None) -> None:
-    """16 frames of ten seconds, for each codec and size."""
+    """16 frames of ten seconds, for each codec and size: the frames, and a model's input."""
     clips = {"your clip": given} if given else {}
     for codec in () if given else CODECS:
         for size in SIZES:
             path = folder / f"{codec}_{size}.{'webm' if codec == 'VP9' else 'mp4'}"
             clips[f"{codec}, {size}"] = draw(path, codec, size, 10)
     for name, path in clips.items():
-        work = {"ours": partial(by_us, path), "bare PyAV": partial(by_pyav, path)}
-        allowed = {"bare PyAV": ALLOWED_BARE}
-        if cv2.VideoCapture(str(path)).read()[0]:  # Some wheels of OpenCV cannot decode AV1.
-            work["OpenCV"], allowed["OpenCV"] = partial(by_opencv, path), ALLOWED_OPENCV
-        report.compare(f"16 frames of 10 s, {name}", work, allowed)
+        has_opencv = cv2.VideoCapture(str(path)).read()[0]  # Some wheels cannot decode AV1.
+        works: list[tuple[str, Callable[[], None], Prepare]] = [
+            ("frames", partial(by_us, path, drop), drop),
+            ("input", partial(read, path), resize),
+        ]
+        for product, ours, prepare in works:
+            work = {"ours": ours, "bare PyAV": partial(by_pyav, path, prepare)}
+            allowed = {"bare PyAV": ALLOWED_BARE}
+            if has_opencv:
+                work["OpenCV"], allowed["OpenCV"] = (
+                    partial(by_opencv, path, prepare),
+                    ALLOWED_OPENCV,
+                )
+            report.compare(f"{product} of 10 s, {name}", work, allowed)
 
 
 def measure_hour(report: Report, folder: Path, size: str) -> None:
@@ -158,11 +202,11 @@ def measure_hour(report: Report, folder: Path, size: str) -> None:
     numbers = np.linspace(0, len(file.times), 16, endpoint=False).astype(int)
     clocks = [int(clock) for clock in file._index.clocks[numbers]]
     file.close()
-    work = {"ours": partial(by_us, path), "seeks": partial(by_seeks, path, clocks)}
+    work = {"ours": partial(read, path), "seeks": partial(by_seeks, path, clocks)}
     report.compare(f"16 frames of an hour, {size}", work, {"seeks": ALLOWED_SEEKS})
     work = {
-        "ours": partial(by_us, path, start=HOUR - 10, end=HOUR - 1),
-        "the first": partial(by_us, path, start=0, end=9),
+        "ours": partial(read, path, start=HOUR - 10, end=HOUR - 1),
+        "the first": partial(read, path, start=0, end=9),
     }
     report.compare(f"the last 10 s of an hour, {size}", work, {"the first": ALLOWED_LAST})
     short, long = peak_megabytes(path.with_name("minute.mp4")), peak_megabytes(path)
@@ -183,7 +227,7 @@ def measure_hardware(folder: Path) -> None:
         )
         largest = float(np.abs(plain - fast).max() * 255)
         same = "the same frames" if largest == 0 else f"frames that differ by up to {largest:.0f}"
-        work = {key: partial(by_us, path, hardware=key) for key in ("auto", "off")}
+        work = {key: partial(read, path, hardware=key) for key in ("auto", "off")}
         found = ratios(in_turns(work, 5), "auto", "off")["median"]
         print(f"{codec}: {name} gives {same} of 255, in {found:.2f} of the time")
 

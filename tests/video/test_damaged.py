@@ -100,6 +100,30 @@ def test_the_start_of_a_file(name: str, tmp_path: Path) -> None:
         shown(path)
 
 
+@pytest.mark.parametrize("at", [0.3, 0.55, 0.8])
+def test_frames_that_a_transport_stream_lost(at: float, tmp_path: Path) -> None:
+    """The packets around a loss are marked, and time passes between them."""
+    path = media.damage(media.clip("long.ts"), tmp_path / "lost.ts", at, length=0.02)
+    times = sampling.sample(path, lambda image, aspect: None, None, partial=True)[1]
+    assert 3100 < len(times) < 3200
+    lost = np.flatnonzero(np.diff(times) > 0.05)[0]
+    message = r"breaks off after .*frame \d+, at \d+\.\d+ s, is damaged"
+    with pytest.raises(VideoError, match=message) as error:
+        sampling.read_video(path, None, size=8)
+    named = int(str(error.value).split("frame ")[1].split(",")[0])
+    assert abs(named - int(lost)) <= 8
+    assert shown(path, 16, end=5) == spread(list(range(150)), 16)
+
+
+@pytest.mark.parametrize("at", [0.3, 0.55, 0.8])
+def test_frames_that_a_matroska_file_lost(at: float, tmp_path: Path) -> None:
+    """FFmpeg goes on at the next cluster without a word. The elements tell."""
+    path = media.damage(media.clip("long.mkv"), tmp_path / "lost.mkv", at, length=0.02)
+    assert 3000 < len(sampling.read_video(path, None, size=8, partial=True)) < 3200
+    with pytest.raises(VideoError, match="its elements are damaged at byte"):
+        sampling.read_video(path, None, size=8)
+
+
 def test_an_unfinished_recording() -> None:
     for partial in (False, True):
         with pytest.raises(VideoError, match=r"unfinished\.mp4 (cannot be opened|is no video)"):

@@ -75,6 +75,12 @@ def test_a_file_that_is_cut_short_is_told(tmp_path: Path, name: str) -> None:
         assert "cut short" in shallow or "moov" in shallow, length
 
 
+def test_a_live_recording_may_stop_at_any_byte(tmp_path: Path) -> None:
+    whole = WHOLE["matroska, live"]
+    for length in range(200, len(whole), 7):
+        assert verdicts(tmp_path / "file", whole[:length]) == (None, None), length
+
+
 def test_the_verdict_says_how_much_is_there(tmp_path: Path) -> None:
     shallow, _ = verdicts(tmp_path / "file", MP4[:-300])
     assert shallow == "it is cut short: its part 'mdat' should have 908 bytes, 608 are there"

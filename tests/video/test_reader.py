@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from videoprism_mlx.video import sampling
-from videoprism_mlx.video.ffmpeg import reader
+from videoprism_mlx.video.ffmpeg import decoder, reader
 from videoprism_mlx.video.ffmpeg.colours import Converter
 from videoprism_mlx.video.ffmpeg.decoder import Decoder
+from videoprism_mlx.video.ffmpeg.opening import open_stream
 from videoprism_mlx.video.ffmpeg.reader import VideoFile
 
 ALL = range(media.FRAMES)
@@ -207,6 +208,22 @@ def test_a_sample_decodes_the_clip_once(name: str, cost: Callable[[], tuple[int,
     assert cost()[0] <= media.FRAMES + 3
     shown(path, 4, end=0.5)
     assert cost()[0] <= 15 + 3
+
+
+@pytest.mark.parametrize("name", ["b.mkv", "b.ts", "uneven.mp4", "tail_open.ts", "hidden.webm"])
+@pytest.mark.parametrize("kept", [0, decoder.KEPT_BYTES])
+def test_a_short_file_is_opened_once(name: str, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    monkeypatch.setattr(
+        reader, "open_stream", lambda *a, **options: opened.append(1) or open_stream(*a, **options)
+    )
+    monkeypatch.setattr(decoder, "KEPT_BYTES", kept)
+    expected = held(name)
+    file = VideoFile(media.clip(name))
+    assert len(opened) == (1 if kept else 2)
+    frames = [*file.consistently(lambda: file.fetch(range(len(expected))))]
+    assert media.numbers(np.stack(frames)) == expected
+    file.close()
 
 
 LONG = [

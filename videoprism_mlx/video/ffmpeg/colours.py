@@ -45,7 +45,7 @@ class Converter:
     """
 
     def __init__(self, tone_map: bool = False) -> None:
-        self._tone_map = tone_map
+        self.tone_map = tone_map
         self._kind: Any = None
         self._graph: Graph | None = None
 
@@ -55,7 +55,7 @@ class Converter:
         size, tags = (frame.width, frame.height), (frame.colorspace, frame.color_range)
         kind = (*size, frame.format.name, *tags, matrix)
         if self._graph is None or kind != self._kind:  # A file may change midway.
-            tone_map = self._tone_map and frame.color_trc in HDR
+            tone_map = self.tone_map and frame.color_trc in HDR
             self._kind, self._graph = kind, make_graph(frame, matrix, tone_map)
         self._graph.push(frame)
         picture: Any = self._graph.pull()

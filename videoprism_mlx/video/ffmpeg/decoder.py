@@ -27,7 +27,7 @@ class Decoder:
 
     def __init__(self, reopen: Callable[..., Opened]):
         self._reopen = reopen
-        self.container, self.stream = reopen()
+        self.opened = reopen()
         self._begin()
 
     def first(self) -> VideoFrame | None:
@@ -45,7 +45,7 @@ class Decoder:
         kept: list[Packet[VideoStream]] = []
         total = 0
         try:
-            for packet in self.container.demux(self.stream):
+            for packet in self.opened.container.demux(self.opened.stream):
                 if packet.size:
                     yield packet
                     total += packet.size
@@ -62,8 +62,8 @@ class Decoder:
 
     def restart(self, threads: bool = True) -> None:
         """Goes back to before the first frame."""
-        self.container.close()
-        self.container, self.stream = self._reopen(threads=threads)
+        self.opened.close()
+        self.opened = self._reopen(threads=threads)
         self._begin()
 
     def seek(self, index: Index, key: int, latest: int) -> int | None:
@@ -73,8 +73,8 @@ class Decoder:
         """
         clock, step = int(index.keys[key]), int(np.diff(index.clocks[:2]).max(initial=1))
         for early in SEEK_EARLY:
-            self.container.seek(clock - early * step, stream=self.stream)
-            for packet in self.container.demux(self.stream):
+            self.opened.container.seek(clock - early * step, stream=self.opened.stream)
+            for packet in self.opened.container.demux(self.opened.stream):
                 if packet.pts is None or (packet.pts > clock and not packet.is_keyframe):
                     break  # The seek ended between two key frames.
                 if packet.is_keyframe and packet.pts >= clock:
@@ -91,7 +91,7 @@ class Decoder:
 
     def _decoded(self, *read: "Packet[VideoStream]") -> Iterator[VideoFrame | None]:
         try:
-            for packet in itertools.chain(read, self.container.demux(self.stream)):
+            for packet in itertools.chain(read, self.opened.container.demux(self.opened.stream)):
                 try:
                     yield from packet.decode()
                 except av.FFmpegError:

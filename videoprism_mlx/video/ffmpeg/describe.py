@@ -1,5 +1,6 @@
 """What a video file holds: its streams, and the one that is read."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,11 @@ def describe_video(path: str | Path, decoding: Decoding = PLAIN) -> dict[str, An
         rate, fault = 1 / file.interval, file.damage
     finally:
         file.close()
-    container, chosen = open_stream(path, decoding)
-    with container:
-        context = chosen.codec_context
+    with closing(open_stream(path, decoding)) as opened:
+        chosen, context = opened.stream, opened.stream.codec_context
         return {
             "video": str(path),
-            "container": container.format.long_name,
+            "container": opened.container.format.long_name,
             "stream": chosen.index,
             "codec": context.codec.long_name,
             "size": [context.width, context.height],
@@ -83,7 +83,7 @@ def describe_video(path: str | Path, decoding: Decoding = PLAIN) -> dict[str, An
             "damage": fault or find_fault(path, deep=True),
             "streams": [
                 {"stream": one.index, "type": one.type, "codec": codec_name(one)}
-                for one in container.streams
+                for one in opened.container.streams
             ],
         }
 

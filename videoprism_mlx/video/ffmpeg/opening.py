@@ -3,7 +3,7 @@
 import os
 import stat
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import av
 from av.container import InputContainer
@@ -17,9 +17,6 @@ from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.ffmpeg.streams import accelerator, choose_stream
 from videoprism_mlx.video.opencv import MAX_PIXELS
 
-# A file that is open, and the stream of it that is read.
-Opened = tuple[InputContainer, VideoStream]
-
 # How much of a file is read to tell whether it is text, what text has none of, and what begins with
 # text and is a video.
 TEXT_BYTES, TEXT_MAGIC = 4096, b"YUV4MPEG2"
@@ -30,6 +27,19 @@ THREADS = min(available_cores(), 16)
 
 # FFmpeg reads so many bytes at a time through Python.
 BUFFER_BYTES = 2**18
+
+
+class Opened(NamedTuple):
+    """A file that is open, and the stream of it that is read."""
+
+    file: IO[bytes]
+    container: InputContainer
+    stream: VideoStream
+
+    def close(self) -> None:
+        """Closes the file."""
+        self.container.close()
+        self.file.close()
 
 
 def open_stream(path: Path, decoding: Decoding = PLAIN, threads: bool = True) -> Opened:
@@ -66,8 +76,9 @@ def open_stream(path: Path, decoding: Decoding = PLAIN, threads: bool = True) ->
         chosen.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     except BaseException:
         container.close()
+        file.close()
         raise
-    return container, chosen
+    return Opened(file, container, chosen)
 
 
 def opened(path: Path) -> IO[bytes]:

@@ -21,7 +21,14 @@ from videoprism_mlx.video.ffmpeg import damage
 from videoprism_mlx.video.ffmpeg.colours import HDR, HDR_NOTE, Converter, pixel_aspect
 from videoprism_mlx.video.ffmpeg.decoder import Decoder
 from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
-from videoprism_mlx.video.ffmpeg.index import NO_CLOCK, Seconds, index_of, read_packets, read_table
+from videoprism_mlx.video.ffmpeg.index import (
+    NO_CLOCK,
+    Index,
+    Seconds,
+    index_of,
+    read_packets,
+    read_table,
+)
 from videoprism_mlx.video.ffmpeg.opening import open_stream
 from videoprism_mlx.video.opencv import Frame
 
@@ -61,33 +68,40 @@ class VideoFile:
     def __init__(self, path: str | Path, partial: bool = False, decoding: Decoding = PLAIN):
         self.path = Path(path)
         self.partial = partial
-        reopen = functools.partial(open_stream, self.path, decoding)
         self._convert = Converter(decoding.tone_map)
         self._is_damaged = False
         self._is_counted = False  # Whether the index comes from the frames themselves.
         self._can_seek = True
         with video_errors(f"{self.path} cannot be opened"):
-            self._decoder = Decoder(reopen)
-            self._begin(-1)
-            stream = self._decoder.stream
-            rate = float(stream.guessed_rate or stream.average_rate or 0)
-            self.fps = rate if 0 < rate <= FASTEST_FPS else DEFAULT_FPS
-            self._declared = stream.frames if stream.frames < 2**31 else 0
-            self._base = float(stream.time_base or 0)
-            table = None if damage.fault(self.path) else read_table(stream, self.fps)
-            index = table or read_packets(self._decoder.packets(), self._base, self.fps)
-            first, stream = self._decoder.first(), self._decoder.stream
-            if first is None:
-                codec = stream.codec_context.name or "unknown"
-                raise VideoError(f"{self.path} {NO_FRAME.format(codec)}")
-            if not decoding.tone_map and (transfer := HDR.get(first.color_trc)):
-                logger.warning(HDR_NOTE, self.path, transfer)
-            self.aspect = pixel_aspect(stream, first)
-            self._index = index.begun_at(first.pts, index is table)
+            self._decoder = Decoder(functools.partial(open_stream, self.path, decoding))
+            try:
+                self._index = self._begun()
+            except BaseException:
+                self.close()
+                raise
+
+    def _begun(self) -> Index:
+        """The index of a file that was just opened. The first frame is decoded, and comes next."""
+        self._begin(-1)
+        stream = self._decoder.opened.stream
+        rate = float(stream.guessed_rate or stream.average_rate or 0)
+        self.fps = rate if 0 < rate <= FASTEST_FPS else DEFAULT_FPS
+        self._declared = stream.frames if stream.frames < 2**31 else 0
+        self._base = float(stream.time_base or 0)
+        table = None if damage.fault(self.path) else read_table(stream, self.fps)
+        index = table or read_packets(self._decoder.packets(), self._base, self.fps)
+        first, stream = self._decoder.first(), self._decoder.opened.stream
+        if first is None:
+            codec = stream.codec_context.name or "unknown"
+            raise VideoError(f"{self.path} {NO_FRAME.format(codec)}")
+        if not self._convert.tone_map and (transfer := HDR.get(first.color_trc)):
+            logger.warning(HDR_NOTE, self.path, transfer)
+        self.aspect = pixel_aspect(stream, first)
+        return index.begun_at(first.pts, index is table)
 
     def close(self) -> None:
         """Closes the file."""
-        self._decoder.container.close()
+        self._decoder.opened.close()
 
     @property
     def times(self) -> Seconds:
@@ -239,7 +253,7 @@ class VideoFile:
                 broken_at = len(clocks)
         if not clocks:
             raise VideoError(f"{self.path} has no frame that can be decoded: it is damaged")
-        if broken_at is None and self._decoder.stream.codec_context.name not in HIDING:
+        if broken_at is None and self._decoder.opened.stream.codec_context.name not in HIDING:
             broken_at = self._index.first_lost(clocks)
         return clocks, broken_at
 
