@@ -31,4 +31,4 @@ def test_both_with_the_library_is_a_clash(check: ModuleType) -> None:
 def test_what_is_required_on_a_mac(check: ModuleType) -> None:
     wanted = check.requirements((ROOT / "pyproject.toml").read_text("utf-8"))
     assert [name[:6] for name in wanted] == ["av>=17", "opencv"]
-    assert wanted[1].endswith(",<4.13")
+    assert wanted[1].endswith(",<4.12")
