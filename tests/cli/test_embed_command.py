@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import media
 import numpy as np
 import pytest
 from commands import STORED, expected_embedding, make_videos, run
@@ -15,6 +16,43 @@ from videoprism_mlx.features.formats import read_features, read_record
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_videos(tmp_path_factory.mktemp("videos"))
+
+
+def test_features_of_the_old_reader_are_not_mixed_with_new_ones(
+    searchable: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    video = shutil.copy(media.clip("b.mp4"), tmp_path / "b.mp4")
+    command = ("embed", video, "-o", tmp_path / "out.npz", "--model", searchable)
+    with monkeypatch.context() as earlier:  # Records of earlier versions do not name the reader.
+        earlier.setattr(vp.Decoding, "record", lambda decoding: {})
+        assert run(*command) == 0
+    before = (tmp_path / "out.npz").read_bytes()
+    assert run(*command) == 2
+    said = capsys.readouterr().err
+    assert "earlier versions decoded video files with OpenCV" in said
+    assert "ame another output" in said
+    assert (tmp_path / "out.npz").read_bytes() == before
+
+
+def test_how_files_are_decoded(
+    searchable: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = shutil.copy(media.clip("two_streams.mkv"), tmp_path / "two.mkv")
+    found = {}
+    for number in (0, 1):
+        output = tmp_path / f"{number}.npz"
+        chosen = ("--stream", number, "--tone-map", "--hardware", "auto")
+        assert run("embed", video, "-o", output, "--model", searchable, *chosen) == 0
+        read = read_record(output)["preprocessing"]
+        assert (read["stream"], read["tone_map"], read["hardware"]) == (number, True, "auto")
+        found[number] = read_features(output)["embedding"][0]
+    np.testing.assert_allclose(found[0], expected_embedding(searchable, video), rtol=0, atol=2e-6)
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+    assert run("embed", video, "-o", tmp_path / "0.npz", "--model", searchable) == 2
+    assert "preprocessing.stream was 0 and is now None" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ending", ["npz", "safetensors", "jsonl"])

@@ -29,7 +29,7 @@ def modules_of(*arguments: object) -> tuple[int, set[str]]:
         [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True
     )
     code, *names = done.stderr.splitlines()[-1].split()
-    heavy = {"mlx", "numpy", "cv2", "PIL", "safetensors", "huggingface_hub", "matplotlib"}
+    heavy = {"mlx", "numpy", "av", "cv2", "PIL", "safetensors", "huggingface_hub", "matplotlib"}
     return int(code), heavy & set(names)
 
 

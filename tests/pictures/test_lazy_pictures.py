@@ -11,7 +11,7 @@ from videoprism_mlx import pictures
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     code = (
         "import sys, videoprism_mlx.pictures\n"
-        "heavy = {'PIL', 'cv2', 'matplotlib', 'mlx', 'numpy'} & set(sys.modules)\n"
+        "heavy = {'PIL', 'av', 'cv2', 'matplotlib', 'mlx', 'numpy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
         "from videoprism_mlx.pictures import draw_features, feature_colours\n"
         "assert 'matplotlib' not in sys.modules"

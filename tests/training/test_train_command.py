@@ -94,9 +94,10 @@ def test_options_mean_what_they_say(
         *("--views", 4, "--crop", 0.5, "--span", 0.25, "--epochs", 3, "--batch-size", 5),
         *("--learning-rate", 0.5, "--weight-decay", 0.25, "--warmup", 7, "--decay", "cosine"),
         *("--clip", 2.0, "--patience", 6, "--seed", 9, "--save-every", 11),
+        *("--stream", 1, "--tone-map", "--hardware", "auto"),
     )
     [(_, said)] = calls
-    assert said.pop("decoding") == Decoding()
+    assert said.pop("decoding") == Decoding(1, True, "auto")
     assert said.pop("recipe") == Recipe(3, 5, 0.5, 0.25, 7, "cosine", 2.0, 6, 9)
     assert said.pop("cache") is not None
     assert said == dict(
@@ -143,7 +144,7 @@ def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys\nfrom videoprism_mlx.cli import main\n"
         "try: main(['train', 'classifier', '--help'])\nexcept SystemExit: pass\n"
-        "heavy = {'mlx', 'numpy', 'cv2', 'safetensors', 'matplotlib'} & set(sys.modules)\n"
+        "heavy = {'mlx', 'numpy', 'av', 'cv2', 'safetensors', 'matplotlib'} & set(sys.modules)\n"
         "print(heavy, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

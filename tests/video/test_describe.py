@@ -3,8 +3,10 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import media
+import numpy as np
 import pytest
 
 import videoprism_mlx as vp
@@ -46,6 +48,42 @@ def test_the_stream_that_is_asked_for() -> None:
         vp.describe_video(path, vp.Decoding(stream=7))
 
 
+def test_the_rate_of_a_file_that_rounds_its_times() -> None:
+    path = media.made("ntsc.mkv", lambda path: media.write(path, frames=60, fps=29.97))
+    assert vp.describe_video(path)["fps"] == pytest.approx(29.97, abs=0.02)
+
+
+def test_the_size_is_as_it_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    described = vp.describe_video(media.clip("wide_turned90.mp4"))
+    assert (described["size"], described["aspect"]) == (list(media.SIZE[::-1]), 0.5)
+    assert main(["info", str(media.clip("cover.mp4"))]) == 0
+    assert "stream 1    video, mjpeg 128 x 96, cover" in capsys.readouterr().out
+    assert main(["info", str(media.clip("two_streams.mkv")), "--stream", "1"]) == 0
+    assert "frames      60, " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stream": -1}, "stream is -1; expected the number of a stream"),
+        ({"stream": "a"}, "stream is 'a'; expected a whole number"),
+        ({"tone_map": "no"}, "tone_map is 'no'; expected True or False"),
+        ({"hardware": "on"}, "hardware is 'on'; expected one of off, auto"),
+    ],
+)
+def test_bad_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(vp.VideoPrismError, match=message):
+        vp.Decoding(**settings)
+
+
+def test_settings_are_recorded_where_they_differ() -> None:
+    assert vp.Decoding().record() == {"reader": "ffmpeg"}
+    changed = vp.Decoding(np.int64(2), tone_map=True, hardware="auto")
+    assert json.loads(json.dumps(changed.record())) == {
+        "reader": "ffmpeg", "stream": 2, "tone_map": True, "hardware": "auto"
+    }  # fmt: skip
+
+
 def test_damage_is_named() -> None:
     described = vp.describe_video(media.clip("short.mp4"))
     assert "cut short" in described["damage"] and described["frames"] < media.FRAMES
@@ -58,8 +96,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert json.loads(capsys.readouterr().out) == vp.describe_video(path)
     assert main(["info", str(path)]) == 0
     printed = capsys.readouterr().out
-    assert "128 x 96" in printed and "100, 30 a second" in printed and "none in its" in printed
-    assert max(map(len, printed.splitlines()[1:])) <= 100
+    assert (
+        "128 x 96" in printed
+        and "100, 30 a second" in printed
+        and "none in its structure" in printed
+    )
+    assert max(map(len, printed.splitlines()[1:])) <= 80
     shutil.copy(media.clip("short.mp4"), path)
     assert main(["info", str(path)]) == 1
     assert "cut short" in capsys.readouterr().out

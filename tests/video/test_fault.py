@@ -50,6 +50,15 @@ WHOLE = {
     "avi, never closed": AVI[:4] + b"\0\0\0\0" + AVI[8:],
     "matroska": MKV,
     "matroska, live": EBML + element(b"\x18\x53\x80\x67", INFO + LIVE_CLUSTER * 3, known=False),
+    "mp4, text follows": MP4 + b"<caption>A title.</caption>" * 9,
+    "mp4, a tag follows": MP4 + b"TAG".ljust(128, b" "),
+    "avi, capture not closed": AVI.replace(MOVIE[:8], MOVIE[:4] + bytes(4)),
+    "matroska, unknown element": EBML
+    + element(b"\x18\x53\x80\x67", INFO + element(b"\x42\x99", b"u" * 30) + CLUSTER * 3),
+    "matroska, live, padded": EBML
+    + element(b"\x18\x53\x80\x67", INFO + LIVE_CLUSTER, known=False)
+    + bytes(4096),
+    "gif, a line follows": b"GIF89a" + b"g" * 90 + b";\r\n",
     "mpeg-ts": (b"\x47" + b"p" * 187) * 9,
     "text": b"not a video at all, but long enough to be looked at",
     "tiny": b"\0",
@@ -132,6 +141,6 @@ def test_a_header_that_is_cut_short(tmp_path: Path) -> None:
 
 
 def test_a_part_whose_name_is_not_ascii(tmp_path: Path) -> None:
-    content = MP4 + struct.pack(">I4s", 1000, b"\xa9nam") + bytes(9)
+    content = MP4[: MP4.index(b"mdat") - 4] + struct.pack(">I4s", 1000, b"\xa9nam") + bytes(9)
     shallow, _ = verdicts(tmp_path / "file", content)
     assert shallow == "it is cut short: its part '©nam' should have 1,000 bytes, 17 are there"

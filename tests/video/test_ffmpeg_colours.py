@@ -114,13 +114,30 @@ def test_tags_matter(tmp_path: Path) -> None:
     assert np.abs(full - plain).mean() > 2
 
 
-@pytest.mark.parametrize("turned", [0, 90, 180, 270])
+@pytest.mark.parametrize("turned", [0, 1, 30, 90, 135, 180, 270, 315])
 @pytest.mark.parametrize("mirror", ["", "-display_hflip", "-display_vflip"])
 def test_turned_and_mirrored(turned: int, mirror: str, tmp_path: Path) -> None:
     plain = draw(tmp_path / "plain.mp4", "libx264", "yuv420p", ["-colorspace", "bt709"])
     options = ["-display_rotation", str(turned), *mirror.split()]
     path = media.remux(plain, tmp_path / "turned.mp4", before=options)
-    require_same(path, *(SIZE if turned % 180 == 0 else SIZE[::-1]))
+    require_same(path, *(SIZE[::-1] if turned in (90, 270) else SIZE))
+
+
+def test_turned_by_exif(tmp_path: Path) -> None:
+    """PyAV does not know this kind of data, and FFmpeg turns the picture by it."""
+    plain = draw(tmp_path / "plain.mjpeg", "mjpeg", "yuvj420p")
+    turned = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06" + bytes(7)
+    segment = b"\xff\xe1" + (len(turned) + 2).to_bytes(2, "big") + turned
+    path = tmp_path / "exif.mjpeg"
+    path.write_bytes(plain.read_bytes().replace(b"\xff\xd8", b"\xff\xd8" + segment))
+    require_same(path, *SIZE[::-1])
+
+
+def test_cropped_on_the_left(tmp_path: Path) -> None:
+    cropping = "h264_metadata=crop_left=10:crop_right=20:crop_top=6:crop_bottom=8"
+    plain = draw(tmp_path / "plain.mp4", "libx264", "yuv420p")
+    path = media.remux(plain, tmp_path / "cropped.mp4", after=["-bsf:v", cropping])
+    require_same(path, SIZE[0] - 30, SIZE[1] - 6)
 
 
 def test_a_display_matrix_turns_the_picture(tmp_path: Path) -> None:
@@ -153,3 +170,10 @@ def test_the_stream_that_players_show(tmp_path: Path) -> None:
     assert np.array_equal(read(both), expected)
     media.ffmpeg(*streams, "-disposition:v:0", "default", "-disposition:v:1", "0", both)
     assert np.array_equal(read(both), read(small))
+    # A default stream counts as five million pixels more, and no further.
+    huge = tmp_path / "huge.mkv"
+    vast = "color=gray:size=3840x2160:rate=10:duration=0.2"
+    media.ffmpeg("-f", "lavfi", "-i", vast, "-c:v", "libx264", "-preset", "ultrafast", huge)
+    streams = ["-i", small, "-i", huge, "-map", "0", "-map", "1", "-c", "copy"]
+    media.ffmpeg(*streams, "-disposition:v:0", "default", "-disposition:v:1", "0", both)
+    assert read(both).shape[1:3] == (2160, 3840)

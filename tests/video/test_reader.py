@@ -226,6 +226,15 @@ def test_a_short_file_is_opened_once(name: str, kept: int, monkeypatch: pytest.M
     file.close()
 
 
+@pytest.mark.parametrize("name", ["mpeg4.avi", "bare.mjpeg", "b.mp4"])
+def test_going_back_by_seeking(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg refuses to seek to before the start, as for the first key frames."""
+    monkeypatch.setattr(reader, "SEEK_BEYOND", 4)
+    file = VideoFile(media.clip(name))
+    assert [media.number(at(file, number)) for number in (99, 30, 17, 13, 2)] == [99, 30, 17, 13, 2]
+    file.close()
+
+
 LONG = [
     *("long.mp4", "long.mkv", "long.ts", "long.avi", "long_open.ts", "long_interlaced.ts"),
     *("long_hevc.ts", "long_hevc.mkv"),

@@ -194,13 +194,18 @@ def test_reading_imports_no_mlx() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_missing_opencv() -> None:
+@pytest.mark.parametrize(
+    ("module", "name", "remedy"),
+    [("cv2", "OpenCV", "apt-get install libgl1"), ("av", "PyAV", "pip install 'av>=17'")],
+)
+def test_a_missing_library(module: str, name: str, remedy: str) -> None:
     read = (
         "import sys, videoprism_mlx as vp\n"
-        "sys.modules['cv2'] = None\n"
+        "sys.modules[sys.argv[1]] = None\n"
         "try: vp.read_video('clip.mp4')\n"
         "except vp.VideoPrismError as error: print(type(error).__name__, error)"
     )
-    done = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("MissingLibraryError OpenCV cannot be imported")
-    assert "apt-get install libgl1" in done.stdout
+    command = [sys.executable, "-c", read, module]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"MissingLibraryError {name} cannot be imported")
+    assert remedy in done.stdout

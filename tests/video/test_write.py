@@ -12,7 +12,7 @@ import pytest
 
 from videoprism_mlx.errors import InputError, VideoError
 from videoprism_mlx.video.ffmpeg.reader import VideoFile
-from videoprism_mlx.video.write import write_video
+from videoprism_mlx.video.ffmpeg.write import write_video
 
 
 def frames(count: int, width: int = 64, height: int = 48) -> list[np.ndarray]:
@@ -62,11 +62,25 @@ def test_bad_frames(images: list[np.ndarray], message: str, tmp_path: Path) -> N
         write_video(tmp_path / "clip.mp4", images, 8)
 
 
-@pytest.mark.parametrize("fps", [0, -1, float("nan"), 1001])
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), 1001, 0.0004])
 def test_bad_frame_rates(fps: float, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a number above zero, 1000 at most"):
         write_video(tmp_path / "clip.mp4", frames(2), fps)
     assert not (tmp_path / "clip.mp4").exists()
+
+
+def test_a_name_that_looks_like_a_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video("12:30.mp4", frames(3), np.float32(29.97))
+    assert len(VideoFile("12:30.mp4").times) == 3
+
+
+def test_a_file_stays_if_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"earlier")
+    for images in ([], frames(1, 63), frames(1, 20_000, 2)):
+        with pytest.raises(VideoError):
+            write_video(tmp_path / "clip.mp4", images, 8)
+    assert (tmp_path / "clip.mp4").read_bytes() == b"earlier"
 
 
 def test_bad_places(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`videoprism-mlx info`: what a model is and needs, or what a video file holds."""
 
 import argparse
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="print what a model is and needs, or what a video file contains",
         description="Describes a model, by its name or in a directory, or a video file: its "
         "streams, codec, size, frame rate, length and colours, and whether it is whole. It "
-        "downloads nothing.",
+        "downloads nothing. The exit code is 1 if the file is damaged.",
     )
     parser.add_argument(
         "model",
@@ -23,6 +24,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="a model's name, a model directory, or a video file",
     )
     shared.add_json(parser)
+    shared.add_stream(parser)
     parser.set_defaults(run=run)
 
 
@@ -46,33 +48,38 @@ def run(options: argparse.Namespace) -> int:
 
 def run_video(path: Path, options: argparse.Namespace) -> int:
     """Prints what a video file holds. 1 if it is damaged."""
+    from videoprism_mlx.video.ffmpeg.decoding import Decoding
     from videoprism_mlx.video.ffmpeg.describe import describe_video
 
-    described = describe_video(path)
+    described = describe_video(path, Decoding(options.stream))
     if options.json:
         shared.print_json(described)
         return 1 if described["damage"] else 0
-    width, height = described["size"]
-    tags = ", ".join(f"{name} {tag or 'not said'}" for name, tag in described["colours"].items())
-    streams = ", ".join(
-        f"{one['stream']} {one['type']} ({one['codec'] or 'no decoder'})"
-        for one in described["streams"]
-    )
-    rows = {
-        "video": described["video"],
-        "container": described["container"],
-        "codec": f"{described['codec']}, {described['pixels']}",
-        "size": f"{width} x {height}",
-        "frames": f"{described['frames']:,}, {described['fps']:g} a second",
-        "seconds": f"{described['seconds']:,g}",
-        "colours": tags,
-        "streams": f"{streams}; number {described['stream']} is read",
-        "hardware": described["hardware"] or "this machine has no decoder for the codec",
-        "damage": described["damage"] or "none in its structure",
-    }
-    for name, row in rows.items():
+    for name, row in video_rows(described):
         print(f"{name:12}{row}")
     return 1 if described["damage"] else 0
+
+
+def video_rows(described: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The lines about a video file: a name and what there is to say."""
+    width, height = described["size"]
+    pixels = f", pixels {described['aspect']:g} times as wide as high"
+    yield "video", described["video"]
+    yield "container", described["container"]
+    yield "codec", described["codec"]
+    yield "size", f"{width} x {height}{pixels if described['aspect'] != 1 else ''}"
+    yield "frames", f"{described['frames']:,}, {described['fps']:g} a second"
+    yield "seconds", f"{described['seconds']:,g}"
+    yield "pixels", described["pixels"]
+    for name, tag in described["colours"].items():
+        yield name, tag or "not tagged"
+    for one in described["streams"]:
+        size = " {} x {}".format(*one["size"]) if "size" in one else ""
+        marks = [*one["marks"], *["is read"] * (one["stream"] == described["stream"])]
+        row = f"{one['type']}, {one['codec'] or 'no decoder'}{size}"
+        yield f"stream {one['stream']}", ", ".join([row, *marks])
+    yield "hardware", described["hardware"] or "no decoder here: decoded in software"
+    yield "damage", described["damage"] or "none in its structure (frames are not checked)"
 
 
 def describe(name_or_dir: str) -> dict[str, Any]:

@@ -78,12 +78,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--partial", action="store_true", help="use the frames of a damaged video that can be read"
     )
-    parser.add_argument(
-        "--stream",
-        type=int,
-        metavar="N",
-        help="number of the video stream in a file; by default the one that players show",
-    )
+    add_stream(parser)
     parser.add_argument(
         "--tone-map", action="store_true", help="bring HDR colours to those of ordinary screens"
     )
@@ -92,6 +87,16 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         choices=("off", "auto"),
         default="off",
         help="auto: decode with the machine's own decoder, on a Mac (default: %(default)s)",
+    )
+
+
+def add_stream(parser: argparse.ArgumentParser) -> None:
+    """Adds the option for the stream of video files."""
+    parser.add_argument(
+        "--stream",
+        type=int,
+        metavar="N",
+        help="number of the video stream in a file; by default the one that players show",
     )
 
 

@@ -1,9 +1,7 @@
 """`videoprism-mlx show`: a video's features as colours."""
 
 import argparse
-import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from videoprism_mlx.cli import shared
 from videoprism_mlx.errors import InputError
@@ -69,10 +67,8 @@ def run(options: argparse.Namespace) -> int:
     )
     colours = feature_colours(maps.features)
     if is_film:
-        with new_file(options.output, replace=True) as unfinished, TemporaryDirectory() as folder:
-            film = Path(folder) / "film.mp4"  # OpenCV needs this ending.
-            write_feature_video(film, maps.frames, colours, maps.times, fps)
-            shutil.copyfile(film, unfinished)
+        with new_file(options.output, replace=True) as unfinished:
+            write_feature_video(unfinished, maps.frames, colours, maps.times, fps)
     else:
         sheet = draw_features(maps.frames, colours, maps.times.tolist(), Path(options.video).name)
         with new_file(options.output, replace=True) as unfinished:

@@ -16,7 +16,7 @@ from videoprism_mlx.demo.animation import FPS, draw_clip
 from videoprism_mlx.demo.captions import describe
 from videoprism_mlx.demo.scenes import Scene, draw_scenes
 from videoprism_mlx.files.atomic import new_directory
-from videoprism_mlx.video.write import write_video
+from videoprism_mlx.video.ffmpeg.write import write_video
 
 
 def write_clip(path: Path, frames: npt.NDArray[np.uint8]) -> None:

@@ -62,6 +62,8 @@ class Processor:
         check_fps(self.fps)
         require_count("num_frames", self.num_frames)
         check_template(self.template)
+        if not isinstance(self.decoding, Decoding):
+            raise InputTypeError(f"decoding is {self.decoding!r}; expected a vp.Decoding")
 
     def __call__(
         self, videos: Sequence[Source] | None = None, texts: Sequence[str] | None = None

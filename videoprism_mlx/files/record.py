@@ -16,8 +16,8 @@ INCIDENTAL = {"version", "model.name", "videos"}
 
 # What a difference means that nobody would guess.
 MEANING = {
-    "preprocessing.reader": " (earlier versions read other colours from most HD video; "
-    "make it anew to have the right ones)"
+    "preprocessing.reader": " (earlier versions decoded video files with OpenCV, whose colours "
+    "differ)"
 }
 
 

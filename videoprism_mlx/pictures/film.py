@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.pictures.drawing import INK, PAPER, Pixels, checked_images, resized, stamp
-from videoprism_mlx.video.write import write_video
+from videoprism_mlx.video.ffmpeg.write import write_video
 
 
 def write_feature_video(

@@ -26,8 +26,7 @@ class Frames:
     def __init__(self, root: Path, processor: Processor, partial: bool = False):
         self.processor = processor
         self.partial = partial
-        # Caches of earlier versions, which had no `partial`, are still found.
-        self.preprocessing = processor.preprocessing(**{"partial": True} if partial else {})
+        self.preprocessing = processor.preprocessing(partial=partial)
         self.cache = ArrayCache(root, {"kind": "frames", "preprocessing": self.preprocessing})
 
     def fill(self, videos: Sequence[Files], what: str) -> tuple[list[Path | None], list[str]]:

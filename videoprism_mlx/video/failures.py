@@ -1,12 +1,11 @@
 """Failures of FFmpeg and OpenCV, and memory that runs out, as errors of this package."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import av
-
 from videoprism_mlx.errors import VideoError
-from videoprism_mlx.video.opencv import cv2
+from videoprism_mlx.video.ffmpeg import av
 
 # What reading packets of a damaged file raises. PyAV itself fails on a stream that damage makes up.
 DAMAGE = (av.FFmpegError, IndexError)
@@ -21,7 +20,10 @@ def video_errors(failure: str) -> Iterator[None]:
         raise VideoError(f"{failure}: there is not enough memory ({error})") from error
     except av.FFmpegError as error:
         raise VideoError(f"{failure}: {reason(error)}") from error
-    except cv2.error as error:
+    except Exception as error:
+        opencv = sys.modules.get("cv2")  # Nothing else fails in it.
+        if opencv is None or not isinstance(error, opencv.error):
+            raise
         raise VideoError(f"{failure}: {' '.join(str(error).split())}") from error
 
 

@@ -1,14 +1,9 @@
 """OpenCV, set up before its first import. It reads images, resizes and draws."""
 
 import os
-from typing import Any
-
-import numpy.typing as npt
 
 from videoprism_mlx.errors import MissingLibraryError
-
-# Frames with more pixels are refused. 15,360 x 8,640 is the largest format in use.
-MAX_PIXELS = 2**27
+from videoprism_mlx.video.frame import MAX_PIXELS
 
 # OpenCV reads these settings once, when it is imported.
 for _name, _value in (
@@ -25,7 +20,4 @@ except ImportError as error:
         "missing, on Debian and Ubuntu: apt-get install libgl1 libglib2.0-0"
     ) from error
 
-__all__ = ["MAX_PIXELS", "Frame", "cv2"]
-
-# One frame: (H, W, 3), RGB, uint8 from 0 to 255 or float32 from 0 to 1.
-Frame = npt.NDArray[Any]
+__all__ = ["cv2"]

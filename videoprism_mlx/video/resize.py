@@ -12,7 +12,8 @@ from PIL import Image
 
 from videoprism_mlx.errors import InputError, InputTypeError, VideoError
 from videoprism_mlx.video.failures import video_errors
-from videoprism_mlx.video.opencv import MAX_PIXELS, Frame, cv2
+from videoprism_mlx.video.frame import MAX_PIXELS, Frame
+from videoprism_mlx.video.opencv import cv2
 
 RESIZES = ("stretch", "crop")
 RESAMPLINGS = ("area", "lanczos")

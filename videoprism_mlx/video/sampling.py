@@ -16,7 +16,7 @@ import numpy.typing as npt
 from videoprism_mlx.errors import InputError, InputTypeError, VideoError
 from videoprism_mlx.video.failures import video_errors
 from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
-from videoprism_mlx.video.opencv import Frame
+from videoprism_mlx.video.frame import Frame
 from videoprism_mlx.video.resize import as_floats, check_size, resized
 from videoprism_mlx.video.source import FrameSource, Source, check_rate, open_source
 

@@ -15,7 +15,7 @@ from videoprism_mlx.errors import InputError, InputTypeError, VideoError
 from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.ffmpeg.reader import DEFAULT_FPS, VideoFile
 from videoprism_mlx.video.find import IMAGE_SUFFIXES, images_in, local_path
-from videoprism_mlx.video.opencv import Frame
+from videoprism_mlx.video.frame import Frame
 from videoprism_mlx.video.stills import ArrayFrames, ImageFiles
 
 # A video file, or the images of one.

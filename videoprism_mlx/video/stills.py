@@ -16,7 +16,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 from videoprism_mlx.errors import InputError, InputTypeError, VideoError
 from videoprism_mlx.runtime.limits import PIXEL_LIMIT
 from videoprism_mlx.video.failures import video_errors
-from videoprism_mlx.video.opencv import Frame, cv2
+from videoprism_mlx.video.frame import Frame
+from videoprism_mlx.video.opencv import cv2
 
 # The image formats, by their names in Pillow, that can hold a moving picture.
 MOVING = {"GIF", "PNG", "WEBP", "AVIF"}

@@ -1,7 +1,11 @@
 """Decoded frames as RGB, with the pixels that ffmpeg makes of them."""
 
+import functools
 import itertools
-from typing import Any
+import logging
+import math
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +16,7 @@ from av.video.stream import VideoStream
 
 Pixels = npt.NDArray[np.uint8]
 
-# Which way a picture is transposed, by the signs of the two corners of its display matrix.
-TRANSPOSED = {
-    (True, False): "clock",
-    (False, True): "cclock",
-    (True, True): "cclock_flip",
-    (False, False): "clock_flip",
-}
-
+Matrix = tuple[float, float, float, float]
 
 # Frames with fewer pixels are converted sooner by one thread than by several.
 MANY_PIXELS = 2**20
@@ -27,13 +24,11 @@ MANY_PIXELS = 2**20
 # The transfer functions of HDR video, by FFmpeg's numbers.
 HDR = {16: "PQ", 18: "HLG"}
 
-HDR_NOTE = (
-    "%s is HDR video (%s): its colours are read as if it were not, as ffmpeg reads them; "
-    "tone_map=True (--tone-map) brings them to those of ordinary screens"
-)
-
 # Settings of the scale filter.
 TONE_MAP = "out_transfer=bt709:out_primaries=bt709:intent=perceptual"
+
+
+logger = logging.getLogger(__name__)
 
 
 class Converter:
@@ -63,7 +58,7 @@ class Converter:
         return pixels
 
 
-def make_graph(frame: VideoFrame, matrix: tuple[int, ...] | None, tone_map: bool) -> Graph:
+def make_graph(frame: VideoFrame, matrix: Matrix | None, tone_map: bool) -> Graph:
     """Filters that turn frames like this one and make them RGB."""
     graph = Graph()
     if frame.width * frame.height < MANY_PIXELS:
@@ -81,31 +76,54 @@ def make_graph(frame: VideoFrame, matrix: tuple[int, ...] | None, tone_map: bool
     return graph
 
 
-def display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
+def display_matrix(frame: VideoFrame) -> Matrix | None:
     """How the frame is to be turned: x' = a x + c y, y' = b x + d y as (a, b, c, d)."""
-    data: Any = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # Not a name.
+    try:
+        data = cast(Any, frame.side_data).get(Type.DISPLAYMATRIX)
+    except ValueError:  # PyAV does not know all kinds of data, but the angle.
+        turn = math.radians(frame.rotation)
+        cosine, sine = round(math.cos(turn), 9), round(math.sin(turn), 9)
+        return (cosine, -sine, sine, cosine) if frame.rotation else None
     if data is None:
         return None
     a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
     return a, b, c, d
 
 
-def turning_filters(matrix: tuple[int, ...] | None) -> list[tuple[str, str]]:
+def turning_filters(matrix: Matrix | None) -> list[tuple[str, str]]:
     """The filters, with their settings, that turn and mirror a picture as its matrix says."""
     if matrix is None:
         return []
-    a, b, c, d = matrix
-    if is_on_its_side(matrix):
-        return [("transpose", TRANSPOSED[b > 0, c > 0])]
-    return [(name, "") for name, is_mirrored in (("hflip", a < 0), ("vflip", d < 0)) if is_mirrored]
+    a, _, c, d = matrix
+    degrees = angle(matrix)
+    if degrees == 90:
+        return [("transpose", "cclock_flip" if c > 0 else "clock")]
+    if degrees == 270:
+        return [("transpose", "clock_flip" if c < 0 else "cclock")]
+    mirrored = [("hflip", a < 0 and degrees == 180), ("vflip", d < 0 and degrees in (0, 180))]
+    turned = [("rotate", f"{degrees}*PI/180")] if degrees % 90 and degrees > 1 else []
+    return turned or [(name, "") for name, is_mirrored in mirrored if is_mirrored]
+
+
+def angle(matrix: Matrix | None) -> int:
+    """By how many degrees, 0 to 359, a picture is turned clockwise."""
+    a, b, c, d = matrix or (1, 0, 0, 1)
+    across, down = math.hypot(a, c), math.hypot(b, d)
+    return round(math.degrees(math.atan2(b / down, a / across))) % 360 if across and down else 0
+
+
+@functools.cache
+def note_hdr(path: Path, transfer: str) -> None:
+    """Says once that a file is HDR video."""
+    logger.warning(
+        "%s is HDR video (%s): its colours are read without tone mapping, as ffmpeg reads them; "
+        "tone_map=True (--tone-map) maps them",
+        path,
+        transfer,
+    )
 
 
 def pixel_aspect(stream: VideoStream, frame: VideoFrame) -> float:
     """The width of a pixel divided by its height, in frames that are the right way up."""
     aspect = float(stream.sample_aspect_ratio or 1)
-    return 1 / aspect if is_on_its_side(display_matrix(frame)) else aspect
-
-
-def is_on_its_side(matrix: tuple[int, ...] | None) -> bool:
-    """Whether the picture is turned by a quarter."""
-    return matrix is not None and abs(matrix[1]) > abs(matrix[0])
+    return 1 / aspect if angle(display_matrix(frame)) in (90, 270) else aspect

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 ISO_FIRST = {b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot", b"styp"}
+ISO_LATER = ISO_FIRST | {b"moof", b"mfra", b"sidx", b"udta", b"meta", b"uuid"}
 
 ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -24,7 +25,7 @@ IN_CLUSTER = ("e7", "a3", "a0", "ab", "a7", "5854", "af")
 OTHERS = ("ec", "bf", "114d9b74", "1549a966", "1654ae6b", "1c53bb6b", "1254c367")
 RARE = (EBML, SEGMENT, "1043a770", "1941a469")
 ELEMENT_BYTES = 12  # The most that an element has before its content.
-ELEMENTS = {bytes.fromhex(one) for one in (CLUSTER, *IN_CLUSTER, *OTHERS, *RARE)}
+ELEMENTS = tuple(map(bytes.fromhex, (CLUSTER, *IN_CLUSTER, *OTHERS, *RARE)))
 
 
 class Part(NamedTuple):
@@ -55,7 +56,7 @@ def fault(path: Path, deep: bool = False) -> str | None:
             return ogg_fault(file, size)
         if head[:3] == b"GIF":  # It ends in a semicolon, and zeros may follow.
             file.seek(max(0, size - 64))
-            is_ended = file.read().rstrip(b"\0").endswith(b";")
+            is_ended = file.read().rstrip(b"\0 \r\n").endswith(b";")
             return None if is_ended else "it is cut short: its end mark is missing"
     return None
 
@@ -67,9 +68,12 @@ def cut(what: str, expected: int, found: int) -> str:
 
 def iso_fault(file: BinaryIO, size: int) -> str | None:
     """What is wrong with the boxes of an MP4 or QuickTime file."""
-    at, kinds = 0, set()
+    at = 0
+    kinds: set[bytes] = set()
     while at + 8 <= size:
         length, kind = struct.unpack(">I4s", read_at(file, at, 8))
+        if {b"moov", b"mdat"} <= kinds and kind not in ISO_LATER:
+            break  # Something else follows the video.
         long = read_at(file, at + 8, 8)
         if length == 1 and len(long) == 8:
             [length] = struct.unpack(">Q", long)
@@ -89,9 +93,8 @@ def iso_fault(file: BinaryIO, size: int) -> str | None:
 def riff_fault(file: BinaryIO, size: int, deep: bool) -> str | None:
     """What is wrong with the chunks of an AVI file."""
     at = 0
-    while (part := read_chunk(file, at)) and part.kind == b"RIFF" and part.end:
-        is_open = part.end - part.start in (0, 0xFFFFFFFF)  # Not filled in when it was written.
-        end = size if is_open else part.end
+    while (part := read_chunk(file, at)) and part.kind == b"RIFF":
+        end = part.end or size
         if end > size:
             return cut("it", end, size)
         damaged = damaged_at(file, part.start + 4, end, read_chunk, 8) if deep else None
@@ -114,8 +117,8 @@ def matroska_fault(file: BinaryIO, size: int, deep: bool) -> str | None:
         return cut("it", end, size)
     damaged = damaged_at(file, segment.start, end, read_element, 1) if deep else None
     if damaged is not None and segment.end is None:  # A recording may be stopped at any byte.
-        last = read_element(file, damaged)
-        is_stopped = (last.end or 0) > size if last else damaged + ELEMENT_BYTES > size
+        last, rest = read_element(file, damaged), read_at(file, damaged, 2**16)
+        is_stopped = (last.end or 0) > size if last else not rest[ELEMENT_BYTES:].strip(b"\0")
         damaged = None if is_stopped else damaged
     return None if damaged is None else f"its elements are damaged at byte {damaged:,}"
 
@@ -151,21 +154,26 @@ def read_chunk(file: BinaryIO, at: int) -> Part | None:
     header = read_at(file, at, 8)
     if len(header) < 8 or not is_printable(header[:4]):
         return None
-    return Part(header[:4], at + 8, at + 8 + int.from_bytes(header[4:], "little"))
+    length = int.from_bytes(header[4:], "little")
+    is_open = header[:4] in (b"RIFF", b"LIST") and length in (0, 0xFFFFFFFF)  # Never closed.
+    return Part(header[:4], at + 8, None if is_open else at + 8 + length)
 
 
 def read_element(file: BinaryIO, at: int) -> Part | None:
-    """The Matroska element at a byte; None if there is none that is known."""
+    """The Matroska element at a byte; None if there is none that is known, or before one."""
     header = read_at(file, at, ELEMENT_BYTES)
     id_length = number_length(header[:1])
     size_length = number_length(header[id_length : id_length + 1])
     start = id_length + size_length
-    if not size_length or len(header) < start or header[:id_length] not in ELEMENTS:
+    if not size_length or len(header) < start:
         return None
     ones = (1 << 7 * size_length) - 1
     length = int.from_bytes(header[id_length:start], "big") & ones
-    is_open = length == ones
-    return Part(header[:id_length], at + start, None if is_open else at + start + length)
+    end = None if length == ones else at + start + length
+    is_known = header[:id_length] in ELEMENTS
+    if not is_known and (end is None or not read_at(file, end, 4).startswith(ELEMENTS)):
+        return None
+    return Part(header[:id_length], at + start, end)
 
 
 def number_length(first: bytes) -> int:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import av
 import numpy as np
@@ -21,7 +22,7 @@ SEEK_EARLY = (0, 8, 64)
 
 
 class Decoder:
-    """The frames of a stream, in `frames`. A packet that cannot be decoded gives None instead."""
+    """The frames of a stream, in `frames`, and None where a frame or packet is damaged."""
 
     frames: Iterator[VideoFrame | None]
 
@@ -73,16 +74,25 @@ class Decoder:
         """
         clock, step = int(index.keys[key]), int(np.diff(index.clocks[:2]).max(initial=1))
         for early in SEEK_EARLY:
-            self.opened.container.seek(clock - early * step, stream=self.opened.stream)
-            for packet in self.opened.container.demux(self.opened.stream):
-                if packet.pts is None or (packet.pts > clock and not packet.is_keyframe):
-                    break  # The seek ended between two key frames.
-                if packet.is_keyframe and packet.pts >= clock:
-                    number = int(np.searchsorted(index.clocks, packet.pts))
-                    if packet.pts > latest or index.clocks[number] != packet.pts:
-                        break
-                    self._begin(packet)
+            with suppress(*DAMAGE):  # FFmpeg cannot seek to every place in every file.
+                place = self._keyed(clock, clock - early * step)
+                if place is None or place.pts is None:
+                    continue
+                number = int(np.searchsorted(index.clocks, place.pts))
+                if place.pts <= latest and index.clocks[number] == place.pts:
+                    self._begin(place)
                     return number
+        return None
+
+    def _keyed(self, clock: int, sought: int) -> "Packet[VideoStream] | None":
+        """The first key frame from `clock` on, if it comes first after a seek to `sought`."""
+        container, stream = self.opened.container, self.opened.stream
+        container.seek(sought, stream=stream)
+        for packet in container.demux(stream):
+            if packet.pts is None or (packet.pts > clock and not packet.is_keyframe):
+                return None  # The seek ended between two key frames.
+            if packet.is_keyframe and packet.pts >= clock:
+                return packet
         return None
 
     def _begin(self, *read: "Packet[VideoStream]") -> None:
@@ -93,7 +103,8 @@ class Decoder:
         try:
             for packet in itertools.chain(read, self.opened.container.demux(self.opened.stream)):
                 try:
-                    yield from packet.decode()
+                    for frame in packet.decode():
+                        yield None if frame.is_corrupt else frame
                 except av.FFmpegError:
                     yield None
         except DAMAGE:

@@ -1,10 +1,9 @@
 """How a video file is decoded, apart from which frames are taken."""
 
 import dataclasses
-import operator
 from typing import Any
 
-from videoprism_mlx.errors import InputError, InputTypeError
+from videoprism_mlx.errors import InputError, InputTypeError, whole_number
 
 HARDWARE = ("off", "auto")
 
@@ -31,14 +30,13 @@ class Decoding:
             raise InputError(
                 f"hardware is {self.hardware!r}; expected one of {', '.join(HARDWARE)}"
             )
-        try:
-            is_number = self.stream is None or operator.index(self.stream) >= 0
-        except TypeError:
-            raise InputTypeError(
-                f"stream is {self.stream!r}; expected the number of a stream"
-            ) from None
-        if not is_number:
-            raise InputError(f"stream is {self.stream}; expected the number of a stream, from 0")
+        if not isinstance(self.tone_map, bool):
+            raise InputTypeError(f"tone_map is {self.tone_map!r}; expected True or False")
+        if self.stream is not None:
+            number = whole_number(self.stream, "stream")
+            if number < 0:
+                raise InputError(f"stream is {number}; expected the number of a stream, from 0")
+            object.__setattr__(self, "stream", number)  # NumPy's numbers cannot be stored.
 
     def record(self) -> dict[str, Any]:
         """The reader, and the settings that are not the default, for a record."""

@@ -1,9 +1,11 @@
 """What a video file holds: its streams, and the one that is read."""
 
+import dataclasses
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import av
 from av.codec.hwaccel import hwdevices_available
 from av.video.stream import VideoStream
 
@@ -56,16 +58,18 @@ UNSPECIFIED = {"range": 0}  # It is 2 for the others.
 def describe_video(path: str | Path, decoding: Decoding = PLAIN) -> dict[str, Any]:
     """What there is to say about a video file, in values that JSON can hold.
 
-    Packets are read, and the first frame is decoded. `damage` is what is wrong with the file's
-    structure, or None: single broken frames are only seen when they are decoded.
+    Packets are read, and the first frame is decoded. `size` is that of a frame as it is read, the
+    right way up, and `aspect` the width of its pixels divided by their height. `damage` is what is
+    wrong with the file's structure, or None: single broken frames are only seen when they are
+    decoded.
     """
     path = Path(path)
-    file = VideoFile(path, partial=True, decoding=decoding)
-    try:
-        frames, duration = len(file.times), float(file.times[-1]) + file.interval
-        rate, fault = 1 / file.interval, file.damage
-    finally:
-        file.close()
+    quiet = dataclasses.replace(decoding, tone_map=True)  # Without a word about HDR.
+    with closing(VideoFile(path, partial=True, decoding=quiet)) as file:
+        frames, last = len(file.times), float(file.times[-1])
+        [first] = next(file.consistently(lambda: iter([[*file.fetch([0])]])))
+        fault, aspect = file.damage or find_fault(path, deep=True), file.aspect
+        rate, duration = (frames - 1) / last if last else file.fps, last + file.interval
     with closing(open_stream(path, decoding)) as opened:
         chosen, context = opened.stream, opened.stream.codec_context
         return {
@@ -73,19 +77,30 @@ def describe_video(path: str | Path, decoding: Decoding = PLAIN) -> dict[str, An
             "container": opened.container.format.long_name,
             "stream": chosen.index,
             "codec": context.codec.long_name,
-            "size": [context.width, context.height],
+            "size": [first.shape[1], first.shape[0]],
+            "aspect": aspect,
             "pixels": context.pix_fmt,
             "frames": frames,
             "fps": round(rate, 3),
             "seconds": round(duration, 3),
             "colours": colour_tags(chosen),
             "hardware": hardware_decoder(chosen),
-            "damage": fault or find_fault(path, deep=True),
-            "streams": [
-                {"stream": one.index, "type": one.type, "codec": codec_name(one)}
-                for one in opened.container.streams
-            ],
+            "damage": fault,
+            "streams": [describe_stream(one) for one in opened.container.streams],
         }
+
+
+def describe_stream(stream: Any) -> dict[str, Any]:
+    """What a stream of the file is: its number, its kind and, if FFmpeg decodes it, its codec."""
+    context = getattr(stream, "codec_context", None)
+    described = {"stream": stream.index, "type": stream.type, "codec": None}
+    if context is not None:
+        described["codec"] = context.name
+        if stream.type == "video":
+            described["size"] = [context.width, context.height]
+    marks = ("default", "attached_pic")
+    flags = [mark for mark in marks if stream.disposition & av.stream.Disposition[mark]]
+    return described | {"marks": ["cover" if mark == "attached_pic" else mark for mark in flags]}
 
 
 def colour_tags(stream: VideoStream) -> dict[str, str | None]:
@@ -101,12 +116,6 @@ def colour_tags(stream: VideoStream) -> dict[str, str | None]:
         name: None if number == UNSPECIFIED.get(name, 2) else names.get(number, str(number))
         for (name, names), number in zip(COLOUR_TAGS.items(), numbers, strict=True)
     }
-
-
-def codec_name(stream: Any) -> str | None:
-    """What FFmpeg calls the codec of a stream; None if it has no decoder for it."""
-    context = getattr(stream, "codec_context", None)
-    return context.name if context is not None else None
 
 
 def hardware_decoder(stream: VideoStream) -> str | None:

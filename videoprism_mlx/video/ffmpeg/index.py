@@ -86,10 +86,10 @@ def index_of(
     Where the clocks make no sense, frames follow each other at the frame rate.
     """
     known, steps = np.asarray(clocks, np.int64), np.diff(np.asarray(clocks, np.int64))
-    if (steps <= 0).sum() > max(1, MOST_BACK * len(steps)):
+    if (steps < 0).sum() > max(1, MOST_BACK * len(steps)) or (steps <= 0).sum() > len(steps) / 2:
         known = np.full(len(known), NO_CLOCK)
     seconds, has_clock = steps * base, known != NO_CLOCK
-    is_step = (steps > 0) & (seconds < CLOCK_JUMP) & has_clock[1:] & has_clock[:-1]
+    is_step = (steps >= 0) & (seconds < CLOCK_JUMP) & has_clock[1:] & has_clock[:-1]
     times = np.append(0, np.cumsum(np.where(is_step, seconds, 1 / fps)))
     is_exact = bool(has_clock.all() and (steps > 0).all())
     return Index(times, known, np.unique(np.asarray(keys, np.int64)), is_exact)
@@ -115,33 +115,51 @@ def read_table(stream: VideoStream, fps: float) -> Index | None:
 def read_packets(packets: Iterable["Packet[VideoStream]"], base: float, fps: float) -> Index:
     """The index from the packets of a stream, with clocks in units of `base` seconds."""
     clocks, keys, decoded, marked = array("q"), array("q"), array("q"), array("q")
+    is_key = array("b")
     for packet in packets:
         if not packet.is_discard:
             clocks.append(NO_CLOCK if packet.pts is None else packet.pts)
             decoded.append(NO_CLOCK if packet.dts is None else packet.dts)
+            is_key.append(packet.is_keyframe)
             if packet.is_keyframe:
                 keys.append(clocks[-1])
             if packet.is_corrupt:
                 marked.append(len(clocks) - 1)
-    shown = np.sort(np.asarray(clocks or [NO_CLOCK], np.int64))
-    if (np.diff(shown) <= 0).any():
-        shown = np.full(len(shown), NO_CLOCK)
+    shown = in_order(np.asarray(clocks or [NO_CLOCK]), np.asarray(decoded))
     index = index_of(shown, keys, base, fps)
-    gap = first_gap(np.asarray(decoded), marked, base) if index.is_exact else None
+    gap = first_gap(np.asarray(decoded), marked, base, is_key) if index.is_exact else None
     if gap is None:
         return index
-    return dataclasses.replace(index, lost=int(np.searchsorted(shown, clocks[gap], "right")))
+    lost = int(np.searchsorted(shown, clocks[gap], "right"))
+    return dataclasses.replace(index, lost=min(lost, len(shown) - 1))
 
 
-def first_gap(decoded: Clocks, marked: Sequence[int], base: float) -> int | None:
+def in_order(clocks: Clocks, decoded: Clocks) -> Clocks:
+    """The clocks of packets in the order in which their frames are shown.
+
+    A clock that goes back in the order of decoding begins another recording. Of packets with the
+    same clock, one is shown: the others help to decode it.
+    """
+    if NO_CLOCK in clocks:
+        return np.full(len(clocks), NO_CLOCK)
+    is_back = (np.diff(decoded) < 0) & (NO_CLOCK not in decoded)
+    begun = np.flatnonzero(is_back) + 1
+    return np.concatenate([np.unique(part) for part in np.split(clocks, begun)])
+
+
+def first_gap(
+    decoded: Clocks, marked: Sequence[int], base: float, is_key: Sequence[int]
+) -> int | None:
     """The first packet after which some are lost, given the clocks when packets are decoded.
 
-    Packets near it are `marked` as corrupt, and time passes after it. The marks alone say little:
-    they are also where two recordings were joined.
+    Packets near it are `marked` as corrupt, and time passes after it, or it is the last one. The
+    marks alone say little: they are also where two recordings were joined, the second of which
+    begins with a key frame.
     """
-    steps = np.diff(decoded)
-    if not marked or not len(steps):
+    last, steps = len(decoded) - 1, np.diff(decoded)
+    if not marked or not last:
         return None
     is_gap = (steps > LONG_STEP * np.median(steps)) & (steps * base < CLOCK_JUMP)
+    is_gap &= ~np.asarray(is_key[1:], bool)
     gaps = (place + near for place in marked for near in range(GAP_WITHIN))
-    return next((gap for gap in gaps if gap < len(steps) and is_gap[gap]), None)
+    return next((gap for gap in gaps if gap == last or (gap < last and is_gap[gap])), None)

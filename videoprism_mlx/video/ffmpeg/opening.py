@@ -1,21 +1,24 @@
 """Opening a video file with FFmpeg's libraries: one local file, and nothing that it refers to."""
 
+import errno
+import io
 import os
 import stat
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import Any, NamedTuple
 
 import av
+from av.codec.context import Flags
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from videoprism_mlx.errors import VideoError
 from videoprism_mlx.runtime.limits import available_cores
 from videoprism_mlx.video.failures import reason
-from videoprism_mlx.video.ffmpeg import damage
+from videoprism_mlx.video.ffmpeg import VERSION, damage
 from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.ffmpeg.streams import accelerator, choose_stream
-from videoprism_mlx.video.opencv import MAX_PIXELS
+from videoprism_mlx.video.frame import MAX_PIXELS
 
 # How much of a file is read to tell whether it is text, what text has none of, and what begins with
 # text and is a video.
@@ -25,14 +28,28 @@ CONTROLS = {*range(32), 127} - set(b"\t\n\f\r\x1b")
 # FFmpeg itself would take one thread more than there are cores, which is slower.
 THREADS = min(available_cores(), 16)
 
+# Titles and comments may not be UTF-8. From PyAV 19 on, this is the only way.
+LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if VERSION < 19 else {}
+
 # FFmpeg reads so many bytes at a time through Python.
 BUFFER_BYTES = 2**18
+
+
+class LocalFile(io.FileIO):
+    """A file that FFmpeg reads, and where a damaged file may send it anywhere."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """The new position, or an error code as FFmpeg has them."""
+        try:
+            return super().seek(offset, whence)
+        except OSError as error:
+            return -(error.errno or errno.EINVAL)
 
 
 class Opened(NamedTuple):
     """A file that is open, and the stream of it that is read."""
 
-    file: IO[bytes]
+    file: LocalFile
     container: InputContainer
     stream: VideoStream
 
@@ -54,9 +71,9 @@ def open_stream(path: Path, decoding: Decoding = PLAIN, threads: bool = True) ->
             file,
             "r",
             buffer_size=BUFFER_BYTES,
-            metadata_errors="replace",
             container_options={"protocol_whitelist": "none"},
             hwaccel=accelerator(decoding.hardware),
+            **LENIENT,
         )
     except av.FFmpegError as error:
         file.close()
@@ -73,6 +90,7 @@ def open_stream(path: Path, decoding: Decoding = PLAIN, threads: bool = True) ->
             )
         chosen.thread_type = "AUTO" if threads else "NONE"
         chosen.codec_context.thread_count = THREADS if threads else 1
+        chosen.codec_context.flags |= Flags.unaligned  # Pictures are cropped to the pixel.
         chosen.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     except BaseException:
         container.close()
@@ -81,13 +99,14 @@ def open_stream(path: Path, decoding: Decoding = PLAIN, threads: bool = True) ->
     return Opened(file, container, chosen)
 
 
-def opened(path: Path) -> IO[bytes]:
+def opened(path: Path) -> LocalFile:
     """The open file. VideoError if it is a device or a pipe, empty, or text."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # A pipe must not keep us waiting.
-    file = open(descriptor, "rb", buffering=0)  # noqa: SIM115 - The caller closes it.
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise VideoError(f"{path} is no regular file; expected a video file")
+    file = LocalFile(descriptor)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise VideoError(f"{path} is no regular file; expected a video file")
         beginning = file.read(TEXT_BYTES)
         if not beginning:
             raise VideoError(f"{path} is empty: it has 0 bytes")

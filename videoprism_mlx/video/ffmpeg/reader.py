@@ -7,18 +7,16 @@ differ, all frames are decoded once to see what the file really holds: see `cons
 
 import dataclasses
 import functools
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeGuard, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from av.video.frame import VideoFrame
 
 from videoprism_mlx.errors import VideoError
 from videoprism_mlx.video.failures import video_errors
 from videoprism_mlx.video.ffmpeg import damage
-from videoprism_mlx.video.ffmpeg.colours import HDR, HDR_NOTE, Converter, pixel_aspect
+from videoprism_mlx.video.ffmpeg.colours import HDR, Converter, note_hdr, pixel_aspect
 from videoprism_mlx.video.ffmpeg.decoder import Decoder
 from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.ffmpeg.index import (
@@ -30,7 +28,7 @@ from videoprism_mlx.video.ffmpeg.index import (
     read_table,
 )
 from videoprism_mlx.video.ffmpeg.opening import open_stream
-from videoprism_mlx.video.opencv import Frame
+from videoprism_mlx.video.frame import Frame
 
 # To go further ahead than this, seeking is cheaper than decoding: a seek starts at a key frame, and
 # encoders rarely set key frames further apart. What lies between is not checked for damage then.
@@ -47,12 +45,7 @@ NO_FRAME = (
     "damaged throughout; convert it, for example with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
 )
 
-# What comes after the last frame.
-END = object()
-
 T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
 
 
 class _Reindexed(Exception):
@@ -69,7 +62,7 @@ class VideoFile:
         self.path = Path(path)
         self.partial = partial
         self._convert = Converter(decoding.tone_map)
-        self._is_damaged = False
+        self._is_damaged = partial and damage.fault(self.path, deep=True) is not None
         self._is_counted = False  # Whether the index comes from the frames themselves.
         self._can_seek = True
         with video_errors(f"{self.path} cannot be opened"):
@@ -95,7 +88,7 @@ class VideoFile:
             codec = stream.codec_context.name or "unknown"
             raise VideoError(f"{self.path} {NO_FRAME.format(codec)}")
         if not self._convert.tone_map and (transfer := HDR.get(first.color_trc)):
-            logger.warning(HDR_NOTE, self.path, transfer)
+            note_hdr(self.path, transfer)
         self.aspect = pixel_aspect(stream, first)
         return index.begun_at(first.pts, index is table)
 
@@ -117,7 +110,7 @@ class VideoFile:
     def damage(self) -> str | None:
         """What is wrong with the file's structure; None if nothing is."""
         lost = self._index.lost
-        return damage.fault(self.path) if lost is None else self._broken_frame(lost)
+        return damage.fault(self.path) or (None if lost is None else self._broken_frame(lost))
 
     def consistently(self, produce: Callable[[], Iterator[T]]) -> Iterator[T]:
         """Yields what `produce` yields, and calls it anew when the frames are counted anew."""
@@ -146,7 +139,7 @@ class VideoFile:
         """Reads on to the end, to make sure that no frame is missing."""
         with video_errors(f"{self.path} cannot be read to its end"):
             self._go_to(len(self.times) - 1)
-            if any(is_good(frame) for frame in self._decoder.frames):
+            if any(frame is not None for frame in self._decoder.frames):
                 self._count()
         self.require_whole()
         is_all_read = self._key < 0  # Without a seek.
@@ -204,11 +197,10 @@ class VideoFile:
     def _walk(self, number: int) -> bool:
         """Decodes on to frame `number`. Whether it came, and each one before it as expected."""
         index = self._index
-        while self._position < number:
-            frame = next(self._decoder.frames, END)
-            if frame is END:
-                return False
-            if not is_good(frame):
+        if self._position >= number:
+            return True
+        for frame in self._decoder.frames:
+            if frame is None:
                 if self._is_counted or self._since is not None:
                     continue
                 self._is_damaged = True
@@ -218,8 +210,10 @@ class VideoFile:
             self._position, self._since = self._position + 1, None
             if index.is_exact and frame.pts != index.clocks[self._position]:
                 return False
-            self._frame: VideoFrame = frame
-        return True
+            self._frame = frame
+            if self._position == number:
+                return True
+        return False
 
     def _count(self) -> None:
         """Makes the index from the frames themselves, which decodes all of them."""
@@ -247,7 +241,7 @@ class VideoFile:
         clocks: list[int] = []
         broken_at = None
         for frame in self._decoder.frames:
-            if is_good(frame):
+            if frame is not None:
                 clocks.append(NO_CLOCK if frame.pts is None else frame.pts)
             elif broken_at is None:
                 broken_at = len(clocks)
@@ -256,8 +250,3 @@ class VideoFile:
         if broken_at is None and self._decoder.opened.stream.codec_context.name not in HIDING:
             broken_at = self._index.first_lost(clocks)
         return clocks, broken_at
-
-
-def is_good(frame: object) -> TypeGuard[VideoFrame]:
-    """Whether this is a frame, and not a damaged one."""
-    return isinstance(frame, VideoFrame) and not frame.is_corrupt

@@ -9,11 +9,14 @@ from av.video.stream import VideoStream
 
 from videoprism_mlx.errors import InputError, VideoError
 
+# As many pixels more a default stream counts.
+DEFAULT_PIXELS = 5_000_000
+
 
 def choose_stream(container: InputContainer, path: Path, wanted: int | None) -> VideoStream:
     """The video stream of that number in the file, or the one that FFmpeg shows.
 
-    That is a default one before others, then the one of the most pixels. Cover pictures are none.
+    That is the one of the most pixels, of which a default one has more. Cover pictures are none.
     """
     attached = av.stream.Disposition.attached_pic
     videos = [one for one in container.streams.video if not one.disposition & attached]
@@ -35,9 +38,9 @@ def choose_stream(container: InputContainer, path: Path, wanted: int | None) -> 
             "is it sound alone, or something else?"
         )
 
-    def rank(one: VideoStream) -> tuple[bool, int]:
+    def rank(one: VideoStream) -> int:
         is_default = bool(one.disposition & av.stream.Disposition.default)
-        return is_default, one.codec_context.width * one.codec_context.height
+        return one.codec_context.width * one.codec_context.height + is_default * DEFAULT_PIXELS
 
     return max(videos, key=rank)
 
