@@ -25,7 +25,7 @@ AS_PRINTED = r"caf\udce9 \udcff.png"
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    """A video of one frame. OpenCV reads images by such a name, but no videos."""
+    """A video of one frame, with a name that is not UTF-8."""
     try:
         Image.fromarray(media.frame(7)).save(tmp_path / NOT_TEXT)
     except OSError:

@@ -88,7 +88,8 @@ def index_of(
     known, steps = np.asarray(clocks, np.int64), np.diff(np.asarray(clocks, np.int64))
     if (steps < 0).sum() > max(1, MOST_BACK * len(steps)) or (steps <= 0).sum() > len(steps) / 2:
         known = np.full(len(known), NO_CLOCK)
-    seconds, has_clock = steps * base, known != NO_CLOCK
+    seconds: Seconds = steps.astype(np.float64) * base
+    has_clock = known != NO_CLOCK
     is_step = (steps >= 0) & (seconds < CLOCK_JUMP) & has_clock[1:] & has_clock[:-1]
     times = np.append(0, np.cumsum(np.where(is_step, seconds, 1 / fps)))
     is_exact = bool(has_clock.all() and (steps > 0).all())
@@ -104,8 +105,8 @@ def read_table(stream: VideoStream, fps: float) -> Index | None:
     entries = stream.index_entries
     if len(entries) < 2 or len(entries) != stream.frames:
         return None
-    table = np.fromiter(((one.timestamp, one.flags) for one in entries), np.dtype((np.int64, 2)))
-    clocks, flags = table.T
+    table = [(one.timestamp, one.flags) for one in entries]
+    clocks, flags = np.array(table, np.int64).T
     if (np.diff(clocks) != clocks[1] - clocks[0]).any() or (flags & DISCARDED).any():
         return None
     index = index_of(clocks, clocks[flags & KEY > 0], float(stream.time_base or 0), fps)
