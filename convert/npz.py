@@ -66,7 +66,7 @@ class Archive:
     def read(self, key: str) -> Array:
         """The array of that key, in float32 or wider."""
         with self._explained(), self._zip.open(self._members[key]) as member:
-            array: Array = npy.read_array(member, allow_pickle=False)  # type: ignore[no-untyped-call]  # NumPy's.
+            array: Array = npy.read_array(member, allow_pickle=False)
             member.read(1)  # Reading past the data makes zipfile compare the checksum.
         if array.dtype == BFLOAT16:
             widened: Array = array.view(np.uint16).astype(np.uint32) << 16
@@ -87,9 +87,9 @@ class Archive:
         if not name.endswith(".npy"):
             raise CheckpointError(f"{self.path} holds {name!r}, which is not an array")
         with self._zip.open(name) as member:
-            version = npy.read_magic(member)  # type: ignore[no-untyped-call]  # NumPy's.
+            version = npy.read_magic(member)
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-            shape, _, dtype = read(member)  # type: ignore[no-untyped-call]  # NumPy's.
+            shape, _, dtype = read(member)
             size = self._zip.getinfo(name).file_size - member.tell()
         if dtype.hasobject:
             raise CheckpointError(

@@ -72,12 +72,13 @@ def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "clip.mp4")
     script = (
         "import sys; from videoprism_mlx.video.ffmpeg.reader import VideoFile\n"
-        "try: VideoFile(sys.argv[1])\n"
-        "except ValueError as error: print(error)"
+        "for partial in (False, True):\n"
+        "    try: VideoFile(sys.argv[1], partial)\n"
+        "    except ValueError as error: print(error)"
     )
     command = [sys.executable, "-c", script, tmp_path / "clip.mp4"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert "is no regular file" in done.stdout
+    assert done.stdout.count("is no regular file") == 2
     with pytest.raises(VideoError, match="is no regular file"):
         VideoFile("/dev/null")
 

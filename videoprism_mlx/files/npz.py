@@ -37,13 +37,13 @@ def write_member(
     and are transposed.
     """
     header = {
-        "descr": npy.dtype_to_descr(dtype),  # type: ignore[no-untyped-call]  # NumPy's own.
+        "descr": npy.dtype_to_descr(dtype),
         "fortran_order": fortran_order,
         "shape": shape,
     }
     # Without a ZipInfo of its own, a member might be given the time of now.
     member = zipfile.ZipInfo(f"{name}.npy")
     with archive.open(member, "w", force_zip64=True) as file:
-        npy.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]  # The same.
+        npy.write_array_header_1_0(file, header)
         for piece in pieces:
             file.write(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)

@@ -28,6 +28,7 @@ class Decoder:
 
     def __init__(self, reopen: Callable[..., Opened]):
         self._reopen = reopen
+        self.threads = True
         self.opened = reopen()
         self._begin()
 
@@ -61,10 +62,15 @@ class Decoder:
         else:
             self._begin(*kept)
 
-    def restart(self, threads: bool = True) -> None:
+    @property
+    def skips_damage(self) -> bool:
+        """Whether FFmpeg goes on after damage in the container, without a word."""
+        return "matroska" in self.opened.container.format.name
+
+    def restart(self) -> None:
         """Goes back to before the first frame."""
         self.opened.close()
-        self.opened = self._reopen(threads=threads)
+        self.opened = self._reopen(threads=self.threads)
         self._begin()
 
     def seek(self, index: Index, key: int, latest: int) -> int | None:

@@ -62,7 +62,6 @@ class VideoFile:
         self.path = Path(path)
         self.partial = partial
         self._convert = Converter(decoding.tone_map)
-        self._is_damaged = partial and damage.fault(self.path, deep=True) is not None
         self._is_counted = False  # Whether the index comes from the frames themselves.
         self._can_seek = True
         with video_errors(f"{self.path} cannot be opened"):
@@ -75,6 +74,9 @@ class VideoFile:
 
     def _begun(self) -> Index:
         """The index of a file that was just opened. The first frame is decoded, and comes next."""
+        if self.partial and damage.fault(self.path, deep=True):
+            self._conceal_alike()
+            self._decoder.restart()
         self._begin(-1)
         stream = self._decoder.opened.stream
         rate = float(stream.guessed_rate or stream.average_rate or 0)
@@ -143,8 +145,10 @@ class VideoFile:
                 self._count()
         self.require_whole()
         is_all_read = self._key < 0  # Without a seek.
-        if is_all_read and not self.partial and (why := damage.fault(self.path, deep=True)):
-            raise self._broken(len(self.times), why)
+        if self._decoder.skips_damage and is_all_read and not self.partial:
+            why = damage.fault(self.path, deep=True)
+            if why is not None:
+                raise self._broken(len(self.times), why)
 
     def _broken_frame(self, number: int) -> str:
         return (
@@ -166,6 +170,10 @@ class VideoFile:
         After a seek to key frame `key`, pictures before the clock `since` are guesses.
         """
         self._position, self._key, self._since = position, key, since
+
+    def _conceal_alike(self) -> None:
+        # Several threads would conceal damage in another way each time.
+        self._decoder.threads = False
 
     def _go_to(self, number: int) -> None:
         """Makes frame `number` the one that was decoded last."""
@@ -190,8 +198,7 @@ class VideoFile:
             if place is not None:
                 self._begin(place - 1, earlier, int(self._index.clocks[place]))
                 return
-        # Several threads would conceal damage in another way each time.
-        self._decoder.restart(threads=not self._is_damaged)
+        self._decoder.restart()
         self._begin(-1)
 
     def _walk(self, number: int) -> bool:
@@ -203,7 +210,7 @@ class VideoFile:
             if frame is None:
                 if self._is_counted or self._since is not None:
                     continue
-                self._is_damaged = True
+                self._conceal_alike()
                 return False
             if self._since is not None and frame.pts is not None and frame.pts < self._since:
                 continue
@@ -224,7 +231,7 @@ class VideoFile:
             raise _Reindexed
         clocks, broken_at = self._decode_all()
         if broken_at is not None and self.partial:
-            self._is_damaged = True
+            self._conceal_alike()
             clocks, _ = self._decode_all()
         elif broken_at is not None:
             raise self._broken(broken_at, self.damage or self._broken_frame(broken_at))
