@@ -88,7 +88,9 @@ class Archive:
             raise CheckpointError(f"{self.path} holds {name!r}, which is not an array")
         with self._zip.open(name) as member:
             version = npy.read_magic(member)
-            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            read: Any = (
+                npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            )
             shape, _, dtype = read(member)
             size = self._zip.getinfo(name).file_size - member.tell()
         if dtype.hasobject:
