@@ -28,7 +28,7 @@ class Decoder:
 
     def __init__(self, reopen: Callable[..., Opened]):
         self._reopen = reopen
-        self.threads = True
+        self.threads = True  # Several threads conceal damage in another way each time.
         self.opened = reopen()
         self._begin()
 

@@ -75,7 +75,7 @@ class VideoFile:
     def _begun(self) -> Index:
         """The index of a file that was just opened. The first frame is decoded, and comes next."""
         if self.partial and damage.fault(self.path, deep=True):
-            self._conceal_alike()
+            self._decoder.threads = False
             self._decoder.restart()
         self._begin(-1)
         stream = self._decoder.opened.stream
@@ -144,11 +144,9 @@ class VideoFile:
             if any(frame is not None for frame in self._decoder.frames):
                 self._count()
         self.require_whole()
-        is_all_read = self._key < 0  # Without a seek.
-        if self._decoder.skips_damage and is_all_read and not self.partial:
-            why = damage.fault(self.path, deep=True)
-            if why is not None:
-                raise self._broken(len(self.times), why)
+        is_hidden = self._decoder.skips_damage and self._key < 0  # And all was read, without seeks.
+        if is_hidden and not self.partial and (why := damage.fault(self.path, deep=True)):
+            raise self._broken(len(self.times), why)
 
     def _broken_frame(self, number: int) -> str:
         return (
@@ -170,10 +168,6 @@ class VideoFile:
         After a seek to key frame `key`, pictures before the clock `since` are guesses.
         """
         self._position, self._key, self._since = position, key, since
-
-    def _conceal_alike(self) -> None:
-        # Several threads would conceal damage in another way each time.
-        self._decoder.threads = False
 
     def _go_to(self, number: int) -> None:
         """Makes frame `number` the one that was decoded last."""
@@ -210,7 +204,7 @@ class VideoFile:
             if frame is None:
                 if self._is_counted or self._since is not None:
                     continue
-                self._conceal_alike()
+                self._decoder.threads = False
                 return False
             if self._since is not None and frame.pts is not None and frame.pts < self._since:
                 continue
@@ -231,7 +225,7 @@ class VideoFile:
             raise _Reindexed
         clocks, broken_at = self._decode_all()
         if broken_at is not None and self.partial:
-            self._conceal_alike()
+            self._decoder.threads = False
             clocks, _ = self._decode_all()
         elif broken_at is not None:
             raise self._broken(broken_at, self.damage or self._broken_frame(broken_at))
