@@ -15,8 +15,9 @@ from typing import Any
 import mlx.core as mx
 
 from benchmarks.cost import model_cost
-from benchmarks.timing import RESULTS, in_turns, machine, save
+from benchmarks.timing import RESULTS, in_turns, save
 from benchmarks.work import MODELS, inputs_of, model_of
+from videoprism_mlx.check.machine import describe_machine
 from videoprism_mlx.runtime import device
 from videoprism_mlx.weights.directory import named_parameters
 
@@ -107,7 +108,7 @@ def main() -> int:
     )
     options = parser.parse_args()
 
-    for key, value in machine().items():
+    for key, value in describe_machine().items():
         print(f"{key:16}{value}")
     rates = {dtype: product_rate(dtype) for dtype in options.dtypes}
     for dtype, rate in rates.items():

@@ -1,22 +1,13 @@
-"""Timing pieces of work in turns, and describing the machine."""
+"""Timing pieces of work in turns."""
 
-import ctypes
 import json
-import os
-import platform
-import re
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
-
-from videoprism_mlx.runtime import blas
+from videoprism_mlx.check.machine import describe_machine
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -39,61 +30,10 @@ def ratios(seconds: Mapping[str, list[float]], name: str, to: str) -> dict[str, 
     return {"median": statistics.median(each), "least": min(each), "most": max(each)}
 
 
-def machine() -> dict[str, Any]:
-    """What the figures depend on besides the code."""
-    packages = ("videoprism_mlx", "mlx", "numpy", "av", "opencv-python")
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        **(mac() if sys.platform == "darwin" else linux()),
-        "cores": os.cpu_count(),
-        "device": str(mx.default_device()),
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-    }
-
-
-def mac() -> dict[str, Any]:
-    """The chip's name, the memory and, if the system tells, the number of GPU cores."""
-
-    def said(*command: str) -> str:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-    found = {
-        "chip": said("sysctl", "-n", "machdep.cpu.brand_string"),
-        "memory_gb": round(int(said("sysctl", "-n", "hw.memsize") or 0) / 1e9, 1),
-    }
-    cores = re.search(
-        r"Total Number of Cores: (\d+)", said("system_profiler", "SPDisplaysDataType")
-    )
-    return found | ({"gpu_cores": int(cores[1])} if cores else {})
-
-
-def linux() -> dict[str, Any]:
-    """The processor's name and the memory."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "chip": next(names, platform.machine()),
-        "memory_gb": round(memory / 1e9, 1),
-        "openblas": openblas_kernels(),
-    }
-
-
-def openblas_kernels() -> str | None:
-    """The processor that OpenBLAS is optimised for here. None without OpenBLAS."""
-    if not blas.preload():
-        return None
-    library = ctypes.CDLL(blas.LIBRARY)
-    library.openblas_get_corename.restype = ctypes.c_char_p
-    name: bytes = library.openblas_get_corename()
-    return name.decode()
-
-
 def save(name: str, command: str, figures: Mapping[str, Any]) -> None:
     """Writes the figures to benchmarks/results, with the machine and the command."""
     RESULTS.mkdir(exist_ok=True)
-    result = {"command": command, "machine": machine(), **figures}
+    result = {"command": command, "machine": describe_machine(), **figures}
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"written to {path}")

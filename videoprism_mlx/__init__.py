@@ -3,9 +3,10 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from videoprism_mlx.runtime import blas
+from videoprism_mlx.runtime import blas, precision
 
 blas.preload()  # Before anything imports MLX.
+precision.prefer_full()  # Before MLX computes a product.
 
 if TYPE_CHECKING:  # Type checkers read these lines, and not _HOMES and __getattr__ below.
     from videoprism_mlx import convert as convert

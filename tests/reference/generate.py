@@ -4,6 +4,7 @@ The official package must be on PYTHONPATH, and jax, flax, optax, einops and ein
 
     python tests/reference/generate.py                 all small models, again
     python tests/reference/generate.py --full-size     the full-size one, again
+    python tests/reference/generate.py --check         what `videoprism-mlx check` replays
     python tests/reference/generate.py CHECKPOINT.npz --config NAME|FILE -o ACTIVATIONS.npz
                                                        for `convert --verify` on your own
 
@@ -20,17 +21,29 @@ from typing import Any
 
 import numpy as np
 from activations import save_activations
-from cases import ALL, CASES, DIFFERENTIATED, GAINS, MODELS, SEED, SEEDS, lone_text, text, video
+from cases import (
+    ALL,
+    CASES,
+    DIFFERENTIATED,
+    GAINS,
+    MODELS,
+    PADDED_TEXT,
+    SEED,
+    SEEDS,
+    lone_text,
+    text,
+    video,
+)
 from training import TRAINED, save_gradients, save_training_step
 
-from videoprism_mlx.convert import draw_checkpoint
+from videoprism_mlx.convert import draw_checkpoint, mlx_to_flax
 from videoprism_mlx.convert.flax import given_config, matching_config
 from videoprism_mlx.convert.npz import Archive
 from videoprism_mlx.convert.official import run_outputs
 from videoprism_mlx.convert.standin import CAP_REACHING_GAIN
 from videoprism_mlx.convert.verify import distance
 from videoprism_mlx.files.identity import sha256
-from videoprism_mlx.models import get_config
+from videoprism_mlx.models import DEMO_MODEL, SHIPPED, get_config
 
 HERE = Path(__file__).parent
 FULL_SIZE = "videoprism_lvt_public_v1_base"
@@ -100,6 +113,40 @@ def own_activations(checkpoint: Path, config: str | None, output: Path) -> None:
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 
+# The models of `videoprism-mlx check`, besides the one that ships: configuration and gain.
+CHECKED = {
+    "at_the_cap": (MODELS["encoder"], CAP_REACHING_GAIN),
+    "mild": (MODELS["classifier"], 1.0),
+}
+CHECK_DATA = HERE.parents[1] / "videoprism_mlx/check/data"
+
+
+def generate_check() -> None:
+    """Writes what `videoprism-mlx check` replays: the outputs of small models."""
+    with tempfile.TemporaryDirectory() as directory:
+        for name, (config, gain) in CHECKED.items():
+            checkpoint = draw_checkpoint(config, Path(directory) / f"{name}.npz", SEED, gain=gain)
+            about = dict(config=config, seed=SEED, gain=gain)
+            save_checked(config, checkpoint, dict(inputs=video(2, 4, 18)), name, about)
+        checkpoint = Path(directory) / "shipped.npz"
+        mlx_to_flax(SHIPPED[DEMO_MODEL], checkpoint)
+        config = get_config(DEMO_MODEL)
+        inputs = dict(inputs=video(1, 8, 64), **text(PADDED_TEXT, config["vocabulary_size"]))
+        save_checked(config, checkpoint, inputs, "shipped", None)
+
+
+def save_checked(
+    config: dict[str, Any], checkpoint: Path, inputs: dict[str, Any], name: str, about: Any
+) -> None:
+    """Runs a model and writes its outputs to the package."""
+    path = CHECK_DATA / f"{name}.npz"
+    save_activations(config, checkpoint, inputs, path, modules=False)
+    with np.load(path) as saved:
+        arrays = {key: saved[key] for key in saved if not key.startswith("float32/")}
+    np.savez_compressed(path, **arrays, about=np.array(json.dumps(about)))
+    print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("checkpoint", nargs="?", type=Path, help="a Flax .npz, stacks scanned")
@@ -107,8 +154,11 @@ def main() -> None:
     parser.add_argument("--config", help="a configuration's name, or the path of a config.json")
     parser.add_argument("-o", "--output", type=Path, help="the activations file to write")
     parser.add_argument("--full-size", action="store_true", help="make full_size.npz again")
+    parser.add_argument("--check", action="store_true", help="make the data of `check` again")
     arguments = parser.parse_args()
-    if arguments.full_size:
+    if arguments.check:
+        generate_check()
+    elif arguments.full_size:
         generate_full_size()
     elif arguments.checkpoint is None:
         generate([arguments.only] if arguments.only else list(MODELS))

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from videoprism_mlx.cli import (
+    check,
     classify,
     convert,
     demo,
@@ -33,6 +34,7 @@ COMMANDS = (
     train,
     evaluate,
     info,
+    check,
     show,
     timeline,
     fuse,
@@ -45,8 +47,8 @@ BUG, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code.
 
-    0 if all went well; 1 if videos were skipped, a converted model differs from the original, or
-    there is a bug; 2 for bad input. Results go to stdout, everything else to stderr.
+    0 if all went well; 1 if videos were skipped, a model differs from the original, or there is a
+    bug; 2 for bad input. Results go to stdout, everything else to stderr.
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("videoprism_mlx").setLevel(logging.INFO)

@@ -225,7 +225,7 @@ class Evaluation:
     def record(self) -> dict[str, Any]:
         """The settings that the vectors depend on."""
         return made_with(
-            model=ModelIdentity(self.model).record("class", "parameters", "dtype"),
+            model=ModelIdentity(self.model).record("class", "parameters", "dtype", "precision"),
             preprocessing=self.processor.preprocessing(partial=self.partial),
         )
 

@@ -141,14 +141,14 @@ def prepare(
                 raise InputError(f"{name} has no effect on a model that is loaded; leave it out")
         loaded, processor = model[0], with_settings(model[1], model[0], **settings)
         # The model may have changed since it was read from its file.
-        identity = ModelIdentity(loaded).record("class", "parameters", "dtype")
+        identity = ModelIdentity(loaded).record("class", "parameters", "dtype", "precision")
     else:
         loaded, processor, directory = load_with_settings(
             model, dtype, adapters=adapters, **settings
         )
         folder = None if adapters is None else Path(adapters)
         identity = ModelIdentity(loaded, directory, str(model), folder).record(
-            "name", "class", "weights", "adapters", "dtype"
+            "name", "class", "weights", "adapters", "dtype", "precision"
         )
     return loaded, processor, identity
 

@@ -17,7 +17,8 @@ INCIDENTAL = {"version", "model.name", "videos"}
 # What a difference means that nobody would guess.
 MEANING = {
     "preprocessing.reader": " (earlier versions decoded video files with OpenCV, whose colours "
-    "differ)"
+    "differ)",
+    "model.precision": " (of float32 matrix products: MLX_ENABLE_TF32 decides)",
 }
 
 

@@ -84,7 +84,11 @@ class Features:
         """The settings that the features depend on."""
         return {
             "features": "tokens in float16",
-            "encoder": {**self.encoder.config, "weights": self.weights},
+            "encoder": {
+                **self.encoder.config,
+                "weights": self.weights,
+                "precision": ModelIdentity(self.encoder).precision,
+            },
             "preprocessing": self.processor.preprocessing(partial=self.partial),
             "views": views.settings(),
         }

@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten
 
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.files.identity import sha256
+from videoprism_mlx.runtime import precision
 from videoprism_mlx.weights.adapters import ADAPTERS_FILE
 from videoprism_mlx.weights.directory import WEIGHTS_FILE
 
@@ -50,6 +51,11 @@ class ModelIdentity:
     def dtype(self) -> str:
         """The type that the model computes in."""
         return str(self.model.dtype).removeprefix("mlx.core.")
+
+    @property
+    def precision(self) -> str:
+        """The precision of float32 matrix products, on this device and in this process."""
+        return precision.in_force()
 
     def record(self, *fields: str) -> dict[str, Any]:
         """The named fields, for a record. `class` is the name of the model's class."""

@@ -1,0 +1,117 @@
+"""`check`: passes here, and fails by name on what is not as it should be."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from videoprism_mlx.check import machine, replay
+from videoprism_mlx.check.replay import Result, replay_all, worst
+from videoprism_mlx.cli import main
+from videoprism_mlx.models import DEMO_MODEL, SHIPPED
+from videoprism_mlx.runtime import precision
+
+
+def test_every_saved_output_agrees_on_each_device_and_in_each_type() -> None:
+    results = list(replay_all())
+    assert all(one.agrees for one in results)
+    kinds = {(one.model, one.output) for one in results}
+    assert kinds == {
+        ("at_the_cap", "features"),
+        ("mild", "logits"),
+        ("shipped", "video embeddings"),
+        ("shipped", "text embeddings"),
+    }
+    assert len(results) == len(kinds) * 3 * len(replay.devices())
+    for one in results:  # The bounds are those of the parity suite.
+        if one.dtype == "float32":
+            assert one.allowed == 2 * max(one.flax, 1e-6) and one.flax < 1e-5
+        else:
+            assert one.allowed == (
+                0.989 if (one.model, one.dtype) == ("at_the_cap", "bfloat16") else 0.999
+            )
+
+
+def test_the_saved_outputs_take_little_room() -> None:
+    assert sum(path.stat().st_size for path in Path(str(replay.DATA)).iterdir()) < 1e6
+
+
+@pytest.mark.parametrize("number", [0, 7, 41])
+def test_a_model_with_one_altered_weight(
+    number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One value of one parameter, drawn at random, is off by a hundredth."""
+    altered = shutil.copytree(SHIPPED[DEMO_MODEL], tmp_path / "altered")
+    weights = mx.load(str(altered / "model.safetensors"))
+    assert isinstance(weights, dict)
+    random = np.random.RandomState(number)
+    name = sorted(weights)[random.randint(len(weights))]
+    values = np.array(weights[name])
+    values.flat[random.randint(values.size)] += 0.01
+    mx.save_safetensors(str(altered / "model.safetensors"), weights | {name: mx.array(values)})
+    monkeypatch.setattr(replay, "DEMO_MODEL", altered)
+    assert main(["check"]) == 1
+    printed = capsys.readouterr().out
+    assert "FAILED shipped, float32 on the cpu: " in printed
+    assert "FAILED at_the_cap" not in printed and "FAILED mild" not in printed
+
+
+def test_reduced_precision_fails(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "in_force", lambda: "tf32")
+    assert main(["check"]) == 1
+    assert "FAILED precision: float32 products have reduced precision (tf32); set MLX_ENABLE" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_missing_decoder_fails(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(machine.DECODERS, "AV1", "no-such-decoder")
+    assert main(["check"]) == 1
+    assert "FAILED decoder: there is none for AV1" in capsys.readouterr().out
+
+
+def test_a_missing_option_is_no_fault(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(machine.OPTIONAL, "no_such_module", ("a command", "extra"))
+    assert main(["check"]) == 0
+    assert "no_such_module, needed by a command: pip install 'extra'" in capsys.readouterr().out
+
+
+def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["passed"] is True and found["faults"] == []
+    assert found["machine"]["precision"] == "float32"
+    assert found["machine"]["gflops"]["float32"] > 0
+    assert set(found["machine"]["decoders"].values()) == {True}
+    assert all(one["agrees"] for one in found["results"]) and len(found["results"]) >= 12
+
+
+def test_the_table_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check"]) == 0
+    table = capsys.readouterr().out.split("\n\n")[1]
+    assert len(table.splitlines()) == 1 + 9 * len(replay.devices())
+    assert max(map(len, table.splitlines())) <= 80
+
+
+def results() -> Iterator[Result]:
+    for output, measured in (("one", 1e-7), ("other", 5e-7), ("third", 3e-7)):
+        yield Result("cpu", "float32", "model", output, measured, 1e-7, 2e-6)
+    for output, measured in (("one", 0.9999), ("other", float("nan"))):
+        yield Result("cpu", "bfloat16", "model", output, measured, 0.9999, 0.999)
+
+
+def test_the_worst_output_is_shown_and_nan_is_the_worst() -> None:
+    shown = worst(list(results()))
+    assert [one.output for one in shown] == ["other", "other"]
+    assert [one.agrees for one in shown] == [True, False]
+    assert not Result("cpu", "float32", "model", "one", 3e-6, 1e-7, 2e-6).agrees

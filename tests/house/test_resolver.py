@@ -1,0 +1,36 @@
+"""The check that pip finds wheels: which dependencies it asks for on each machine."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROJECT = """
+dependencies = [
+    "mlx>=0.30; sys_platform == 'darwin'",
+    "mlx[cpu]>=0.30; sys_platform == 'linux'",
+    "numpy", # a comment
+    "old>=1,<2; python_version < '3.12'",
+]
+
+[project.optional-dependencies]
+more = ["other"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("system", "python", "expected"),
+    [
+        ("darwin", "3.10", ["mlx>=0.30", "numpy", "old>=1,<2"]),
+        ("linux", "3.14", ["mlx[cpu]>=0.30", "numpy"]),
+    ],
+)
+def test_what_is_required(system: str, python: str, expected: list[str]) -> None:
+    spec = importlib.util.spec_from_file_location("check", ROOT / ".ci/check_resolver.py")
+    assert spec and spec.loader
+    check = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(check)
+    assert check.dependencies(PROJECT, system, python) == expected
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    assert len(check.dependencies(project, system, python)) >= 12

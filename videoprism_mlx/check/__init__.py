@@ -1,0 +1,1 @@
+"""Whether this installation computes what the official model computes, and on what machine."""

@@ -1,0 +1,154 @@
+"""What the machine and its libraries are: what the figures of a model depend on."""
+
+import ctypes
+import importlib.util
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+
+from videoprism_mlx.runtime import blas, precision
+
+PACKAGES = ("videoprism_mlx", "mlx", "numpy", "av", "opencv-python")
+
+# The codecs of nearly all video, by FFmpeg's names of their decoders.
+DECODERS = {"H.264": "h264", "HEVC": "hevc", "VP9": "vp9", "AV1": "libdav1d", "ProRes": "prores"}
+
+# The side of the square matrices that are multiplied to measure the rate, and how often.
+RATE_SIDE, RATE_TIMES = 2048, 5
+
+# Optional libraries, and what needs them.
+OPTIONAL = {"matplotlib": ("timeline, and the curves of train", "videoprism_mlx[pictures]")}
+
+
+class Complaint(NamedTuple):
+    """Something that is missing or not as it should be, and what to do."""
+
+    name: str
+    what: str
+
+
+def describe_machine() -> dict[str, Any]:
+    """The machine and its libraries, in values for JSON."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        **(mac() if sys.platform == "darwin" else linux()),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: installed(name) for name in PACKAGES},
+        "device": str(mx.default_device()),
+        "precision": precision.in_force(),
+    }
+
+
+def abilities() -> dict[str, Any]:
+    """The rate of matrix products and what can be decoded, in values for JSON."""
+    return {
+        "gflops": {kind: round(matrix_rate(kind)) for kind in ("float32", "bfloat16")},
+        "decoders": decoders(),
+        "hardware_decoding": hardware_decoding(),
+    }
+
+
+def complaints() -> Iterator[Complaint]:
+    """What does not work as it should."""
+    if (found := precision.in_force()) != precision.FULL:
+        yield Complaint(
+            "precision",
+            f"float32 products have reduced precision ({found}); "
+            f"set {precision.VARIABLE}=0 before the start",
+        )
+    for codec, is_there in decoders().items():
+        if not is_there:
+            yield Complaint(
+                "decoder", f"there is none for {codec}; install PyAV's own wheel: pip install av"
+            )
+
+
+def missing_options() -> Iterator[Complaint]:
+    """Optional libraries that are not installed, which is no fault."""
+    for module, (needed_by, extra) in OPTIONAL.items():
+        if importlib.util.find_spec(module) is None:
+            yield Complaint(module, f"needed by {needed_by}: pip install '{extra}'")
+
+
+def installed(package: str) -> str | None:
+    """The version of a package; None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def mac() -> dict[str, Any]:
+    """The chip's name, the memory and, if the system tells, the number of GPU cores."""
+
+    def said(*command: str) -> str:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    found = {
+        "chip": said("sysctl", "-n", "machdep.cpu.brand_string"),
+        "memory_gb": round(int(said("sysctl", "-n", "hw.memsize") or 0) / 1e9, 1),
+    }
+    cores = re.search(
+        r"Total Number of Cores: (\d+)", said("system_profiler", "SPDisplaysDataType")
+    )
+    return found | ({"gpu_cores": int(cores[1])} if cores else {})
+
+
+def linux() -> dict[str, Any]:
+    """The processor's name, the memory, and what OpenBLAS is optimised for."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "chip": next(names, platform.machine()),
+        "memory_gb": round(memory / 1e9, 1),
+        "openblas": openblas_kernels(),
+    }
+
+
+def openblas_kernels() -> str | None:
+    """The processor that OpenBLAS is optimised for here. None without OpenBLAS."""
+    if not blas.preload():
+        return None
+    library = ctypes.CDLL(blas.LIBRARY)
+    library.openblas_get_corename.restype = ctypes.c_char_p
+    name: bytes = library.openblas_get_corename()
+    return name.decode()
+
+
+def matrix_rate(dtype: str) -> float:
+    """Billions of floating-point operations a second in matrix products on the default device."""
+    # bfloat16 products are slow on the CPU: fewer rows take as long.
+    side = RATE_SIDE if dtype == "float32" or mx.default_device().type == mx.gpu else RATE_SIDE // 8
+    factor = mx.ones((side, side), getattr(mx, dtype))
+    mx.eval(factor @ factor)
+    seconds = []
+    for _ in range(RATE_TIMES):
+        started = time.perf_counter()
+        mx.eval(factor @ factor)
+        seconds.append(time.perf_counter() - started)
+    return 2 * side**3 / min(seconds) / 1e9
+
+
+def decoders() -> dict[str, bool]:
+    """Which codecs FFmpeg can decode here."""
+    from videoprism_mlx.video.ffmpeg import av
+
+    return {codec: name in av.codecs_available for codec, name in DECODERS.items()}
+
+
+def hardware_decoding() -> list[str]:
+    """What `hardware="auto"` decodes with here, besides software."""
+    from av.codec.hwaccel import hwdevices_available
+
+    return [name for name in hwdevices_available() if name == "videotoolbox"]
