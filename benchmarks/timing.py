@@ -82,9 +82,9 @@ def linux() -> dict[str, Any]:
 
 def openblas_kernels() -> str | None:
     """The processor that OpenBLAS is optimised for here. None without OpenBLAS."""
-    if not blas.preload():
+    library = blas.loaded()
+    if library is None or not hasattr(library, "openblas_get_corename"):
         return None
-    library = ctypes.CDLL(blas.LIBRARY)
     library.openblas_get_corename.restype = ctypes.c_char_p
     name: bytes = library.openblas_get_corename()
     return name.decode()
