@@ -166,7 +166,7 @@ def test_without_a_home_folder(tmp_path: Path) -> None:
 @has_wheel
 def test_without_patchelf(tmp_path: Path, cache: Path) -> None:
     script = (
-        f"{HIDE_SYSTEM}import importlib.metadata as m, shutil\n"
+        f"{HIDE_SYSTEM}import shutil\n"
         "shutil.which = lambda *_, **__: None\n"
         "import videoprism_mlx, videoprism_mlx.cli\n"
     )
@@ -188,7 +188,7 @@ def test_an_old_patchelf(tmp_path: Path) -> None:
         "import videoprism_mlx\n"
     )
     [line] = output(script, tmp_path / "cache").splitlines()
-    assert f"{program} failed: syntax: patchelf; patchelf 0.19 or newer is needed" in line
+    assert f"{program} failed: syntax: patchelf (patchelf 0.19 or newer is needed)" in line
 
 
 def test_without_the_wheel_there_is_one_hint(tmp_path: Path) -> None:

