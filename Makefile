@@ -38,7 +38,8 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
 		"Python 3.10 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12")'
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
-		echo "Python has no venv module; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+		echo "Python has no venv module (on Debian and Ubuntu it is in python3-venv); without root," \
+		"name another Python, such as one from uv or conda: make PYTHON=/path/to/python3"; exit 1; }
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip install --quiet --editable '.[test]'
 	@touch $(READY)

@@ -29,13 +29,17 @@ MACHINES = {
 }
 
 
-def dependencies(project: str, system: str, python: str) -> list[str]:
+def dependencies(project: str, system: str, processor: str, python: str) -> list[str]:
     """What pyproject.toml requires on such a machine."""
     block = project.partition("\ndependencies = [")[2].partition("\n]")[0]
     found = []
     for line in re.findall(r'^ +"([^"]+)"', block, re.MULTILINE):
         requirement = Requirement(line)
-        environment = {"sys_platform": system, "python_version": python}
+        environment = {
+            "sys_platform": system,
+            "platform_machine": processor,
+            "python_version": python,
+        }
         if requirement.marker is None or requirement.marker.evaluate(environment):
             found.append(line.partition(";")[0].strip())
     return found
@@ -46,12 +50,16 @@ def main() -> int:
     bad = False
     for machine, (system, tags) in MACHINES.items():
         for python in PYTHONS:
+            processor = tags[0].partition("_0_" if system == "darwin" else "2014_")[2]
             with tempfile.TemporaryDirectory() as folder:
                 platforms = [word for tag in tags for word in ("--platform", tag)]
                 command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet"]
                 where = ["--target", folder, "--only-binary=:all:", "--python-version", python]
                 done = subprocess.run(
-                    [*command, *where, *platforms, *dependencies(project, system, python)],
+                    [
+                        *(*command, *where, *platforms),
+                        *dependencies(project, system, processor, python),
+                    ],
                     capture_output=True,
                     text=True,
                 )

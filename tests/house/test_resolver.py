@@ -12,6 +12,7 @@ dependencies = [
     "mlx[cpu]>=0.30; sys_platform == 'linux'",
     "numpy", # a comment
     "old>=1,<2; python_version < '3.12'",
+    "fast; platform_machine == 'aarch64'",
 ]
 
 [project.optional-dependencies]
@@ -20,17 +21,17 @@ more = ["other"]
 
 
 @pytest.mark.parametrize(
-    ("system", "python", "expected"),
+    ("system", "processor", "python", "expected"),
     [
-        ("darwin", "3.10", ["mlx>=0.30", "numpy", "old>=1,<2"]),
-        ("linux", "3.14", ["mlx[cpu]>=0.30", "numpy"]),
+        ("darwin", "arm64", "3.10", ["mlx>=0.30", "numpy", "old>=1,<2"]),
+        ("linux", "aarch64", "3.14", ["mlx[cpu]>=0.30", "numpy", "fast"]),
     ],
 )
-def test_what_is_required(system: str, python: str, expected: list[str]) -> None:
+def test_what_is_required(system: str, processor: str, python: str, expected: list[str]) -> None:
     spec = importlib.util.spec_from_file_location("check", ROOT / ".ci/check_resolver.py")
     assert spec and spec.loader
     check = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(check)
-    assert check.dependencies(PROJECT, system, python) == expected
+    assert check.dependencies(PROJECT, system, processor, python) == expected
     project = (ROOT / "pyproject.toml").read_text("utf-8")
-    assert len(check.dependencies(project, system, python)) >= 12
+    assert len(check.dependencies(project, system, processor, python)) >= 12

@@ -29,7 +29,6 @@ NOT_RUN = {
     "python -m pre_commit": "it changes the repository",
     "git ": "it publishes",
     "make ": "it runs this test, or sets up an environment",
-    "apt-get install": "it changes the machine",
     "python -m pytest": "it runs this test",
     "python -m benchmarks.": "it takes minutes; test_benchmarks.py runs its parts",
     "python examples/train_demo_model.py": "it takes an hour; test_examples.py runs it in small",

@@ -55,6 +55,8 @@ WHOLE = {
     "avi, capture not closed": AVI.replace(MOVIE[:8], MOVIE[:4] + bytes(4)),
     "matroska, unknown element": EBML
     + element(b"\x18\x53\x80\x67", INFO + element(b"\x42\x99", b"u" * 30) + CLUSTER * 3),
+    "matroska, unknown elements at the end": EBML
+    + element(b"\x18\x53\x80\x67", INFO + CLUSTER * 2 + element(b"\x42\x99", b"u" * 30) * 2),
     "matroska, live, padded": EBML
     + element(b"\x18\x53\x80\x67", INFO + LIVE_CLUSTER, known=False)
     + bytes(4096),

@@ -235,6 +235,21 @@ def test_going_back_by_seeking(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     file.close()
 
 
+def test_frames_with_the_same_clock_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second recording begins at the clock of the first one's last frame."""
+    monkeypatch.setattr(reader, "SEEK_BEYOND", 4)
+    first = ["-c:v", "mpeg2video", "-g", "5"]
+    media.write(tmp_path / "a.ts", frames=60, arguments=first)
+    offset = ["-output_ts_offset", str(60 / media.FPS)]
+    media.write(tmp_path / "b.ts", frames=range(60, 120), arguments=[*first, *offset])
+    path = media.join(tmp_path / "both.ts", tmp_path / "a.ts", tmp_path / "b.ts")
+    assert shown(path, None) == list(range(120))
+    assert shown(path, 16) == spread(list(range(120)), 16)
+    assert shown(path, None, start=90 / media.FPS, end=100 / media.FPS) == list(range(91, 101))
+
+
 LONG = [
     *("long.mp4", "long.mkv", "long.ts", "long.avi", "long_open.ts", "long_interlaced.ts"),
     *("long_hevc.ts", "long_hevc.mkv"),

@@ -196,7 +196,7 @@ def test_reading_imports_no_mlx() -> None:
 
 @pytest.mark.parametrize(
     ("module", "name", "remedy"),
-    [("cv2", "OpenCV", "apt-get install libgl1"), ("av", "PyAV", "pip install 'av>=17'")],
+    [("cv2", "OpenCV", "'opencv-python"), ("av", "PyAV", "pip install 'av>=17'")],
 )
 def test_a_missing_library(module: str, name: str, remedy: str) -> None:
     read = (

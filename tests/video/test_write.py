@@ -77,10 +77,11 @@ def test_a_name_that_looks_like_a_protocol(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_file_stays_if_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"earlier")
-    for images in ([], frames(1, 63), frames(1, 20_000, 2)):
+    for images in ([], frames(1, 63), frames(1, 20_000, 2), [*frames(2), frames(1, 32)[0]]):
         with pytest.raises(VideoError):
             write_video(tmp_path / "clip.mp4", images, 8)
     assert (tmp_path / "clip.mp4").read_bytes() == b"earlier"
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
 def test_bad_places(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import mlx.core as mx
 
 from videoprism_mlx.runtime import blas, precision
 
-PACKAGES = ("videoprism_mlx", "mlx", "numpy", "av", "opencv-python")
+PACKAGES = ("videoprism_mlx", "mlx", "numpy", "av")
 
 # The codecs of nearly all video, by FFmpeg's names of their decoders.
 DECODERS = {"H.264": "h264", "HEVC": "hevc", "VP9": "vp9", "AV1": "libdav1d", "ProRes": "prores"}
@@ -44,6 +44,7 @@ def describe_machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         **{name: installed(name) for name in PACKAGES},
+        "opencv": installed("opencv-python-headless") or installed("opencv-python"),
         "device": str(mx.default_device()),
         "precision": precision.in_force(),
     }
@@ -118,9 +119,9 @@ def linux() -> dict[str, Any]:
 
 def openblas_kernels() -> str | None:
     """The processor that OpenBLAS is optimised for here. None without OpenBLAS."""
-    if not blas.preload():
+    library = blas.loaded()
+    if library is None or not hasattr(library, "openblas_get_corename"):
         return None
-    library = ctypes.CDLL(blas.LIBRARY)
     library.openblas_get_corename.restype = ctypes.c_char_p
     name: bytes = library.openblas_get_corename()
     return name.decode()

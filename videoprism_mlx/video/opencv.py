@@ -1,6 +1,7 @@
 """OpenCV, set up before its first import. It reads images, resizes and draws."""
 
 import os
+import sys
 
 from videoprism_mlx.errors import MissingLibraryError
 from videoprism_mlx.video.frame import MAX_PIXELS
@@ -15,9 +16,12 @@ for _name, _value in (
 try:
     import cv2
 except ImportError as error:
-    raise MissingLibraryError(
-        f"OpenCV cannot be imported ({error}); install opencv-python, and if a system library is "
-        "missing, on Debian and Ubuntu: apt-get install libgl1 libglib2.0-0"
-    ) from error
+    _remedy = (
+        "pip install 'opencv-python>=4.11,<4.12'"
+        if sys.platform == "darwin"
+        # Over an opencv-python that may be there, and that needs libGL of the system.
+        else "pip install --force-reinstall --no-deps 'opencv-python-headless>=4.11'"
+    )
+    raise MissingLibraryError(f"OpenCV cannot be imported ({error}); run: {_remedy}") from error
 
 __all__ = ["cv2"]

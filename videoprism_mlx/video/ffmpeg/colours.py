@@ -47,7 +47,10 @@ class Converter:
     def __call__(self, frame: VideoFrame) -> Pixels:
         """A decoded frame as (H, W, 3), 0-255."""
         matrix = display_matrix(frame)
-        size, tags = (frame.width, frame.height), (frame.colorspace, frame.color_range)
+        size, tags = (
+            (frame.width, frame.height),
+            (frame.colorspace, frame.color_range, frame.color_trc),
+        )
         kind = (*size, frame.format.name, *tags, matrix)
         if self._graph is None or kind != self._kind:  # A file may change midway.
             tone_map = self.tone_map and frame.color_trc in HDR

@@ -24,6 +24,7 @@ EBML, SEGMENT, CLUSTER = "1a45dfa3", "18538067", "1f43b675"
 IN_CLUSTER = ("e7", "a3", "a0", "ab", "a7", "5854", "af")
 OTHERS = ("ec", "bf", "114d9b74", "1549a966", "1654ae6b", "1c53bb6b", "1254c367")
 RARE = (EBML, SEGMENT, "1043a770", "1941a469")
+UNKNOWN_ELEMENTS = 2  # So many may follow each other, and not more: noise looks like them.
 ELEMENT_BYTES = 12  # The most that an element has before its content.
 ELEMENTS = tuple(map(bytes.fromhex, (CLUSTER, *IN_CLUSTER, *OTHERS, *RARE)))
 
@@ -34,6 +35,9 @@ class Part(NamedTuple):
     kind: bytes
     start: int
     end: int | None
+
+
+Reader = Callable[[BinaryIO, int], Part | None]
 
 
 def fault(path: Path, deep: bool = False) -> str | None:
@@ -123,9 +127,7 @@ def matroska_fault(file: BinaryIO, size: int, deep: bool) -> str | None:
     return None if damaged is None else f"its elements are damaged at byte {damaged:,}"
 
 
-def damaged_at(
-    file: BinaryIO, at: int, end: int, read: Callable[[BinaryIO, int], Part | None], least: int
-) -> int | None:
+def damaged_at(file: BinaryIO, at: int, end: int, read: Reader, least: int) -> int | None:
     """The byte from which the parts between `at` and `end` make no sense; None if all do.
 
     A part has `least` bytes or more.
@@ -136,7 +138,7 @@ def damaged_at(
             at = ends.pop()
             continue
         part = read(file, at)
-        if part is None or (part.end or at) > ends[-1]:
+        if part is None or (part.end or at) > ends[-1] or not is_known(file, part, ends[-1], read):
             return at
         is_list = part.kind == b"LIST" and read_at(file, part.start, 4) in (b"movi", b"rec ")
         if is_list or part.kind.hex() == CLUSTER:
@@ -160,7 +162,7 @@ def read_chunk(file: BinaryIO, at: int) -> Part | None:
 
 
 def read_element(file: BinaryIO, at: int) -> Part | None:
-    """The Matroska element at a byte; None if there is none that is known, or before one."""
+    """The Matroska element at a byte; None if there is none."""
     header = read_at(file, at, ELEMENT_BYTES)
     id_length = number_length(header[:1])
     size_length = number_length(header[id_length : id_length + 1])
@@ -169,11 +171,19 @@ def read_element(file: BinaryIO, at: int) -> Part | None:
         return None
     ones = (1 << 7 * size_length) - 1
     length = int.from_bytes(header[id_length:start], "big") & ones
-    end = None if length == ones else at + start + length
-    is_known = header[:id_length] in ELEMENTS
-    if not is_known and (end is None or not read_at(file, end, 4).startswith(ELEMENTS)):
-        return None
-    return Part(header[:id_length], at + start, end)
+    return Part(header[:id_length], at + start, None if length == ones else at + start + length)
+
+
+def is_known(file: BinaryIO, part: Part, end: int, read: Reader) -> bool:
+    """Whether a part has a name that is known, or is followed by such a one or the end."""
+    for _ in range(UNKNOWN_ELEMENTS):
+        if read is read_chunk or part.kind in ELEMENTS or part.end == end:
+            return True
+        following = None if part.end is None else read(file, part.end)
+        if following is None:
+            return False
+        part = following
+    return part.kind in ELEMENTS
 
 
 def number_length(first: bytes) -> int:

@@ -113,8 +113,13 @@ def read_table(stream: VideoStream, fps: float) -> Index | None:
     return index if index.is_exact else None
 
 
-def read_packets(packets: Iterable["Packet[VideoStream]"], base: float, fps: float) -> Index:
-    """The index from the packets of a stream, with clocks in units of `base` seconds."""
+def read_packets(
+    packets: Iterable["Packet[VideoStream]"], base: float, fps: float, hides: bool = False
+) -> Index:
+    """The index from the packets of a stream, with clocks in units of `base` seconds.
+
+    A codec that `hides` has packets that are never shown, with the clock of one that is.
+    """
     clocks, keys, decoded, marked = array("q"), array("q"), array("q"), array("q")
     is_key = array("b")
     for packet in packets:
@@ -126,7 +131,7 @@ def read_packets(packets: Iterable["Packet[VideoStream]"], base: float, fps: flo
                 keys.append(clocks[-1])
             if packet.is_corrupt:
                 marked.append(len(clocks) - 1)
-    shown = in_order(np.asarray(clocks or [NO_CLOCK]), np.asarray(decoded))
+    shown = in_order(np.asarray(clocks or [NO_CLOCK]), np.asarray(decoded), hides)
     index = index_of(shown, keys, base, fps)
     gap = first_gap(np.asarray(decoded), marked, base, is_key) if index.is_exact else None
     if gap is None:
@@ -135,17 +140,17 @@ def read_packets(packets: Iterable["Packet[VideoStream]"], base: float, fps: flo
     return dataclasses.replace(index, lost=min(lost, len(shown) - 1))
 
 
-def in_order(clocks: Clocks, decoded: Clocks) -> Clocks:
+def in_order(clocks: Clocks, decoded: Clocks, hides: bool) -> Clocks:
     """The clocks of packets in the order in which their frames are shown.
 
-    A clock that goes back in the order of decoding begins another recording. Of packets with the
-    same clock, one is shown: the others help to decode it.
+    A clock that goes back in the order of decoding begins another recording.
     """
     if NO_CLOCK in clocks:
         return np.full(len(clocks), NO_CLOCK)
     is_back = (np.diff(decoded) < 0) & (NO_CLOCK not in decoded)
     begun = np.flatnonzero(is_back) + 1
-    return np.concatenate([np.unique(part) for part in np.split(clocks, begun)])
+    order = np.unique if hides else np.sort
+    return np.concatenate([order(part) for part in np.split(clocks, begun)])
 
 
 def first_gap(

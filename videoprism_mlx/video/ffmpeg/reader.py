@@ -84,7 +84,8 @@ class VideoFile:
         self._declared = stream.frames if stream.frames < 2**31 else 0
         self._base = float(stream.time_base or 0)
         table = None if damage.fault(self.path) else read_table(stream, self.fps)
-        index = table or read_packets(self._decoder.packets(), self._base, self.fps)
+        hides = stream.codec_context.name in HIDING
+        index = table or read_packets(self._decoder.packets(), self._base, self.fps, hides)
         first, stream = self._decoder.first(), self._decoder.opened.stream
         if first is None:
             codec = stream.codec_context.name or "unknown"

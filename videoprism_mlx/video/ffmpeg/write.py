@@ -19,7 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from videoprism_mlx.errors import InputError, VideoError
-from videoprism_mlx.files.atomic import explained_if_full
+from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.video.failures import reason
 
 # H.264 with 4:2:0 colours, and the index before the frames: browsers and QuickTime play that, and
@@ -43,9 +43,9 @@ LONGEST_SIDE = 16_384
 
 
 def write_video(path: str | Path, frames: Iterable[npt.NDArray[np.uint8]], fps: float) -> None:
-    """Writes frames (H, W, 3), uint8, all of one even height and width, to a new .mp4 file.
+    """Writes frames (H, W, 3), uint8, all of one even height and width, to an .mp4 file.
 
-    Raises OSError if the file cannot be written, as on a full disk.
+    The file appears when it is complete. Raises OSError if it cannot be written, as on a full disk.
     """
     if Path(path).suffix.lower() != ".mp4":
         raise InputError(f"{path} does not end in .mp4")
@@ -63,10 +63,12 @@ def write_video(path: str | Path, frames: Iterable[npt.NDArray[np.uint8]], fps: 
             f"{LONGEST_SIDE:,} at most, which the codec needs"
         )
     path = Path(os.path.abspath(path))  # FFmpeg would take a name with a colon for a protocol.
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
     try:
         with (
-            explained_if_full(path),
-            open(path, "wb") as file,
+            new_file(path, replace=True) as unfinished,
+            open(unfinished, "wb") as file,
             av.open(file, "w", "mp4", container_options=CONTAINER) as output,
         ):
             stream = _add_stream(output, height, width, rate)
