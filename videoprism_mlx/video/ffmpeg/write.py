@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from videoprism_mlx.errors import InputError, VideoError
@@ -31,7 +32,11 @@ CONTAINER = {"movflags": "+faststart"}
 
 # What the codec takes.
 PICTURE: dict[str, Any] = dict(
-    format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", interpolation="BICUBIC"
+    format="yuv420p",
+    dst_colorspace="ITU709",
+    dst_color_range="MPEG",
+    interpolation="BICUBIC",
+    threads=1,
 )
 
 # The matrix and range of HD video, in FFmpeg's numbers.
@@ -71,14 +76,14 @@ def write_video(path: str | Path, frames: Iterable[npt.NDArray[np.uint8]], fps: 
             open(unfinished, "wb") as file,
             av.open(file, "w", "mp4", container_options=CONTAINER) as output,
         ):
-            stream = _add_stream(output, height, width, rate)
+            stream, converter = _add_stream(output, height, width, rate), VideoReformatter()
             for number, frame in itertools.chain([first], images):
                 if (size := _size(frame, number)) != (height, width):
                     raise VideoError(
                         f"frame {number} is {size[1]} x {size[0]} pixels, "
                         f"unlike those before it: {width} x {height}"
                     )
-                picture = VideoFrame.from_ndarray(frame, "rgb24").reformat(**PICTURE)
+                picture = converter.reformat(VideoFrame.from_ndarray(frame, "rgb24"), **PICTURE)
                 picture.pts, picture.time_base = number, 1 / rate
                 output.mux(stream.encode(picture))
             output.mux(stream.encode())
