@@ -52,10 +52,12 @@ def describe_machine() -> dict[str, Any]:
 
 def abilities() -> dict[str, Any]:
     """The rate of matrix products and what can be decoded, in values for JSON."""
+    from videoprism_mlx.video.ffmpeg.streams import machine_decoder
+
     return {
         "gflops": {kind: round(matrix_rate(kind)) for kind in ("float32", "bfloat16")},
         "decoders": decoders(),
-        "hardware_decoding": hardware_decoding(),
+        "hardware_decoding": [device] if (device := machine_decoder()) else [],
     }
 
 
@@ -146,10 +148,3 @@ def decoders() -> dict[str, bool]:
     from videoprism_mlx.video.ffmpeg import av
 
     return {codec: name in av.codecs_available for codec, name in DECODERS.items()}
-
-
-def hardware_decoding() -> list[str]:
-    """What `hardware="auto"` decodes with here, besides software."""
-    from av.codec.hwaccel import hwdevices_available
-
-    return [name for name in hwdevices_available() if name == "videotoolbox"]

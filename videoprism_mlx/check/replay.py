@@ -8,7 +8,7 @@ import functools
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -80,11 +80,8 @@ def devices() -> list[mx.Device]:
     return found
 
 
-def replay_all(model: str | Path | None = None) -> Iterator[Result]:
-    """The results of each saved model, type and device.
-
-    `model` is a directory that takes the place of the model that ships.
-    """
+def replay_all() -> Iterator[Result]:
+    """The results of each saved model, type and device."""
     with tempfile.TemporaryDirectory() as folder:
         for saved in sorted(DATA.iterdir(), key=lambda one: one.name):
             if not saved.name.endswith(".npz"):
@@ -93,13 +90,17 @@ def replay_all(model: str | Path | None = None) -> Iterator[Result]:
                 activations = read_activations(path)
             name = saved.name.removesuffix(".npz")
             about = json.loads(str(activations["about"]))
-            shipped = model or DEMO_MODEL
-            directory = shipped if about is None else drawn(about, Path(folder) / name)
+            directory = DEMO_MODEL if about is None else drawn(about, Path(folder) / name)
+            reaches_cap = about is not None and about["gain"] > 1
             for device in devices():
                 for dtype in TYPES:
                     with on(device):
                         loaded = load_model(directory, dtype=dtype)
-                        yield from replay(loaded, activations, name, dtype, device.type.name)
+                        result = functools.partial(Result, device.type.name, dtype, name)
+                        least = LEAST_COSINE
+                        if reaches_cap and dtype == "bfloat16":
+                            least = LEAST_AT_THE_CAP
+                        yield from replay(loaded, activations, result, least)
 
 
 def drawn(about: Mapping[str, Any], folder: Path) -> Path:
@@ -112,28 +113,23 @@ def drawn(about: Mapping[str, Any], folder: Path) -> Path:
 
 
 def replay(
-    model: VideoPrismModel, activations: Mapping[str, Array], name: str, dtype: str, device: str
+    model: VideoPrismModel,
+    activations: Mapping[str, Array],
+    result: Callable[..., Result],
+    least_allowed: float,
 ) -> Iterator[Result]:
-    """The result of each saved output of one model."""
-    arguments = {
-        key: value.item() if value.ndim == 0 else value
-        for key, value in saved_inputs(activations).items()
-    }
-    ours = named_outputs(model(**arguments))
-    about = json.loads(str(activations["about"]))
+    """The result of each saved output of one model. `result` adds which model it is, and where."""
+    ours = named_outputs(model(**saved_inputs(activations)))
     outputs = OUTPUTS[type(model).__name__]
     for (path, array), called in zip(ours.items(), outputs, strict=True):
         reference = activations[f"float64/{path}"]
         output = np.array(array.astype(mx.float32))
-        result = functools.partial(Result, device, dtype, name, called)
-        if dtype == "float32":
+        if model.dtype == mx.float32:
             flax = float(activations[f"distance/{path}"])
-            yield result(distance(output, reference), flax, FACTOR * max(flax, FLOOR))
+            yield result(called, distance(output, reference), flax, FACTOR * max(flax, FLOOR))
         else:
-            reaches_cap = about is not None and about["gain"] > 1
-            least = LEAST_AT_THE_CAP if reaches_cap and dtype == "bfloat16" else LEAST_COSINE
             flax = float(activations[f"cosine/{path}"])
-            yield result(least_cosine(output, reference), flax, least)
+            yield result(called, least_cosine(output, reference), flax, least_allowed)
 
 
 @contextmanager

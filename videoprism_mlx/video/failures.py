@@ -10,6 +10,9 @@ from videoprism_mlx.video.ffmpeg import av
 # What reading packets of a damaged file raises. PyAV itself fails on a stream that damage makes up.
 DAMAGE = (av.FFmpegError, IndexError)
 
+# What to do with a file that cannot be read as it is.
+CONVERT = "convert it, for example with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
+
 
 @contextmanager
 def video_errors(failure: str) -> Iterator[None]:

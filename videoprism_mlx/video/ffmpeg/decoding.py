@@ -40,13 +40,9 @@ class Decoding:
 
     def record(self) -> dict[str, Any]:
         """The reader, and the settings that are not the default, for a record."""
-        fields = dataclasses.fields(self)
-        changed = {one.name: getattr(self, one.name) for one in fields}
-        defaults = {one.name: one.default for one in fields}
-        return {
-            "reader": READER,
-            **{key: value for key, value in changed.items() if value != defaults[key]},
-        }
+        settings = [(one, getattr(self, one.name)) for one in dataclasses.fields(self)]
+        changed = {one.name: value for one, value in settings if value != one.default}
+        return {"reader": READER, **changed}
 
 
 PLAIN = Decoding()

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import av
-from av.codec.hwaccel import hwdevices_available
 from av.video.stream import VideoStream
 
 from videoprism_mlx.video.ffmpeg.damage import fault as find_fault
 from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.ffmpeg.opening import open_stream
 from videoprism_mlx.video.ffmpeg.reader import VideoFile
+from videoprism_mlx.video.ffmpeg.streams import machine_decoder
 
 # The numbers of ITU-T H.273, by the names that ffmpeg has for them.
 COLOUR_TAGS = {
@@ -122,4 +122,5 @@ def hardware_decoder(stream: VideoStream) -> str | None:
     """The machine's decoder that takes this stream's codec; None if there is none."""
     configs = getattr(stream.codec_context.codec, "hardware_configs", [])
     devices = {str(config.device_type.name) for config in configs if config.is_supported}
-    return "videotoolbox" if "videotoolbox" in devices & set(hwdevices_available()) else None
+    device = machine_decoder()
+    return device if device in devices else None

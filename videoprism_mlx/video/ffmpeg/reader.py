@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from videoprism_mlx.errors import VideoError
-from videoprism_mlx.video.failures import video_errors
+from videoprism_mlx.video.failures import CONVERT, video_errors
 from videoprism_mlx.video.ffmpeg import damage
 from videoprism_mlx.video.ffmpeg.colours import HDR, Converter, note_hdr, pixel_aspect
 from videoprism_mlx.video.ffmpeg.decoder import Decoder
@@ -42,7 +42,7 @@ HIDING = ("vp8",)
 
 NO_FRAME = (
     "has no frame that can be decoded: either there is no decoder for its codec ({}), or it is "
-    "damaged throughout; convert it, for example with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
+    f"damaged throughout; {CONVERT}"
 )
 
 T = TypeVar("T")

@@ -8,9 +8,13 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from videoprism_mlx.errors import InputError, VideoError
+from videoprism_mlx.video.failures import CONVERT
 
 # As many pixels more a default stream counts.
 DEFAULT_PIXELS = 5_000_000
+
+# What FFmpeg calls the decoder of a Mac.
+VIDEOTOOLBOX = "videotoolbox"
 
 
 def choose_stream(container: InputContainer, path: Path, wanted: int | None) -> VideoStream:
@@ -27,10 +31,7 @@ def choose_stream(container: InputContainer, path: Path, wanted: int | None) -> 
         numbers = ", ".join(str(one.index) for one in videos) or "none"
         raise InputError(f"{path} has no video stream {wanted}; its video streams are: {numbers}")
     if videos and all(one.codec_context is None for one in videos):
-        raise VideoError(
-            f"{path} is of a codec that this FFmpeg has no decoder for; convert it, for example "
-            "with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
-        )
+        raise VideoError(f"{path} is of a codec that this FFmpeg has no decoder for; {CONVERT}")
     videos = [one for one in videos if one.codec_context is not None]
     if not videos:
         raise VideoError(
@@ -45,8 +46,12 @@ def choose_stream(container: InputContainer, path: Path, wanted: int | None) -> 
     return max(videos, key=rank)
 
 
+def machine_decoder() -> str | None:
+    """The machine's own decoder that may be used besides software; None if it has none."""
+    return VIDEOTOOLBOX if VIDEOTOOLBOX in hwdevices_available() else None
+
+
 def accelerator(hardware: str) -> HWAccel | None:
-    """The machine's video decoder, if it may be used and there is one."""
-    if hardware == "off" or "videotoolbox" not in hwdevices_available():
-        return None
-    return HWAccel("videotoolbox", allow_software_fallback=True)
+    """The machine's own decoder, if it may be used and there is one."""
+    device = machine_decoder() if hardware == "auto" else None
+    return None if device is None else HWAccel(device, allow_software_fallback=True)
