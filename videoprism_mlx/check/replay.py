@@ -118,7 +118,10 @@ def replay(
     result: Callable[..., Result],
     least_allowed: float,
 ) -> Iterator[Result]:
-    """The result of each saved output of one model. `result` adds which model it is, and where."""
+    """The result of each saved output of one model.
+
+    `result` makes a Result, and knows the device, the type and the model already.
+    """
     ours = named_outputs(model(**saved_inputs(activations)))
     outputs = OUTPUTS[type(model).__name__]
     for (path, array), called in zip(ours.items(), outputs, strict=True):

@@ -43,7 +43,7 @@ class Decoder:
         return begun[-1] if begun else None
 
     def packets(self) -> Iterator["Packet[VideoStream]"]:
-        """All packets of the stream, which are not decoded. Decoding begins at the first, after."""
+        """All packets of the stream, not decoded. After them, decoding begins at the first one."""
         kept: list[Packet[VideoStream]] = []
         total = 0
         try:

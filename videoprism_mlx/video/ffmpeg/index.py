@@ -22,8 +22,8 @@ NO_CLOCK = int(np.iinfo(np.int64).min)
 # 26 hours.
 CLOCK_JUMP = 2**32 / 90_000
 
-# A step from packet to packet that is so many times the usual one is a gap.
-# It follows within so many packets after one that is marked as corrupt.
+# A step between packets is a gap if it is longer than LONG_STEP usual ones. Frames are lost there
+# if one of the GAP_WITHIN packets before it is marked as corrupt.
 LONG_STEP, GAP_WITHIN = 1.5, 2
 
 # The flags of an entry of a container's table, in FFmpeg's numbers.
@@ -158,9 +158,9 @@ def first_gap(
 ) -> int | None:
     """The first packet after which some are lost, given the clocks when packets are decoded.
 
-    Packets near it are `marked` as corrupt, and time passes after it, or it is the last one. The
-    marks alone say little: they are also where two recordings were joined, the second of which
-    begins with a key frame.
+    A packet just before is `marked` as corrupt, and a gap in time follows; or the last packet is
+    marked. The mark alone is no loss: FFmpeg also marks packets where two recordings were joined.
+    The second one then begins with a key frame.
     """
     last, steps = len(decoded) - 1, np.diff(decoded)
     if not marked or not last:

@@ -10,7 +10,7 @@ from av.video.stream import VideoStream
 from videoprism_mlx.errors import InputError, VideoError
 from videoprism_mlx.video.failures import CONVERT
 
-# As many pixels more a default stream counts.
+# FFmpeg adds these to the pixels of a default stream.
 DEFAULT_PIXELS = 5_000_000
 
 # What FFmpeg calls the decoder of a Mac.
@@ -20,7 +20,8 @@ VIDEOTOOLBOX = "videotoolbox"
 def choose_stream(container: InputContainer, path: Path, wanted: int | None) -> VideoStream:
     """The video stream of that number in the file, or the one that FFmpeg shows.
 
-    That is the one of the most pixels, of which a default one has more. Cover pictures are none.
+    FFmpeg shows the stream with the most pixels. For a default stream, it counts more pixels than
+    there are. Cover pictures are left out.
     """
     attached = av.stream.Disposition.attached_pic
     videos = [one for one in container.streams.video if not one.disposition & attached]
