@@ -145,6 +145,8 @@ def test_snippets_run(
 ) -> None:
     if page == "docs/evaluation.md":  # The page before it trains one.
         shutil.copytree(prepared / "my-classifier", reader / "my-classifier")
+    if page == "docs/precision.md":
+        standins.publish_figures(monkeypatch, reader / "clip.mp4")
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks_of(page):
         if block.language == "python":
