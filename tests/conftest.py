@@ -1,6 +1,8 @@
 """What the tests share: the small reference models, converted once."""
 
 import json
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,10 @@ import pytest
 
 import videoprism_mlx as vp
 from videoprism_mlx import models
+
+# The user's own cache changes nothing in a test: it may hold a block size tuned for this machine.
+CACHE = tempfile.TemporaryDirectory(prefix="videoprism_mlx-")
+os.environ["VIDEOPRISM_MLX_CACHE"] = CACHE.name
 
 REFERENCE = Path(__file__).parent / "reference"
 MODELS = sorted(path.parent.name for path in REFERENCE.glob("*/config.json"))

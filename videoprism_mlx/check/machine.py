@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from videoprism_mlx.runtime import blas, precision
+from videoprism_mlx.runtime import blas, device, precision, tuning
 
 PACKAGES = ("videoprism_mlx", "mlx", "numpy", "av")
 
@@ -24,6 +24,9 @@ DECODERS = {"H.264": "h264", "HEVC": "hevc", "VP9": "vp9", "AV1": "libdav1d", "P
 
 # The side of the square matrices that are multiplied to measure the rate, and how often.
 RATE_SIDE, RATE_TIMES = 2048, 5
+
+# Products that a GPU is given at once.
+RATE_QUEUE = 16
 
 # Optional libraries, and what needs them.
 OPTIONAL = {"matplotlib": ("timeline, and the curves of train", "videoprism_mlx[pictures]")}
@@ -56,8 +59,9 @@ def abilities() -> dict[str, Any]:
 
     return {
         "gflops": {kind: round(matrix_rate(kind)) for kind in ("float32", "bfloat16")},
+        "blocks": block_sizes(),
         "decoders": decoders(),
-        "hardware_decoding": [device] if (device := machine_decoder()) else [],
+        "hardware_decoding": [found] if (found := machine_decoder()) else [],
     }
 
 
@@ -129,18 +133,41 @@ def openblas_kernels() -> str | None:
     return name.decode()
 
 
-def matrix_rate(dtype: str) -> float:
-    """Billions of floating-point operations a second in matrix products on the default device."""
+def matrix_rate(dtype: str, times: int = RATE_TIMES) -> float:
+    """Billions of floating-point operations a second in matrix products on the default device.
+
+    On the CPU, each core computes a product of its own. On a GPU, a few are queued at once, because
+    one alone would be over too soon.
+    """
+    on_gpu = mx.default_device().type == mx.gpu
     # bfloat16 products are slow on the CPU: fewer rows take as long.
-    side = RATE_SIDE if dtype == "float32" or mx.default_device().type == mx.gpu else RATE_SIDE // 8
+    side = RATE_SIDE if dtype == "float32" or on_gpu else RATE_SIDE // 8
+    streams = [None] * RATE_QUEUE if on_gpu else device.backend().streams
     factor = mx.ones((side, side), getattr(mx, dtype))
-    mx.eval(factor @ factor)
+    mx.eval(factor)
+
+    def products() -> None:
+        results = []
+        for stream in streams:
+            with mx.stream(stream or mx.default_stream(mx.default_device())):
+                results.append(factor @ factor)
+        mx.eval(results)
+
+    products()
     seconds = []
-    for _ in range(RATE_TIMES):
+    for _ in range(times):
         started = time.perf_counter()
-        mx.eval(factor @ factor)
+        products()
         seconds.append(time.perf_counter() - started)
-    return 2 * side**3 / min(seconds) / 1e9
+    return len(streams) * 2 * side**3 / min(seconds) / 1e9
+
+
+def block_sizes() -> dict[str, Any]:
+    """The block sizes in force, in megabytes, and where they come from."""
+    kinds = {"float32": mx.float32, "bfloat16": mx.bfloat16}
+    tuned = any(device.tuned_block(kind) for kind in kinds.values())
+    sizes = {name: f"{device.block_megabytes(kind):g} MB" for name, kind in kinds.items()}
+    return {**sizes, "tuned": str(tuning.path()) if tuned else False}
 
 
 def decoders() -> dict[str, bool]:
