@@ -42,12 +42,25 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="with --model: the official demos' water_bottle_drumming.mp4; by default it is "
         "fetched once and kept",
     )
+    parser.add_argument(
+        "--speed",
+        action="store_true",
+        help="also measure how fast the released models are here, with random weights, in about "
+        "three minutes at most",
+    )
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="first find the fastest block size and keep it for this machine; implies --speed",
+    )
     shared.add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     if options.model is not None:
+        if options.speed or options.tune:
+            raise InputError("--speed and --tune have no effect with --model; leave them out")
         return run_published(options)
     if options.clip is not None:
         raise InputError("--clip is for the figures of a model; give --model as well")
@@ -56,9 +69,11 @@ def run(options: argparse.Namespace) -> int:
     results = list(replay.replay_all())
     described = {**machine.describe_machine(), **machine.abilities()}
     faults = [*failures(results), *machine.complaints()]
+    measures = options.speed or options.tune
     if options.json:
         shared.print_json(
             {
+                **(measure_speed(options.tune, True) if measures else {}),
                 "passed": not faults,
                 "faults": [f"{name}: {what}" for name, what in faults],
                 "machine": described,
@@ -77,7 +92,37 @@ def run(options: argparse.Namespace) -> int:
         print(f"FAILED {name}: {what}")
     if not faults:
         print(f"All {len(results)} outputs are as exact as they should be.")
+    if measures:
+        measure_speed(options.tune, False)
     return 1 if faults else 0
+
+
+def measure_speed(tunes: bool, as_json: bool) -> dict[str, Any]:
+    """Measures, and prints tables unless the result is wanted as JSON. Returns it."""
+    from tqdm import tqdm
+
+    from videoprism_mlx.check import speed, table, tune
+
+    found: dict[str, Any] = {}
+    with tqdm(bar_format="{desc} [{elapsed}]", disable=None, leave=False) as bar:
+
+        def show(lines: list[str]) -> None:
+            if not as_json:
+                bar.clear()
+                print("", *lines, sep="\n", flush=True)
+
+        if tunes:
+            show(["The fastest block size is looked for first, which takes a few minutes."])
+            tuned, path = tune.tune(bar.set_description_str)
+            found["tuning"] = tune.as_json(tuned, path)
+            show(table.tuning_lines(tuned, path))
+        bar.set_description_str("what fits")
+        planned = list(speed.cases())
+        show(table.heading(speed.foreseen(planned)))
+        rows, left_out = speed.measure(planned, bar.set_description_str)
+        found["speed"] = speed.as_json(rows, left_out)
+        show(table.speed_lines(rows, left_out))
+    return found
 
 
 def failures(results: "list[Result]") -> list[tuple[str, str]]:

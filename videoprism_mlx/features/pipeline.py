@@ -1,6 +1,5 @@
 """Work that overlaps: reading runs ahead of the model, and the model runs ahead of the caller."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +10,8 @@ from typing import Any, TypeVar
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
+
+from videoprism_mlx.runtime.limits import available_cores
 
 Array = npt.NDArray[Any]
 
@@ -31,7 +32,7 @@ def read_ahead(
     `readers` threads, by default at most four, read up to `ahead` items before they are needed.
     """
     items = iter(items)
-    workers = ThreadPoolExecutor(readers or min(4, os.cpu_count() or 1), "reader")
+    workers = ThreadPoolExecutor(readers or min(4, available_cores()), "reader")
     queue: deque[tuple[Item, Future[Read]]] = deque()
 
     def results() -> Iterator[tuple[Item, Read]]:
