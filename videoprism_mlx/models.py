@@ -267,6 +267,8 @@ def build(config: Mapping[str, Any]) -> VideoPrismModel:
     """
     keywords = dict(config)
     model = MODEL_CLASSES[keywords.pop("model")](**keywords)
+    # MLX draws each key from the one before. Without this, the chain of all keys would be kept.
+    mx.eval(mx.random.state)
     model.describe(config)
     return model
 
