@@ -227,6 +227,22 @@ def test_a_real_small_model(
     assert mx.all(mx.isfinite(output)).item() and mx.std(output).item() > 0
 
 
+def test_the_peak_is_that_of_the_passes(
+    passes: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many cores multiply many matrices to measure the rate."""
+
+    def rate(dtype: str, times: int = 5) -> float:
+        mx.eval(mx.zeros((64, 2**20)))
+        return RATE
+
+    passes(lambda batch: batch)
+    monkeypatch.setattr(machine, "matrix_rate", rate)
+    before = mx.get_active_memory()
+    row = speed.at_batch(None, case(), 1, 2)  # type: ignore[arg-type]
+    assert row.peak_gb * 1e9 - before < 2**20
+
+
 # The command.
 
 
@@ -371,12 +387,38 @@ def test_sizes_that_do_not_fit_are_not_tried(
     blocks: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     streams = len(device.backend().streams)
-    rest = speed.needed_bytes(tune.MODEL, "float32", 1)  # With a block of 6.4 MB for each stream.
+    # The largest release that fits at all, with a block of 6.4 MB for each stream.
+    rest = speed.needed_bytes("videoprism_lvt_public_v1_base", "float32", 1)
     usable = (rest + 1.5 * 14 * 6.4e6 * streams) / speed.MEMORY_SHARE
     monkeypatch.setattr(memory, "working_set", lambda kind=None: usable)
     seen = blocks({0.25: 1.3, 0.5: 1.2, 1: 1.0, 2: 0.9})
     tune.tune()
     assert max(seen) == 12.8
+
+
+@pytest.mark.parametrize("usable", [0, 5e8, 1.05 * 7.3e8])
+def test_with_too_little_memory_nothing_is_tuned(
+    usable: float, blocks: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "working_set", lambda kind=None: usable)
+    seen = blocks({})
+    results, path = tune.tune()
+    assert results[0].left_out == "there is too little memory" and path is None and not seen
+
+
+def test_a_tuned_block_leaves_room_for_the_largest_model(
+    gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a Mac of 8 GB, the large video-text model fits with the default block."""
+    usable = int(16 / 3 * GB)
+    monkeypatch.setattr(memory, "working_set", lambda kind=None: usable)
+    default = device.gpu_block(usable)
+    sizes = tune.sizes_that_fit("float32", default, tune.GPU_CLIPS)
+    assert sizes == [default * factor for factor in (0.25, 0.5, 1, 2)]
+    for size in (default, sizes[-1]):
+        with device.block_size(size):
+            needed = speed.needed_bytes("videoprism_lvt_public_v1_large", "float32", 1)
+        assert speed.fits(needed, usable)
 
 
 def test_tune_prints_what_it_keeps_and_implies_speed(
