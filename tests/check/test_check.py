@@ -144,6 +144,46 @@ def test_a_slow_device_multiplies_smaller_matrices(
     assert sides[-1] == side
 
 
+def test_a_figure_that_is_nan_is_null_in_json(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "replay_all", lambda: iter(list(results())[-1:]))
+    assert main(["check", "--json"]) == 1
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    found = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert found["results"][0]["measured"] is None and found["results"][0]["agrees"] is False
+
+
+def test_which_blas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert machine.blas_name() == "Accelerate"
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(machine.blas, "loaded", lambda: None)
+    assert machine.blas_name() == "the reference BLAS of MLX's wheel, which is slow"
+    monkeypatch.setattr(machine.blas, "loaded", object)
+    assert machine.blas_name() == "a library that was loaded before MLX"
+
+    class Library:
+        @staticmethod
+        def openblas_get_config() -> bytes:
+            return b"OpenBLAS 0.3.34 DYNAMIC_ARCH NO_AFFINITY Haswell MAX_THREADS=64"
+
+    monkeypatch.setattr(machine.blas, "loaded", Library)
+    assert machine.blas_name() == "OpenBLAS 0.3.34"
+
+
+def test_a_mac_on_which_no_program_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(command: Sequence[str], **_: object) -> None:
+        assert command[0].startswith("/usr/sbin/")
+        raise FileNotFoundError(command[0])
+
+    monkeypatch.setattr(machine.subprocess, "run", missing)
+    assert machine.mac() == {"chip": "", "memory_gb": 0.0}
+
+
 def test_options_that_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--model", "videoprism_public_v1_base", "--speed"]) == 2
     assert "--speed and --tune have no effect with --model" in capsys.readouterr().err

@@ -429,6 +429,9 @@ def test_tune_prints_what_it_keeps_and_implies_speed(
     printed = capsys.readouterr().out
     assert "12.8 MB is kept (again: 0.80)" in printed and "Delete this file" in printed
     assert "Speed of the released models" in printed
+    assert main(["check", "--tune", "--json"]) == 0
+    sizes = json.loads(capsys.readouterr().out)["machine"]["blocks"]
+    assert sizes["float32"] == "12.8 MB" and sizes["tuned"]
 
 
 def test_a_real_tuning(clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

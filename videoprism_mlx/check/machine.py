@@ -49,6 +49,7 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: installed(name) for name in PACKAGES},
         "opencv": installed("opencv-python-headless") or installed("opencv-python"),
+        "blas": blas_name(),
         "device": str(mx.default_device()),
         "precision": precision.in_force(),
     }
@@ -100,14 +101,18 @@ def mac() -> dict[str, Any]:
     """The chip's name, the memory and, if the system tells, the number of GPU cores."""
 
     def said(*command: str) -> str:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError:
+            return ""
+        return done.stdout.strip()
 
-    found = {
-        "chip": said("sysctl", "-n", "machdep.cpu.brand_string"),
-        "memory_gb": round(int(said("sysctl", "-n", "hw.memsize") or 0) / 1e9, 1),
+    found = {  # A job of cron has no /usr/sbin in its PATH.
+        "chip": said("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"),
+        "memory_gb": round(int(said("/usr/sbin/sysctl", "-n", "hw.memsize") or 0) / 1e9, 1),
     }
     cores = re.search(
-        r"Total Number of Cores: (\d+)", said("system_profiler", "SPDisplaysDataType")
+        r"Total Number of Cores: (\d+)", said("/usr/sbin/system_profiler", "SPDisplaysDataType")
     )
     return found | ({"gpu_cores": int(cores[1])} if cores else {})
 
@@ -122,6 +127,20 @@ def linux() -> dict[str, Any]:
         "memory_gb": round(memory / 1e9, 1),
         "openblas": openblas_kernels(),
     }
+
+
+def blas_name() -> str:
+    """The library that matrix products on the CPU come from, with its version if it tells."""
+    if sys.platform == "darwin":
+        return "Accelerate"
+    library = blas.loaded()
+    if library is None:
+        return "the reference BLAS of MLX's wheel, which is slow"
+    if not hasattr(library, "openblas_get_config"):
+        return "a library that was loaded before MLX"
+    library.openblas_get_config.restype = ctypes.c_char_p
+    config: bytes = library.openblas_get_config()
+    return " ".join(config.decode().split()[:2])
 
 
 def openblas_kernels() -> str | None:
