@@ -69,6 +69,22 @@ def test_a_model_with_one_altered_weight(
     assert "FAILED at_the_cap" not in printed and "FAILED mild" not in printed
 
 
+@pytest.mark.parametrize("part", ["self_attention.key.bias", "pooling_attention.key.bias"])
+def test_an_altered_weight_that_hardly_changes_outputs(
+    part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    altered = shutil.copytree(SHIPPED[DEMO_MODEL], tmp_path / "altered")
+    weights = mx.load(str(altered / "model.safetensors"))
+    assert isinstance(weights, dict)
+    name = next(name for name in weights if name.endswith(part))
+    values = np.array(weights[name])
+    values.flat[3] += 0.001
+    mx.save_safetensors(str(altered / "model.safetensors"), weights | {name: mx.array(values)})
+    monkeypatch.setitem(SHIPPED, DEMO_MODEL, altered)
+    assert main(["check"]) == 1
+    assert f"FAILED weights: {altered / 'model.safetensors'} was altered" in capsys.readouterr().out
+
+
 def test_reduced_precision_fails(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

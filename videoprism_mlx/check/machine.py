@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
+from videoprism_mlx.files.identity import sha256
+from videoprism_mlx.models import DEMO_MODEL, SHIPPED
 from videoprism_mlx.runtime import blas, device, precision, tuning
+from videoprism_mlx.weights.directory import WEIGHTS_FILE
 
 PACKAGES = ("videoprism_mlx", "mlx", "numpy", "av")
 
@@ -28,6 +31,10 @@ RATE_SIDE, LEAST_SIDE, LONGEST_PRODUCT, RATE_TIMES = 2048, 256, 0.4, 5
 
 # Products that a GPU is given at once.
 RATE_QUEUE = 16
+
+# The checksum of the weights that ship. Some weights, such as the biases of keys, hardly change
+# what a model computes, so that outputs do not tell whether they are right.
+SHIPPED_SHA256 = "e80f1ff5d0823af73cabad07844ddebb5d67bae5795137b3d622ae58fc52e131"
 
 # Optional libraries, and what needs them.
 OPTIONAL = {"matplotlib": ("timeline, and the curves of train", "videoprism_mlx[pictures]")}
@@ -69,6 +76,9 @@ def abilities() -> dict[str, Any]:
 
 def complaints() -> Iterator[Complaint]:
     """What does not work as it should."""
+    weights = SHIPPED[DEMO_MODEL] / WEIGHTS_FILE
+    if sha256(weights) != SHIPPED_SHA256:
+        yield Complaint("weights", f"{weights} was altered; install videoprism_mlx again")
     if (found := precision.in_force()) != precision.FULL:
         yield Complaint(
             "precision",
