@@ -74,6 +74,7 @@ def passes(
 
 @pytest.mark.parametrize("name", models.RELEASES)
 def test_flops_are_those_that_are_counted_in_the_graph(name: str) -> None:
+    mx.random.seed(0)  # Or MLX follows the draws of earlier tests, too deep for its stack.
     model, inputs = models.get_model(name), work.inputs_of(name)
     counted = cost.model_cost(model, {"inputs": inputs["inputs"]})
     assert flops.clip_flops(models.get_config(name)) == counted.flops
@@ -85,6 +86,7 @@ def test_flops_of_small_models(name: str) -> None:
     frames, rows, columns = config["pos_emb_shape"]
     side = config["patch_size"]
     video = mx.zeros((1, frames, rows * side, columns * side, 3))
+    mx.random.seed(0)
     counted = cost.model_cost(models.get_model(config), {"inputs": video})
     assert flops.clip_flops(config) == counted.flops
 
@@ -227,22 +229,6 @@ def test_a_real_small_model(
     assert mx.all(mx.isfinite(output)).item() and mx.std(output).item() > 0
 
 
-def test_the_peak_is_that_of_the_passes(
-    passes: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Many cores multiply many matrices to measure the rate."""
-
-    def rate(dtype: str, times: int = 5) -> float:
-        mx.eval(mx.zeros((64, 2**20)))
-        return RATE
-
-    passes(lambda batch: batch)
-    monkeypatch.setattr(machine, "matrix_rate", rate)
-    before = mx.get_active_memory()
-    row = speed.at_batch(None, case(), 1, 2)  # type: ignore[arg-type]
-    assert row.peak_gb * 1e9 - before < 2**20
-
-
 # The command.
 
 
@@ -278,15 +264,6 @@ def test_json_has_the_figures_and_the_machine(
     assert len({(row["model"], row["dtype"]) for row in rows}) + len(
         found["speed"]["left_out"]
     ) == len(speed.TYPES) * len(models.RELEASES)
-
-
-def test_a_row_in_words() -> None:
-    row = speed.Row(
-        "videoprism_lvt_public_v1_large", "bfloat16", 64, 12.3456, 0.716, 9, 12.3, 5, ""
-    )
-    lines = table.speed_lines([row], [case()._replace(refused="would take about 31 s a clip")])
-    assert [len(line) for line in lines] == [75, 75, 69]
-    assert lines[1].split()[1:] == ["bfloat16", "64", "12.3", "72%", "12.30"]
 
 
 # Tuning.
@@ -394,31 +371,6 @@ def test_sizes_that_do_not_fit_are_not_tried(
     seen = blocks({0.25: 1.3, 0.5: 1.2, 1: 1.0, 2: 0.9})
     tune.tune()
     assert max(seen) == 12.8
-
-
-@pytest.mark.parametrize("usable", [0, 5e8, 1.05 * 7.3e8])
-def test_with_too_little_memory_nothing_is_tuned(
-    usable: float, blocks: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(memory, "working_set", lambda kind=None: usable)
-    seen = blocks({})
-    results, path = tune.tune()
-    assert results[0].left_out == "there is too little memory" and path is None and not seen
-
-
-def test_a_tuned_block_leaves_room_for_the_largest_model(
-    gpu: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a Mac of 8 GB, the large video-text model fits with the default block."""
-    usable = int(16 / 3 * GB)
-    monkeypatch.setattr(memory, "working_set", lambda kind=None: usable)
-    default = device.gpu_block(usable)
-    sizes = tune.sizes_that_fit("float32", default, tune.GPU_CLIPS)
-    assert sizes == [default * factor for factor in (0.25, 0.5, 1, 2)]
-    for size in (default, sizes[-1]):
-        with device.block_size(size):
-            needed = speed.needed_bytes("videoprism_lvt_public_v1_large", "float32", 1)
-        assert speed.fits(needed, usable)
 
 
 def test_tune_prints_what_it_keeps_and_implies_speed(

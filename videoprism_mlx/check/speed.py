@@ -4,6 +4,8 @@ The limit is the rate of matrix products, measured in turns with the model, beca
 machine drifts. Weights and clips are random, which does not change the cost.
 """
 
+import functools
+import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -94,10 +96,17 @@ def needed_bytes(name: str, dtype: str, batch: int) -> float:
     config, kind = get_config(name), parse_dtype(dtype)
     frames, rows, columns = config["pos_emb_shape"]
     tokens = frames * rows * columns
-    weights: int = sum(array.size for array in video_weights(get_model(name)).values()) * kind.size
+    weights = weights_count(json.dumps(config)) * kind.size
     pixels = 3 * config["patch_size"] ** 2 * tokens
     clip: int = 4 * (2 * pixels + CLIP_ARRAYS * tokens * config["model_dim"])
     return weights + blocks_bytes(device.block_megabytes(kind)) + batch * clip
+
+
+@functools.cache
+def weights_count(config: str) -> int:
+    """How many weights clips need. It is asked for often, and making a model takes a while."""
+    parameters = video_weights(get_model(json.loads(config))).values()
+    return sum(array.size for array in parameters)
 
 
 def blocks_bytes(megabytes: float) -> float:
