@@ -29,6 +29,10 @@ MACHINES = {
 }
 
 
+# What dependencies require on such a system alone. pip asks for the system it runs on instead.
+NEEDED_THERE = {"darwin": ["mlx-metal"], "linux": []}
+
+
 def dependencies(project: str, system: str, processor: str, python: str) -> list[str]:
     """What pyproject.toml requires on such a machine."""
     block = project.partition("\ndependencies = [")[2].partition("\n]")[0]
@@ -59,6 +63,7 @@ def main() -> int:
                     [
                         *(*command, *where, *platforms),
                         *dependencies(project, system, processor, python),
+                        *NEEDED_THERE[system],
                     ],
                     capture_output=True,
                     text=True,

@@ -89,15 +89,20 @@ def allowed_distance(flax: float, terms: int) -> float:
 
 
 def longest_sum(model: VideoPrismModel, inputs: Mapping[str, Any]) -> int:
-    """The number of terms in the longest sum: over features, or over the patches of a clip."""
+    """The number of terms in the longest sum: over features, patches of a frame, or of a clip.
+
+    Only the models that pool attend to all patches of a clip at once.
+    """
     layers = (module for _, module in model.named_modules() if isinstance(module, Linear))
     terms = [math.ceil(layer.weight.shape[-1] / layer.parts) for layer in layers]
     video = inputs.get("inputs")
     if video is not None and video.ndim == 5:
         _, frames, height, width, _ = video.shape
         patch = model.video_encoder.patch_size
-        terms.append(frames * (height // patch) * (width // patch))
-    return max(terms)
+        patches = (height // patch) * (width // patch)
+        pools = model.video_encoder is not model
+        terms.append(frames * patches if pools else max(frames, patches))
+    return max(terms, default=1)
 
 
 def saved_inputs(saved: Mapping[str, Array]) -> dict[str, Array]:

@@ -69,6 +69,22 @@ def test_a_model_with_one_altered_weight(
     assert "FAILED at_the_cap" not in printed and "FAILED mild" not in printed
 
 
+@pytest.mark.parametrize("part", ["self_attention.key.bias", "pooling_attention.key.bias"])
+def test_an_altered_weight_that_hardly_changes_outputs(
+    part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    altered = shutil.copytree(SHIPPED[DEMO_MODEL], tmp_path / "altered")
+    weights = mx.load(str(altered / "model.safetensors"))
+    assert isinstance(weights, dict)
+    name = next(name for name in weights if name.endswith(part))
+    values = np.array(weights[name])
+    values.flat[3] += 0.001
+    mx.save_safetensors(str(altered / "model.safetensors"), weights | {name: mx.array(values)})
+    monkeypatch.setitem(SHIPPED, DEMO_MODEL, altered)
+    assert main(["check"]) == 1
+    assert f"FAILED weights: {altered / 'model.safetensors'} was altered" in capsys.readouterr().out
+
+
 def test_reduced_precision_fails(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +158,46 @@ def test_a_slow_device_multiplies_smaller_matrices(
     monkeypatch.setattr(machine.device, "backend", lambda: device.gpu_backend())
     assert REAL_RATE("float32") == pytest.approx(gflops)
     assert sides[-1] == side
+
+
+def test_a_figure_that_is_nan_is_null_in_json(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "replay_all", lambda: iter(list(results())[-1:]))
+    assert main(["check", "--json"]) == 1
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    found = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert found["results"][0]["measured"] is None and found["results"][0]["agrees"] is False
+
+
+def test_which_blas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert machine.blas_name() == "Accelerate"
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(machine.blas, "loaded", lambda: None)
+    assert machine.blas_name() == "the reference BLAS of MLX's wheel, which is slow"
+    monkeypatch.setattr(machine.blas, "loaded", object)
+    assert machine.blas_name() == "a library that was loaded before MLX"
+
+    class Library:
+        @staticmethod
+        def openblas_get_config() -> bytes:
+            return b"OpenBLAS 0.3.34 DYNAMIC_ARCH NO_AFFINITY Haswell MAX_THREADS=64"
+
+    monkeypatch.setattr(machine.blas, "loaded", Library)
+    assert machine.blas_name() == "OpenBLAS 0.3.34"
+
+
+def test_a_mac_on_which_no_program_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(command: Sequence[str], **_: object) -> None:
+        assert command[0].startswith("/usr/sbin/")
+        raise FileNotFoundError(command[0])
+
+    monkeypatch.setattr(machine.subprocess, "run", missing)
+    assert machine.mac() == {"chip": "", "memory_gb": 0.0}
 
 
 def test_options_that_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,6 +74,7 @@ def passes(
 
 @pytest.mark.parametrize("name", models.RELEASES)
 def test_flops_are_those_that_are_counted_in_the_graph(name: str) -> None:
+    mx.random.seed(0)  # Or MLX follows the draws of earlier tests, too deep for its stack.
     model, inputs = models.get_model(name), work.inputs_of(name)
     counted = cost.model_cost(model, {"inputs": inputs["inputs"]})
     assert flops.clip_flops(models.get_config(name)) == counted.flops
@@ -85,6 +86,7 @@ def test_flops_of_small_models(name: str) -> None:
     frames, rows, columns = config["pos_emb_shape"]
     side = config["patch_size"]
     video = mx.zeros((1, frames, rows * side, columns * side, 3))
+    mx.random.seed(0)
     counted = cost.model_cost(models.get_model(config), {"inputs": video})
     assert flops.clip_flops(config) == counted.flops
 
@@ -264,15 +266,6 @@ def test_json_has_the_figures_and_the_machine(
     ) == len(speed.TYPES) * len(models.RELEASES)
 
 
-def test_a_row_in_words() -> None:
-    row = speed.Row(
-        "videoprism_lvt_public_v1_large", "bfloat16", 64, 12.3456, 0.716, 9, 12.3, 5, ""
-    )
-    lines = table.speed_lines([row], [case()._replace(refused="would take about 31 s a clip")])
-    assert [len(line) for line in lines] == [75, 75, 69]
-    assert lines[1].split()[1:] == ["bfloat16", "64", "12.3", "72%", "12.30"]
-
-
 # Tuning.
 
 
@@ -371,7 +364,8 @@ def test_sizes_that_do_not_fit_are_not_tried(
     blocks: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     streams = len(device.backend().streams)
-    rest = speed.needed_bytes(tune.MODEL, "float32", 1)  # With a block of 6.4 MB for each stream.
+    # The largest release that fits at all, with a block of 6.4 MB for each stream.
+    rest = speed.needed_bytes("videoprism_lvt_public_v1_base", "float32", 1)
     usable = (rest + 1.5 * 14 * 6.4e6 * streams) / speed.MEMORY_SHARE
     monkeypatch.setattr(memory, "working_set", lambda kind=None: usable)
     seen = blocks({0.25: 1.3, 0.5: 1.2, 1: 1.0, 2: 0.9})
@@ -387,6 +381,9 @@ def test_tune_prints_what_it_keeps_and_implies_speed(
     printed = capsys.readouterr().out
     assert "12.8 MB is kept (again: 0.80)" in printed and "Delete this file" in printed
     assert "Speed of the released models" in printed
+    assert main(["check", "--tune", "--json"]) == 0
+    sizes = json.loads(capsys.readouterr().out)["machine"]["blocks"]
+    assert sizes["float32"] == "12.8 MB" and sizes["tuned"]
 
 
 def test_a_real_tuning(clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from videoprism_mlx.cli import main
 from videoprism_mlx.errors import FeatureFileError, InputError, InputTypeError, OutputError
 from videoprism_mlx.features.embed import Embedded
 from videoprism_mlx.features.formats import read_features, read_record
+from videoprism_mlx.runtime import precision
 
 GOOD = ["b.mp4", "mpeg4.avi", "uneven.mkv"]
 
@@ -63,6 +64,16 @@ def test_settings_are_those_of_the_processor(
     [result] = vp.encode(model, processor, [folder / "b.mp4"])
     found = read_features(tmp_path / "out.npz")["embedding"][0]
     assert_close(found, result.features["embedding"])
+
+
+def test_features_of_another_precision_are_not_mixed(
+    folder: Path, searchable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vp.embed(folder / GOOD[0], tmp_path / "out.npz", searchable)
+    assert read_record(tmp_path / "out.npz")["model"]["precision"] == "float32"
+    monkeypatch.setattr(precision, "in_force", lambda: "tf32")
+    with pytest.raises(OutputError, match="precision was float32 and is now tf32"):
+        vp.embed(folder / GOOD[1], tmp_path / "out.npz", searchable)
 
 
 def test_windows(folder: Path, searchable: Path, tmp_path: Path) -> None:

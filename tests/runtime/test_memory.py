@@ -124,6 +124,7 @@ def linux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("0::/\n", {}, 8192 * 10**6),
         ("0::/\n", {"memory.max": "max\n", "memory.current": "5"}, 8192 * 10**6),
         ("0::/a/b\n", {"a/b/memory.max": "3000", "a/b/memory.current": "1000"}, 2000),
+        ("0::/a/b/c\n", {"a/memory.max": "3000", "a/memory.current": "1000"}, 2000),
         (
             "0::/\n",
             {

@@ -48,6 +48,12 @@ def test_the_command_line_has_it() -> None:
     assert "0" in said("-c", script).splitlines()
 
 
+def test_the_benchmarks_have_it() -> None:
+    root = Path(__file__).parents[2]
+    script = f"import sys; sys.path.insert(0, {str(root)!r}); import benchmarks.work; {PRINT}"
+    assert said("-c", script) == "0\n"
+
+
 def test_the_tests_have_it() -> None:
     assert os.environ[precision.VARIABLE] == "0"
     assert precision.in_force() == "float32"

@@ -1,15 +1,22 @@
 """The law of rounding that bounds are derived from, and that this device keeps it."""
 
 import math
+import platform
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
+from videoprism_mlx.convert.verify import longest_sum
+from videoprism_mlx.models import get_model
 from videoprism_mlx.runtime import blas, rounding
 
 # What one term adds to the rounding of a sum: see the guide.
 SHARE = 0.30
+
+# The largest blocks of OpenBLAS: 512 on x86-64 (Nehalem, and Zen 4 since 0.3.34), 1,024 on Arm
+# (Cortex-A72).
+OPENBLAS_BLOCK = 512 if platform.machine() == "x86_64" else 1024
 
 
 def matrices(terms: int) -> tuple[np.ndarray, np.ndarray]:
@@ -40,9 +47,23 @@ def test_a_product_on_this_device_rounds_no_more(terms: int) -> None:
     one, other = matrices(terms)
     exact = one.astype(np.float64) @ other.astype(np.float64)
     found = np.array(mx.array(one) @ mx.array(other))
-    allowed = SHARE * math.sqrt(min(terms, rounding.BLOCK)) * rounding.growth(terms)
+    block = OPENBLAS_BLOCK if rounding.sums_in_blocks() else rounding.BLOCK
+    allowed = SHARE * math.sqrt(min(terms, block)) * rounding.growth(terms)
     # The share is that of many terms. The products of few may round once more, each by itself.
     assert roundings(found, exact) <= 1.1 * allowed + 0.25
+
+
+@pytest.mark.parametrize(
+    ("name", "terms"),
+    [
+        ("videoprism_public_v1_base", 3072),  # The mlp: attention is over 256 patches or 16 frames.
+        ("videoprism_public_v1_large", 4096),
+        ("videoprism_lvt_public_v1_base", 16 * 256),  # Pooling.
+    ],
+)
+def test_the_longest_sum(name: str, terms: int) -> None:
+    frames = 8 if "large" in name else 16
+    assert longest_sum(get_model(name), {"inputs": mx.zeros((1, frames, 288, 288, 3))}) == terms
 
 
 def test_growth(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,6 +74,7 @@ def test_growth(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_which_devices_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr(blas, "loaded", lambda: None)
     assert not rounding.sums_in_blocks()
 
@@ -61,6 +83,9 @@ def test_which_devices_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(blas, "loaded", OpenBLAS)
     assert rounding.sums_in_blocks() == (mx.default_device().type == mx.cpu)
+    with monkeypatch.context() as on_a_mac:
+        on_a_mac.setattr("sys.platform", "darwin")  # Where NumPy may have loaded OpenBLAS.
+        assert not rounding.sums_in_blocks()
     gpu = type("Device", (), {"type": mx.gpu})
     monkeypatch.setattr(mx, "default_device", gpu)
     assert not rounding.sums_in_blocks()

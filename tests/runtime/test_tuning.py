@@ -131,6 +131,16 @@ def test_a_file_that_cannot_be_used(text: str, caplog: pytest.LogCaptureFixture)
     assert block() == 25.5
 
 
+@pytest.mark.parametrize("entry", [{"bfloat16": "6"}, {"bfloat16": -1}, [1]])
+def test_tuning_one_type_mends_the_entry(entry: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Another type may be too slow to be tuned again."""
+    machines = {"another machine": {"float32": 3.0}, tuning.machine(mx.cpu): entry}
+    tuning.path().write_text(json.dumps({"format": 1, "machines": machines}))
+    tuning.keep(mx.cpu, {"float32": 25.5})
+    assert block() == 25.5 and block(mx.bfloat16) == DEFAULT and not caplog.text
+    assert json.loads(tuning.path().read_text())["machines"]["another machine"] == {"float32": 3.0}
+
+
 def test_a_folder_in_the_place_of_the_file(caplog: pytest.LogCaptureFixture) -> None:
     tuning.path().mkdir()
     assert block() == DEFAULT and "are not used" in caplog.text

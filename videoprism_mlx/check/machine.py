@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
+from videoprism_mlx.files.identity import sha256
+from videoprism_mlx.models import DEMO_MODEL, SHIPPED
 from videoprism_mlx.runtime import blas, device, precision, tuning
+from videoprism_mlx.weights.directory import WEIGHTS_FILE
 
 PACKAGES = ("videoprism_mlx", "mlx", "numpy", "av")
 
@@ -28,6 +31,10 @@ RATE_SIDE, LEAST_SIDE, LONGEST_PRODUCT, RATE_TIMES = 2048, 256, 0.4, 5
 
 # Products that a GPU is given at once.
 RATE_QUEUE = 16
+
+# The checksum of the weights that ship. Some weights, such as the biases of keys, hardly change
+# what a model computes, so that outputs do not tell whether they are right.
+SHIPPED_SHA256 = "e80f1ff5d0823af73cabad07844ddebb5d67bae5795137b3d622ae58fc52e131"
 
 # Optional libraries, and what needs them.
 OPTIONAL = {"matplotlib": ("timeline, and the curves of train", "videoprism_mlx[pictures]")}
@@ -49,6 +56,7 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: installed(name) for name in PACKAGES},
         "opencv": installed("opencv-python-headless") or installed("opencv-python"),
+        "blas": blas_name(),
         "device": str(mx.default_device()),
         "precision": precision.in_force(),
     }
@@ -68,6 +76,9 @@ def abilities() -> dict[str, Any]:
 
 def complaints() -> Iterator[Complaint]:
     """What does not work as it should."""
+    weights = SHIPPED[DEMO_MODEL] / WEIGHTS_FILE
+    if sha256(weights) != SHIPPED_SHA256:
+        yield Complaint("weights", f"{weights} was altered; install videoprism_mlx again")
     if (found := precision.in_force()) != precision.FULL:
         yield Complaint(
             "precision",
@@ -100,14 +111,18 @@ def mac() -> dict[str, Any]:
     """The chip's name, the memory and, if the system tells, the number of GPU cores."""
 
     def said(*command: str) -> str:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError:
+            return ""
+        return done.stdout.strip()
 
-    found = {
-        "chip": said("sysctl", "-n", "machdep.cpu.brand_string"),
-        "memory_gb": round(int(said("sysctl", "-n", "hw.memsize") or 0) / 1e9, 1),
+    found = {  # A job of cron has no /usr/sbin in its PATH.
+        "chip": said("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"),
+        "memory_gb": round(int(said("/usr/sbin/sysctl", "-n", "hw.memsize") or 0) / 1e9, 1),
     }
     cores = re.search(
-        r"Total Number of Cores: (\d+)", said("system_profiler", "SPDisplaysDataType")
+        r"Total Number of Cores: (\d+)", said("/usr/sbin/system_profiler", "SPDisplaysDataType")
     )
     return found | ({"gpu_cores": int(cores[1])} if cores else {})
 
@@ -122,6 +137,20 @@ def linux() -> dict[str, Any]:
         "memory_gb": round(memory / 1e9, 1),
         "openblas": openblas_kernels(),
     }
+
+
+def blas_name() -> str:
+    """The library that matrix products on the CPU come from, with its version if it tells."""
+    if sys.platform == "darwin":
+        return "Accelerate"
+    library = blas.loaded()
+    if library is None:
+        return "the reference BLAS of MLX's wheel, which is slow"
+    if not hasattr(library, "openblas_get_config"):
+        return "a library that was loaded before MLX"
+    library.openblas_get_config.restype = ctypes.c_char_p
+    config: bytes = library.openblas_get_config()
+    return " ".join(config.decode().split()[:2])
 
 
 def openblas_kernels() -> str | None:

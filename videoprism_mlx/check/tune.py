@@ -14,13 +14,14 @@ from videoprism_mlx.check.speed import (
     EXPECTED_SHARE,
     TYPES,
     Progress,
+    blocks_bytes,
     clips,
     fits,
     forward,
     needed_bytes,
     ready_model,
 )
-from videoprism_mlx.models import get_config
+from videoprism_mlx.models import RELEASES, get_config
 from videoprism_mlx.runtime import device, memory, tuning
 
 MODEL = "videoprism_public_v1_base"
@@ -81,6 +82,9 @@ def tune_type(dtype: str, progress: Progress) -> Tuned:
     if expected > LONGEST_PASS[dtype]:
         why = f"a pass would take about {expected:.0f} s"
         return Tuned(dtype, default, None, {}, None, why)
+    sizes = sizes_that_fit(dtype, default, batch)
+    if default not in sizes:
+        return Tuned(dtype, default, None, {}, None, "there is too little memory")
     model, video = ready_model(config, dtype), clips(config, batch)
 
     def run(megabytes: float) -> Callable[[], None]:
@@ -90,7 +94,6 @@ def tune_type(dtype: str, progress: Progress) -> Tuned:
 
         return timed
 
-    sizes = [default * factor for factor in FACTORS if fits_memory(dtype, default * factor, batch)]
     progress(f"block sizes in {dtype}, about {PASSES * expected:.0f} seconds")
     tried = shares({size: run(size) for size in sizes}, default, ROUNDS)
     best = min(tried, key=lambda size: tried[size])
@@ -101,10 +104,16 @@ def tune_type(dtype: str, progress: Progress) -> Tuned:
     return Tuned(dtype, default, best if confirmed <= FASTER else None, tried, confirmed)
 
 
-def fits_memory(dtype: str, megabytes: float, batch: int) -> bool:
-    """Whether the largest of the base models fits the working set with that block size."""
-    with device.block_size(megabytes):
-        return fits(needed_bytes(MODEL, dtype, batch), memory.working_set())
+def sizes_that_fit(dtype: str, default: float, batch: int) -> list[float]:
+    """The block sizes with which each release fits the working set that fits it by default."""
+    usable = memory.working_set()
+    with device.block_size(default):
+        needed = needed_bytes(MODEL, dtype, batch)
+        others = [needed_bytes(name, dtype, 1) for name in RELEASES]
+    largest = max([needed, *(each for each in others if fits(each, usable))])
+    rest = largest - blocks_bytes(default)
+    sizes = [default * factor for factor in FACTORS]
+    return [size for size in sizes if fits(rest + blocks_bytes(size), usable)]
 
 
 def shares(

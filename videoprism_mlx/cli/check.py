@@ -71,9 +71,11 @@ def run(options: argparse.Namespace) -> int:
     faults = [*failures(results), *machine.complaints()]
     measures = options.speed or options.tune
     if options.json:
+        measured = measure_speed(options.tune, True) if measures else {}
+        described["blocks"] = machine.block_sizes()  # They may just have been tuned.
         shared.print_json(
             {
-                **(measure_speed(options.tune, True) if measures else {}),
+                **measured,
                 "passed": not faults,
                 "faults": [f"{name}: {what}" for name, what in faults],
                 "machine": described,
@@ -229,4 +231,4 @@ def in_words(value: Any) -> str:
         )
     if isinstance(value, list):
         return ", ".join(value) or "none"
-    return "not installed" if value is None else str(value)
+    return "none" if value is None else str(value)

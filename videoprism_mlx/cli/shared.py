@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -284,13 +285,25 @@ def each_video(
 
 
 def print_json(result: Any) -> None:
-    """Prints a result on one line of stdout."""
+    """Prints a result on one line of stdout. Numbers that JSON lacks, such as NaN, are null."""
+    result = without_nan(result)
     line = json.dumps(result, ensure_ascii=False)
     try:
         line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:  # Then write the characters as JSON escapes.
         line = json.dumps(result)
     print(line)
+
+
+def without_nan(value: Any) -> Any:
+    """The value, in which None is in the place of each number that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: without_nan(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(each) for each in value]
+    return value
 
 
 def report_picture(options: argparse.Namespace, **result: object) -> int:

@@ -63,8 +63,10 @@ def linux_limits() -> Iterator[int]:
         _, controllers, path = line.split(":", 2)
         if controllers in ("", "memory"):
             root = Path(GROUPS, controllers)
-            for group in (root / path.lstrip("/"), root):  # A container sees its own as the root.
-                yield from group_limit(group)
+            own = root / path.lstrip("/")  # A container sees its own as the root.
+            for group in (own, *own.parents):
+                if group == root or root in group.parents:
+                    yield from group_limit(group)
 
 
 def group_limit(group: Path) -> Iterator[int]:

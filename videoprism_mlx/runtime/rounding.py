@@ -1,12 +1,14 @@
 """How much more than the official model a device may round, because it sums in another order.
 
 Added one after the other in float32, K random terms end with a relative error of 0.30 sqrt(K)
-roundings of 2**-24. XLA on a CPU, where the official model was run, and OpenBLAS add at most BLOCK
-terms in this way, and then the sums of the blocks: from there on, their error hardly grows.
-A GPU, Accelerate or the reference BLAS may add all terms one after the other.
+roundings of 2**-24. XLA on a CPU, where the official model was run, adds at most BLOCK terms in
+this way, and then the sums of the blocks: from there on, the error hardly grows. OpenBLAS does the
+same with blocks of a similar size, and is held to the bound of XLA. A GPU, Accelerate or the
+reference BLAS may add all terms one after the other.
 """
 
 import math
+import sys
 
 import mlx.core as mx
 
@@ -24,6 +26,9 @@ def growth(terms: int) -> float:
 
 
 def sums_in_blocks() -> bool:
-    """Whether MLX's default device is known to sum in blocks, as XLA does on a CPU."""
-    is_cpu = mx.default_device().type == mx.cpu
-    return is_cpu and hasattr(blas.loaded(), "openblas_get_config")
+    """Whether MLX's default device is known to sum in blocks, as XLA does on a CPU.
+
+    On a Mac, MLX uses Accelerate, even where another package has loaded OpenBLAS.
+    """
+    is_cpu_of_linux = sys.platform.startswith("linux") and mx.default_device().type == mx.cpu
+    return is_cpu_of_linux and hasattr(blas.loaded(), "openblas_get_config")

@@ -20,7 +20,7 @@ from videoprism_mlx.runtime.limits import available_cores
 
 FILE = "tuning.json"
 
-# Of the file. Files of another format are left alone, and not used.
+# Of the file. A file of another format is not used, and the next tuning replaces it.
 FORMAT = 1
 
 logger = logging.getLogger(__name__)
@@ -91,12 +91,13 @@ def keep(kind: mx.DeviceType, blocks: Mapping[str, float | None]) -> Path:
     """Writes the block size for each type, beside those of other machines. Returns the file."""
     from videoprism_mlx.files.atomic import new_file
 
+    entries: dict[str, Any] = {}
     try:
         entries = read()
-    except (OSError, ValueError):
-        entries = {}  # What cannot be read is of no use.
-    entry = entries.get(machine(kind))
-    entries[machine(kind)] = {**(entry if isinstance(entry, dict) else {}), **blocks}
+        entry = {name: valid(each) for name, each in entries.get(machine(kind), {}).items()}
+    except (OSError, RecursionError, ValueError, AttributeError):
+        entry = {}  # What cannot be read is of no use.
+    entries[machine(kind)] = {**entry, **blocks}
     with new_file(path(), replace=True) as partial:
         stored = {"format": FORMAT, "machines": entries}
         partial.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
