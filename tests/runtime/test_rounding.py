@@ -11,8 +11,9 @@ from videoprism_mlx.convert.verify import longest_sum
 from videoprism_mlx.models import get_model
 from videoprism_mlx.runtime import blas, rounding
 
-# What one term adds to the rounding of a sum: see the guide.
-SHARE = 0.30
+# What one rounding does to random numbers, and what one term adds to the rounding of a sum: see the
+# guide.
+ONE_ROUNDING, SHARE = 0.42, 0.30
 
 # The largest blocks of OpenBLAS: 512 on x86-64 (Nehalem, and Zen 4 since 0.3.34), 1,024 on Arm
 # (Cortex-A72).
@@ -51,6 +52,17 @@ def test_a_product_on_this_device_rounds_no_more(terms: int) -> None:
     allowed = SHARE * math.sqrt(min(terms, block)) * rounding.growth(terms)
     # The share is that of many terms. The products of few may round once more, each by itself.
     assert roundings(found, exact) <= 1.1 * allowed + 0.25
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [(mx.bfloat16, 8), (mx.float16, 11)])
+@pytest.mark.parametrize("terms", [64, 3072])
+def test_sums_of_half_precision_are_float32(terms: int, dtype: mx.Dtype, bits: int) -> None:
+    """So a product is rounded once to its type, in whatever order it is summed."""
+    one, other = (mx.array(each).astype(dtype) for each in matrices(terms))
+    factors = [np.array(each.astype(mx.float32), np.float64) for each in (one, other)]
+    found = np.array((one @ other).astype(mx.float32), np.float64)
+    exact = factors[0] @ factors[1]
+    assert roundings(found, exact) * 2.0 ** (bits - 24) == pytest.approx(ONE_ROUNDING, rel=0.1)
 
 
 @pytest.mark.parametrize(
