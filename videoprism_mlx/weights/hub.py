@@ -1,5 +1,6 @@
 """Downloads of checkpoints and models, and where converted models are kept."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from videoprism_mlx.errors import InputError
@@ -39,13 +40,15 @@ def origin(name: str, revision: str | None = None) -> dict[str, str]:
     return {"repository": RELEASES[name].repository, "revision": revision or "main"}
 
 
-def download_model(repository: str, revision: str | None = None) -> Path:
-    """A model directory from a repository on the Hub."""
+def download_model(
+    repository: str, revision: str | None = None, files: Collection[str] = MODEL_FILES
+) -> Path:
+    """A model directory from a repository on the Hub, with some of its files."""
     import huggingface_hub
 
     with explained(repository, "is it the name of a public repository, or of a directory here?"):
         return Path(
             huggingface_hub.snapshot_download(
-                repo_id=repository, revision=revision, allow_patterns=list(MODEL_FILES)
+                repo_id=repository, revision=revision, allow_patterns=list(files)
             )
         )
