@@ -242,7 +242,7 @@ def require_picture(output: Path, video: str, *endings: str) -> str:
     from videoprism_mlx.video.source import existing
 
     path = existing(video)
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         if output.samefile(path):
             raise InputError(f"the output {output} is the video itself; name another output")
     require_writable(output, is_file=True)

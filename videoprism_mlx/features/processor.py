@@ -31,7 +31,7 @@ from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.resize import check_size
 from videoprism_mlx.video.sampling import check_fps, read_video
 from videoprism_mlx.video.source import Source
-from videoprism_mlx.weights.adapters import base_model, check_adapters, load_fused
+from videoprism_mlx.weights.adapters import base_model, check_adapters, is_adapters, load_fused
 from videoprism_mlx.weights.directory import PROCESSOR_FILE
 from videoprism_mlx.weights.loading import load_with_directory, model_outline
 
@@ -246,6 +246,10 @@ def check_model(
     """
     if dtype is not None:
         parse_dtype(dtype)
+    if is_adapters(name_or_dir):
+        raise InputError(
+            f"{name_or_dir} holds adapters and no model; give it with --adapters (adapters=...)"
+        )
     model, directory = model_outline(name_or_dir, revision)
     processor = processor_for(model, directory)
     if adapters is not None:

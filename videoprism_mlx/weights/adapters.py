@@ -32,6 +32,7 @@ from videoprism_mlx.layers import AttenTokenPoolingLayer, Linear, StackedTransfo
 from videoprism_mlx.models import canonical_name, parse_dtype
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
 from videoprism_mlx.weights.directory import (
+    CONFIG_FILE,
     LABELS_FILE,
     PROCESSOR_FILE,
     WEIGHTS_FILE,
@@ -282,6 +283,12 @@ def read_adapter_config(directory: Path) -> tuple[AdapterSettings, dict[str, Any
         raise CheckpointError(
             f"{path} does not contain valid settings of adapters: {error}"
         ) from None
+
+
+def is_adapters(directory: str | Path) -> bool:
+    """Whether this is a directory of adapters, and not a model directory."""
+    path = user_path(directory)
+    return (path / ADAPTER_CONFIG_FILE).is_file() and not (path / CONFIG_FILE).exists()
 
 
 def base_model(adapters: str | Path) -> str:

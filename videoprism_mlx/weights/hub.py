@@ -6,7 +6,7 @@ from pathlib import Path
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.files.download import explained
 from videoprism_mlx.files.places import cache_directory
-from videoprism_mlx.models import RELEASES, unpublished
+from videoprism_mlx.models import RELEASES, SHIPPED, unpublished
 from videoprism_mlx.weights.directory import MODEL_FILES
 
 
@@ -20,6 +20,8 @@ def download_checkpoint(name: str, revision: str | None = None) -> Path:
     """The official `.npz` of a released checkpoint, from Hugging Face's cache or from the Hub."""
     import huggingface_hub
 
+    if name in SHIPPED:
+        raise InputError(f"{name} comes with the package, as the model directory {SHIPPED[name]}")
     if name not in RELEASES:
         raise InputError(unpublished(name))
     repository, filename = RELEASES[name]

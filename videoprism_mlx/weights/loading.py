@@ -193,9 +193,10 @@ def model_directory(name_or_dir: str | Path, revision: str | None = None) -> Pat
     if name is not None:
         raise InputError(unpublished(name))
     if path.is_file():
+        is_checkpoint = path.suffix == ".npz"
+        hint = f": convert it with `videoprism-mlx convert {path} -o DIRECTORY`"
         raise InputError(
-            f"{path} is a file; expected a model directory: "
-            f"convert it with `videoprism-mlx convert {path} -o DIRECTORY`"
+            f"{path} is a file; expected a model's name or directory{hint * is_checkpoint}"
         )
     if (repository := repository_of(text)) is not None:
         return hub.download_model(repository, revision)
