@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from videoprism_mlx.runtime import blas, precision
+from videoprism_mlx.runtime.libraries import OPTIONAL
 
 PACKAGES = ("videoprism_mlx", "mlx", "numpy", "av")
 
@@ -24,9 +25,6 @@ DECODERS = {"H.264": "h264", "HEVC": "hevc", "VP9": "vp9", "AV1": "libdav1d", "P
 
 # The side of the square matrices that are multiplied to measure the rate, and how often.
 RATE_SIDE, RATE_TIMES = 2048, 5
-
-# Optional libraries, and what needs them.
-OPTIONAL = {"matplotlib": ("timeline, and the curves of train", "videoprism_mlx[pictures]")}
 
 
 class Complaint(NamedTuple):

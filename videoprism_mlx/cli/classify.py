@@ -1,6 +1,7 @@
 """`videoprism-mlx classify`: which of some labels a video shows."""
 
 import argparse
+from functools import partial
 
 from videoprism_mlx.cli import shared
 from videoprism_mlx.errors import InputError
@@ -36,15 +37,20 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    from videoprism_mlx.features.compare import classify
+    from videoprism_mlx.features.compare import check_classifying, classify
     from videoprism_mlx.video.find import find_videos
+    from videoprism_mlx.video.source import require_one
 
     if options.top_k < 1:
         raise InputError(f"--top-k is {options.top_k}; expected 1 or more")
-    videos = find_videos(options.paths)
+    videos = find_videos(options.paths, lengthen=True)
     has_labels = options.texts is not None or options.texts_file is not None
     labels = shared.read_texts(options) if has_labels else None
-    model, processor, directory = shared.load_prompting(options)
+    require_one(videos.values())
+    needs = partial(
+        check_classifying, labels=labels, top_k=options.top_k, temperature=options.temperature
+    )
+    model, processor, directory = shared.load_prompting(options, needs)
     results = classify(
         model,
         processor,

@@ -50,21 +50,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(options: argparse.Namespace) -> int:
     from videoprism_mlx import convert
-    from videoprism_mlx.models import canonical_name
+    from videoprism_mlx.models import SHIPPED, canonical_name
     from videoprism_mlx.weights import hub
     from videoprism_mlx.weights.loading import load_model
 
-    source = Path(options.source)
     name = canonical_name(options.source)
-    is_model = source.is_dir() and name is None
-    if options.output is None and not (is_model and options.verify):
-        raise InputError("there is no output; name it with -o")
-    if is_model:
-        refuse(
-            options,
-            ("config", "dtype", "tokenizer", "revision"),
-            "when a model is converted back to Flax",
-        )
+    source = SHIPPED.get(name or "", Path(options.source))
+    is_model = source.is_dir() and (name is None or name in SHIPPED)
+    check(options, is_model)
 
     model, summary = source, {}
     if options.output is not None:
@@ -102,6 +95,44 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         shared.print_json(summary)
     return code
+
+
+def check(options: argparse.Namespace, is_model: bool) -> None:
+    """Raises an error for what would fail later. `is_model` says that a model goes back to Flax."""
+    from videoprism_mlx.convert.flax import given_config
+    from videoprism_mlx.convert.verify import read_activations
+    from videoprism_mlx.files.atomic import require_new_directory, require_new_file
+    from videoprism_mlx.files.output import require_writable
+    from videoprism_mlx.models import SHIPPED, parse_dtype
+    from videoprism_mlx.tokenizers import load_text_tokenizer
+    from videoprism_mlx.weights.directory import read_config
+
+    if options.output is None and not (is_model and options.verify):
+        raise InputError("there is no output; name it with -o")
+    if is_model:
+        refuse(
+            options,
+            ("config", "dtype", "tokenizer", "revision"),
+            "when a model is converted back to Flax",
+        )
+    if is_model:
+        read_config(SHIPPED.get(options.source, Path(options.source)))
+    if options.output is not None:
+        if is_model and options.output.suffix != ".npz":
+            raise InputError(
+                f"{options.source} is a model directory already, from which a Flax .npz is "
+                f"written; {options.output} does not end in .npz"
+            )
+        (require_new_file if is_model else require_new_directory)(options.output)
+        require_writable(options.output)
+    if options.dtype is not None:
+        parse_dtype(options.dtype)
+    if options.config is not None:
+        given_config(options.config)
+    if options.tokenizer is not None:
+        load_text_tokenizer(options.tokenizer)
+    if options.verify is not None:
+        read_activations(options.verify)
 
 
 def refuse(options: argparse.Namespace, names: Sequence[str], where: str) -> None:

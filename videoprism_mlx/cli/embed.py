@@ -25,12 +25,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "-o",
         "--output",
         required=True,
-        help="OUT.npz, OUT.safetensors or OUT.jsonl for one file; else a folder with a file for "
-        "each video; - prints JSON lines",
+        help="OUT.npz, OUT.safetensors, OUT.jsonl or OUT.parquet for one file; else a folder with "
+        "a file for each video; - prints JSON lines",
     )
     parser.add_argument(
         "--format",
-        choices=("npz", "safetensors", "jsonl"),
+        choices=("npz", "safetensors", "jsonl", "parquet"),
         help="format of the files in a folder (default: npz)",
     )
     parser.add_argument(
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
         embedded = embed(
             options.paths,
             stdout if is_printed else options.output,
-            options.model,
+            shared.chosen_model(options),
             features=options.features and options.features.split(","),
             format=options.format,
             batch_size=options.batch_size,

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     add_data(parser, LABELLED)
     add_labels(parser)
-    add_common(parser, run_classifier)
+    add_common(parser, run_classifier, needs_model=True)
 
 
 def add_data(parser: argparse.ArgumentParser, what: str) -> None:
@@ -95,9 +96,13 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+def add_common(
+    parser: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace], int],
+    needs_model: bool = False,
+) -> None:
     """The options of all protocols, and the function that runs this one."""
-    shared.add_model(parser)
+    shared.add_model(parser, needs_model)
     shared.add_frames(parser)
     shared.add_reading(parser)
     parser.add_argument(
@@ -118,9 +123,11 @@ def add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespac
 def run_retrieval(options: argparse.Namespace) -> int:
     from videoprism_mlx.datasets.captions import read_captions
     from videoprism_mlx.evaluation.protocols import evaluate_retrieval
+    from videoprism_mlx.features.text import require_tokenizer
 
+    require_outputs(options)
     pairs = read_captions(options.data)
-    model, processor, directory = shared.load(options)
+    model, processor, directory = shared.load(options, require_tokenizer)
     how = common(options, model, directory)
     result = evaluate_retrieval(model, processor, pairs, options.captions, **how)
     return report(options, result, retrieval_table(result))
@@ -128,12 +135,14 @@ def run_retrieval(options: argparse.Namespace) -> int:
 
 def run_zero_shot(options: argparse.Namespace) -> int:
     from videoprism_mlx.datasets.labels import read_labels, read_names
-    from videoprism_mlx.evaluation.protocols import evaluate_zero_shot
+    from videoprism_mlx.evaluation.protocols import check_zero_shot, evaluate_zero_shot
 
+    require_outputs(options)
     has_templates = options.texts is not None or options.texts_file is not None
     templates = shared.read_texts(options) if has_templates else None
     labelled = read_labels(options.data, options.labels and read_names(options.labels))
-    model, processor, directory = shared.load(options)
+    needs = partial(check_zero_shot, labelled=labelled, templates=templates)
+    model, processor, directory = shared.load(options, needs)
     how = common(options, model, directory)
     result = evaluate_zero_shot(model, processor, labelled, templates, **how)
     return report(options, result, class_table(result))
@@ -141,19 +150,39 @@ def run_zero_shot(options: argparse.Namespace) -> int:
 
 def run_classifier(options: argparse.Namespace) -> int:
     from videoprism_mlx.datasets.labels import read_labels, read_names
-    from videoprism_mlx.evaluation.protocols import evaluate_classifier, require_classifier
-    from videoprism_mlx.weights.labels import load_labels
+    from videoprism_mlx.evaluation.protocols import (
+        check_classes,
+        evaluate_classifier,
+        require_classifier,
+    )
+    from videoprism_mlx.features.compare import labels_of
 
-    model, processor, directory = shared.load(options)
-    require_classifier(model)
-    if options.labels is None:
-        names = load_labels(directory, model.num_classes).names
-    else:
-        names = read_names(options.labels)
-    labelled = read_labels(options.data, names)
+    require_outputs(options)
+    given = options.labels and read_names(options.labels)
+    names: tuple[str, ...] = ()
+    labelled: Any = None
+
+    def needs(model: Any, processor: Any) -> None:
+        nonlocal names, labelled
+        require_classifier(model)
+        names = given or labels_of(model, model.directory).names
+        labelled = read_labels(options.data, names)
+        check_classes(model, labelled, names)
+
+    model, processor, directory = shared.load(options, needs)
     how = common(options, model, directory)
     result = evaluate_classifier(model, processor, labelled, names, **how)
     return report(options, result, class_table(result))
+
+
+def require_outputs(options: argparse.Namespace) -> None:
+    """Raises OutputError unless the result and the cache can be written."""
+    from videoprism_mlx.files.output import require_writable
+
+    if options.output is not None:
+        require_writable(options.output, is_file=True)
+    if options.cache is not None:
+        require_writable(options.cache)
 
 
 def common(options: argparse.Namespace, model: Any, directory: Path) -> dict[str, Any]:
@@ -164,7 +193,9 @@ def common(options: argparse.Namespace, model: Any, directory: Path) -> dict[str
         partial=options.partial,
         skip_bad=options.skip_bad,
         cache=options.cache,
-        identity=ModelIdentity(model, directory, options.model, options.adapters),
+        identity=ModelIdentity(
+            model, directory, str(shared.chosen_model(options)), options.adapters
+        ),
         data=options.data,
         output=options.output,
     )

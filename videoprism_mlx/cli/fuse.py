@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from videoprism_mlx.cli import shared
-from videoprism_mlx.errors import InputError
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -15,7 +14,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="Adds adapters to the weights of the model that they were trained on, and "
         "writes the result as a model directory.",
     )
-    shared.add_model(parser)
+    shared.add_model(parser, adapters_required=True)
     parser.add_argument("-o", "--output", type=Path, required=True, help="the directory to write")
     shared.add_json(parser)
     parser.set_defaults(run=run)
@@ -25,12 +24,10 @@ def run(options: argparse.Namespace) -> int:
     from videoprism_mlx.weights.adapters import fuse_to_directory
     from videoprism_mlx.weights.directory import read_config
 
-    if options.adapters is None:
-        raise InputError("there are no adapters; name their directory with --adapters")
     source = fuse_to_directory(options.model, options.adapters, options.output, options.dtype)
     if options.json:
         model = read_config(options.output)["model"]
         shared.print_json({"output": str(options.output), "model": model, **source})
     else:
-        print(f"{options.output}: {options.model} with the adapters of {options.adapters}")
+        print(f"{options.output}: {source['base']} with the adapters of {options.adapters}")
     return 0

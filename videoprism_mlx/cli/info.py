@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.errors import InputError
 from videoprism_mlx.video.find import local_path
 
 
@@ -31,6 +32,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(options: argparse.Namespace) -> int:
     path = local_path(options.model)
     if path.is_file():
+        if path.suffix in (".npz", ".safetensors"):
+            raise InputError(
+                f"{path} is a file of arrays; expected a model's name, a model directory or a "
+                f"video. A Flax checkpoint is converted with `videoprism-mlx convert {path}`"
+            )
         return run_video(path, options)
     described = describe(options.model)
     if options.json:

@@ -12,7 +12,7 @@ from videoprism_mlx.errors import InputError
 
 if TYPE_CHECKING:
     from videoprism_mlx.features.compare import Classified, Compared
-    from videoprism_mlx.features.processor import Processor
+    from videoprism_mlx.features.processor import Needs, Processor
     from videoprism_mlx.training.recipe import Recipe
     from videoprism_mlx.video.ffmpeg.decoding import Decoding
 
@@ -21,17 +21,26 @@ DEFAULT_MODEL = "videoprism_lvt_public_v1_base"
 Result = TypeVar("Result", bound="Compared | Classified")
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(
+    parser: argparse.ArgumentParser, required: bool = False, adapters_required: bool = False
+) -> None:
     """Adds the options for the model and its type."""
+    default = "" if adapters_required else f"{DEFAULT_MODEL} or, "
+    with_adapters = f"; default: {default}with --adapters, the model that they were trained on"
     parser.add_argument(
         "--model",
-        default=DEFAULT_MODEL,
+        required=required,
         metavar="NAME|DIR",
-        help="a released model's name, a model directory or a Hub id (default: %(default)s)",
+        help="a released model's name, a model directory or a Hub id"
+        + ("" if required else with_adapters),
     )
     parser.add_argument("--dtype", help="float32, bfloat16 or float16; by default as stored")
     parser.add_argument(
-        "--adapters", type=Path, metavar="DIR", help="adapters to add to the model's weights"
+        "--adapters",
+        type=Path,
+        required=adapters_required,
+        metavar="DIR",
+        help="adapters to add to the model's weights",
     )
 
 
@@ -220,19 +229,32 @@ def require_words(texts: Sequence[str]) -> None:
             raise InputError("one of the texts is empty; leave it out, or give it words")
 
 
-def require_ending(output: Path, *endings: str) -> str:
-    """The ending of an output's name. Raises InputError unless it is one of these."""
+def require_picture(output: Path, video: str, *endings: str) -> str:
+    """The ending of a picture of a video. Raises an error if it is not one of these.
+
+    It also raises an error if the video is missing or the picture cannot be written.
+    """
     ending = output.suffix.lower()
     if ending not in endings:
         raise InputError(f"{output} does not end in {' or '.join(endings)}; name another output")
+
+    from videoprism_mlx.files.output import require_writable
+    from videoprism_mlx.video.source import existing
+
+    path = existing(video)
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if output.samefile(path):
+            raise InputError(f"the output {output} is the video itself; name another output")
+    require_writable(output, is_file=True)
     return ending
 
 
-def require_another_file(output: Path, video: str) -> None:
-    """Raises InputError if the output would replace the video."""
-    with suppress(FileNotFoundError):
-        if output.samefile(video):
-            raise InputError(f"the output {output} is the video itself; name another output")
+def require_span(options: argparse.Namespace) -> None:
+    """Raises InputError unless --start, --end and --fps are possible."""
+    from videoprism_mlx.video.sampling import check_fps, check_times
+
+    check_times(options.start, options.end)
+    check_fps(options.fps)
 
 
 def given(value: Any, default: Any) -> Any:
@@ -240,14 +262,29 @@ def given(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 
-def load(options: argparse.Namespace) -> "tuple[Any, Processor, Path]":
-    """The model, its processor with the options' settings, and the model's directory."""
+def chosen_model(options: argparse.Namespace) -> str | Path:
+    """The model that the options name: by default that of the adapters, or DEFAULT_MODEL."""
+    from videoprism_mlx.features.processor import model_name
+
+    model = DEFAULT_MODEL if options.adapters is None else None
+    return model_name(given(options.model, model), options.adapters)
+
+
+def load(
+    options: argparse.Namespace, needs: "Needs | None" = None
+) -> "tuple[Any, Processor, Path]":
+    """The model, its processor with the options' settings, and the model's directory.
+
+    `needs` raises an error, before anything is downloaded, if the model cannot do what is asked.
+    """
     from videoprism_mlx.features.processor import load_with_settings
 
     names = ("num_frames", "size", "resize", "resample", "template")
     settings = {name: getattr(options, name, None) for name in names}
     settings["decoding"] = decoding(options)
-    return load_with_settings(options.model, options.dtype, None, options.adapters, **settings)
+    return load_with_settings(
+        chosen_model(options), options.dtype, None, options.adapters, needs, **settings
+    )
 
 
 def decoding(options: argparse.Namespace) -> "Decoding":
@@ -257,13 +294,13 @@ def decoding(options: argparse.Namespace) -> "Decoding":
     return Decoding(options.stream, options.tone_map, options.hardware)
 
 
-def load_prompting(options: argparse.Namespace) -> "tuple[Any, Processor, Path]":
+def load_prompting(options: argparse.Namespace, needs: "Needs") -> "tuple[Any, Processor, Path]":
     """As `load`. By default the prompt is that of the official demo."""
     from videoprism_mlx.features.processor import PROMPT, check_template
 
     options.template = given(options.template, PROMPT)
     check_template(options.template)
-    return load(options)
+    return load(options, needs)
 
 
 def each_video(

@@ -40,20 +40,22 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    is_film = shared.require_ending(options.output, ".png", ".mp4") == ".mp4"
+    is_film = shared.require_picture(options.output, options.video, ".png", ".mp4") == ".mp4"
     if options.fps is not None and not is_film:
         raise InputError("--fps is only for an .mp4; leave it out, or give --frames instead")
     if options.count is not None and is_film:
         raise InputError("--frames is only for a .png; leave it out, or give --fps instead")
-    shared.require_another_file(options.output, options.video)
+    shared.require_span(options)
 
     from PIL import Image
 
     from videoprism_mlx.features.maps import map_features
     from videoprism_mlx.files.atomic import new_file
     from videoprism_mlx.pictures import draw_features, feature_colours, write_feature_video
+    from videoprism_mlx.video.sampling import check_count
 
     fps = shared.given(options.fps, FILM_FPS)
+    check_count(options.count)
     model, processor, _ = shared.load(options)
     maps = map_features(
         model,

@@ -1,6 +1,7 @@
 """`videoprism-mlx similarity`: how well texts describe videos."""
 
 import argparse
+from functools import partial
 
 from videoprism_mlx.cli import shared
 
@@ -27,12 +28,15 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    from videoprism_mlx.features.compare import compare
+    from videoprism_mlx.features.compare import check_comparing, compare
     from videoprism_mlx.video.find import find_videos
+    from videoprism_mlx.video.source import require_one
 
     texts = shared.read_texts(options)
-    videos = find_videos(options.video)
-    model, processor, _ = shared.load_prompting(options)
+    videos = find_videos(options.video, lengthen=True)
+    require_one(videos.values())
+    needs = partial(check_comparing, texts=texts, temperature=options.temperature)
+    model, processor, _ = shared.load_prompting(options, needs)
     results = compare(
         model, processor, videos.values(), texts, options.temperature, partial=options.partial
     )

@@ -1,6 +1,7 @@
 """`videoprism-mlx timeline`: when a long video shows what a text says."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from videoprism_mlx.cli import shared
@@ -53,15 +54,24 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    shared.require_ending(options.output, ".png")
-    shared.require_another_file(options.output, options.video)
+    shared.require_picture(options.output, options.video, ".png")
     shared.require_words(options.text)
+    shared.require_span(options)
 
-    from videoprism_mlx.features.timeline import frame_at, score_windows
+    from videoprism_mlx.features.timeline import check_scoring, frame_at, score_windows
     from videoprism_mlx.files.atomic import new_file
     from videoprism_mlx.pictures import draw_timeline, find_peaks
+    from videoprism_mlx.pictures.drawing import require_matplotlib
 
-    model, processor, _ = shared.load(options)
+    require_matplotlib("drawing a timeline")
+    needs = partial(
+        check_scoring,
+        texts=options.text,
+        window=options.window,
+        stride=options.stride,
+        fps=options.fps,
+    )
+    model, processor, _ = shared.load(options, needs)
     starts, ends, scores = score_windows(
         model,
         processor,

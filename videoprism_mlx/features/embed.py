@@ -12,19 +12,27 @@ from tqdm import tqdm
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import EXPECTED, InputError
 from videoprism_mlx.features.encode import check_features, encode, one_line
-from videoprism_mlx.features.formats import json_line
+from videoprism_mlx.features.formats import VECTORS_ONLY, json_line
 from videoprism_mlx.features.pipeline import Features
 from videoprism_mlx.features.processor import (
+    Needs,
     Processor,
     load_with_settings,
+    model_name,
     require_count,
     with_settings,
 )
-from videoprism_mlx.features.resumable_store import FeatureStore, video_record
+from videoprism_mlx.features.resumable_store import (
+    FeatureStore,
+    check_format,
+    video_record,
+)
 from videoprism_mlx.features.windows import Window, check_windowing, encode_windows
+from videoprism_mlx.files.output import require_writable
 from videoprism_mlx.files.record import Record, made_with
 from videoprism_mlx.video.ffmpeg.decoding import Decoding
 from videoprism_mlx.video.find import find_videos
+from videoprism_mlx.video.source import require_one
 from videoprism_mlx.weights.identity import ModelIdentity
 
 
@@ -44,7 +52,7 @@ class Embedded:
 def embed(
     paths: str | Path | Sequence[str | Path],
     output: str | Path | TextIO,
-    model: str | Path | tuple[VideoPrismModel, Processor],
+    model: str | Path | tuple[VideoPrismModel, Processor] | None = None,
     *,
     features: Collection[str] | None = None,
     format: str | None = None,
@@ -65,38 +73,44 @@ def embed(
     """Writes the features of many videos. A later call with the same arguments continues.
 
     `paths` are files, folders (with subfolders) and glob patterns. `output` is a file called
-    *.npz, *.safetensors or *.jsonl; else a folder, in which each video gets a file of that
-    `format`; or an open text file, such as sys.stdout, for JSON lines. A video that cannot be read
-    is skipped. If the call is interrupted, what is done is kept.
+    *.npz, *.safetensors, *.jsonl or *.parquet; else a folder, in which each video gets a file of
+    that `format`; or an open text file, such as sys.stdout, for JSON lines. A video that cannot be
+    read is skipped. If the call is interrupted, what is done is kept.
 
     `model` is a name or directory, with `dtype` and `adapters` as for `load`, or what `load`
-    returned. `num_frames`, `size`, `resize`, `resample` and `decoding` replace settings of its
-    processor.
+    returned. With adapters it may be left out. `num_frames`, `size`, `resize`, `resample` and
+    `decoding` replace settings of its processor.
+
     `features` are as for `encode`. With `window`, and then `stride` and `fps`, there are features
     of each window, as from `encode_windows`, instead of features of each video. `progress` shows
     a bar if stderr is a terminal, and prints a line for each skipped video to stderr.
     """
     require_count("batch_size", batch_size)
     check_sampling(num_frames, window, stride, fps)
+    output = Path(output) if isinstance(output, str) else output
+    check_output(output, format, features or ())
     videos = find_videos([paths] if isinstance(paths, (str, Path)) else paths)
     sizing = dict(num_frames=num_frames, size=size, resize=resize, resample=resample)
     reading = {**sizing, "decoding": decoding}
-    loaded, processor, identity = prepare(model, dtype, adapters, reading)
+
+    def needs(model: VideoPrismModel, _: Processor) -> None:
+        check_features(model, features)
+        if model.directory is None:  # Its weights would be downloaded.
+            require_one(videos.values())
+
+    loaded, processor, identity = prepare(model, dtype, adapters, needs, reading)
     names = check_features(loaded, features)
     windowing = Windowing.of(window, stride, fps)
     job = Job(loaded, processor, names, batch_size, windowing, partial)
     record = made_with(model=identity, preprocessing=job.preprocessing(), features=names)
 
-    if not isinstance(output, (str, Path)):
-        require_vectors(names)
+    if not isinstance(output, Path):
         skipped = job.run(videos, JsonLines(output, record), progress)
         return Embedded(None, without(videos, skipped), skipped)
-    store = FeatureStore(Path(output), record, format)
-    if store.format == "jsonl":
-        require_vectors(names)
+    store = FeatureStore(output, record, format)
     with store.opened():
-        missing = whole_batches(videos, store.missing(videos), batch_size)
-        skipped = job.run(missing, store, progress)
+        wanted = whole_batches(videos, store.missing(videos), batch_size)
+        skipped = job.run(wanted, store, progress)
         store.finish(list(videos))
     return Embedded(store.output, without(videos, skipped), skipped)
 
@@ -120,18 +134,31 @@ def check_sampling(
             )
 
 
-def require_vectors(features: Sequence[str]) -> None:
-    """Raises InputError unless each feature is one vector, as JSON lines hold them."""
-    for name in {"tokens", "frames"} & set(features):
-        raise InputError(
-            f"JSON lines hold one vector for each video, not {name}; write an .npz instead"
-        )
+def check_output(output: Path | TextIO, file_format: str | None, features: Collection[str]) -> None:
+    """Raises an error if features cannot be written to this output in this format."""
+    chosen = "jsonl"
+    if isinstance(output, Path):
+        chosen, is_one_file = check_format(output, file_format)
+        require_writable(output, is_one_file)
+    if chosen in VECTORS_ONLY:
+        require_vectors(features, chosen)
+
+
+def require_vectors(features: Collection[str], file_format: str) -> None:
+    """Raises InputError unless each feature is one vector, as these formats hold them."""
+    lines = "JSON lines" if file_format == "jsonl" else "rows of a .parquet file"
+    for name in ("tokens", "frames"):
+        if name in features:
+            raise InputError(
+                f"{lines} hold one vector for each video, not {name}; write an .npz instead"
+            )
 
 
 def prepare(
-    model: str | Path | tuple[VideoPrismModel, Processor],
+    model: str | Path | tuple[VideoPrismModel, Processor] | None,
     dtype: str | None,
     adapters: str | Path | None,
+    needs: Needs,
     settings: Mapping[str, Any],
 ) -> tuple[VideoPrismModel, Processor, dict[str, Any]]:
     """The model, its processor with these settings, and the model's identity for the record."""
@@ -143,8 +170,9 @@ def prepare(
         # The model may have changed since it was read from its file.
         identity = ModelIdentity(loaded).record("class", "parameters", "dtype", "precision")
     else:
+        model = model_name(model, adapters)
         loaded, processor, directory = load_with_settings(
-            model, dtype, adapters=adapters, **settings
+            model, dtype, adapters=adapters, needs=needs, **settings
         )
         folder = None if adapters is None else Path(adapters)
         identity = ModelIdentity(loaded, directory, str(model), folder).record(

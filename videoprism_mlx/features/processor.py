@@ -6,7 +6,7 @@ Shapes: B batch, T frames, S size of a frame, L text positions.
 import dataclasses
 import json
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import numpy.typing as npt
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputError, InputTypeError, VideoError
 from videoprism_mlx.files.atomic import new_file
+from videoprism_mlx.files.places import user_path
+from videoprism_mlx.models import parse_dtype
 from videoprism_mlx.tokenizers import (
     C4_EN_VOCABULARY_SIZE,
     TEXT_MAX_LENGTH,
@@ -29,9 +31,9 @@ from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.resize import check_size
 from videoprism_mlx.video.sampling import check_fps, read_video
 from videoprism_mlx.video.source import Source
-from videoprism_mlx.weights.adapters import load_fused
+from videoprism_mlx.weights.adapters import base_model, check_adapters, is_adapters, load_fused
 from videoprism_mlx.weights.directory import PROCESSOR_FILE
-from videoprism_mlx.weights.loading import load_with_directory
+from videoprism_mlx.weights.loading import load_with_directory, model_outline
 
 # The prompt of the official video-text demo.
 PROMPT = "a video of {}."
@@ -120,16 +122,23 @@ class Processor:
         self, texts: Sequence[str]
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Texts, each put into the template, to ids (B, L) and paddings (B, L)."""
-        if self.tokenizer is None:
-            raise InputError("this model takes no text; use a video-text model (videoprism_lvt_*)")
         if isinstance(texts, str) or len(texts) == 0:
             raise InputError(f"texts is {texts!r}; expected a list of at least one string")
         for text in texts:
             check_text(text)
+        prompts = [self.template.replace("{}", text) for text in texts]
+        return tokenize_texts(self.load_tokenizer(), prompts, self.max_length)
+
+    def load_tokenizer(self) -> SentencePieceTokenizer:
+        """The tokenizer, which is read on first use, and downloaded if it has to be."""
+        if self.tokenizer is None:
+            raise InputError(
+                f"there is no tokenizer: the model's directory has no {TOKENIZER_FILE}, or the "
+                "model takes no text; use a video-text model (videoprism_lvt_*)"
+            )
         if not isinstance(self.tokenizer, SentencePieceTokenizer):
             self.tokenizer = load_text_tokenizer(self.tokenizer)
-        prompts = [self.template.replace("{}", text) for text in texts]
-        return tokenize_texts(self.tokenizer, prompts, self.max_length)
+        return self.tokenizer
 
     def settings(self) -> dict[str, Any]:
         """All settings but the tokenizer, as `save` writes them."""
@@ -140,6 +149,10 @@ class Processor:
         """Writes the settings into a model directory, where `load` finds them."""
         with new_file(Path(directory) / PROCESSOR_FILE) as partial:
             partial.write_text(json.dumps(self.settings(), indent=2) + "\n", encoding="utf-8")
+
+
+# Raises an error if a model with its processor cannot do what is asked of it.
+Needs = Callable[[VideoPrismModel, Processor], object]
 
 
 def check_text(text: str) -> None:
@@ -169,7 +182,7 @@ def require_count(name: str, value: Any, expected: str = "1 or more") -> None:
 
 
 def load(
-    name_or_dir: str | Path,
+    name_or_dir: str | Path | None = None,
     dtype: str | mx.Dtype | None = None,
     revision: str | None = None,
     *,
@@ -178,27 +191,74 @@ def load(
     """A model, as `load_model` gives it, and the processor that makes its arguments.
 
     `adapters` is a directory of adapters to add to the model's weights. They may come with
-    settings of the processor.
+    settings of the processor. With adapters, `name_or_dir` may be left out: it is the model that
+    they were trained on.
     """
     model, processor, _ = load_with_settings(name_or_dir, dtype, revision, adapters)
     return model, processor
 
 
 def load_with_settings(
+    name_or_dir: str | Path | None,
+    dtype: str | mx.Dtype | None = None,
+    revision: str | None = None,
+    adapters: str | Path | None = None,
+    needs: Needs | None = None,
+    **settings: Any,
+) -> tuple[VideoPrismModel, Processor, Path]:
+    """As `load`, with the model's directory. The processor gets the settings that are not None.
+
+    `needs` is as for `check_model`.
+    """
+    name_or_dir = model_name(name_or_dir, adapters)
+    check_model(name_or_dir, dtype, revision, adapters, needs, **settings)
+    model, directory = load_with_adapters(name_or_dir, dtype, revision, adapters)
+    processor = processor_for(model, directory)
+    if adapters is not None:
+        processor = with_settings_of(user_path(adapters), processor)
+    if settings:
+        processor = with_settings(processor, model, **settings)
+    return model, processor, directory
+
+
+def model_name(name_or_dir: str | Path | None, adapters: str | Path | None) -> str | Path:
+    """The model, which is by default the one that the adapters were trained on."""
+    if name_or_dir is not None:
+        return name_or_dir
+    if adapters is None:
+        raise InputError("there is no model; give a name or a model directory")
+    return base_model(adapters)
+
+
+def check_model(
     name_or_dir: str | Path,
     dtype: str | mx.Dtype | None = None,
     revision: str | None = None,
     adapters: str | Path | None = None,
+    needs: Needs | None = None,
     **settings: Any,
-) -> tuple[VideoPrismModel, Processor, Path]:
-    """As `load`, with the model's directory. The processor gets the settings that are not None."""
-    model, directory = load_with_adapters(name_or_dir, dtype, revision, adapters)
+) -> tuple[VideoPrismModel, Processor]:
+    """Raises an error if the model cannot be loaded or used like this.
+
+    It downloads no weights and reads none. `needs` is called with the model, without its weights,
+    and its processor, which are also returned; it raises an error if the model cannot do what it
+    is for. The other arguments are as for `load_with_settings`.
+    """
+    if dtype is not None:
+        parse_dtype(dtype)
+    if is_adapters(name_or_dir):
+        raise InputError(
+            f"{name_or_dir} holds adapters and no model; give it with --adapters (adapters=...)"
+        )
+    model, directory = model_outline(name_or_dir, revision)
     processor = processor_for(model, directory)
     if adapters is not None:
-        processor = with_settings_of(Path(adapters), processor)
-    if settings:
-        processor = with_settings(processor, model, **settings)
-    return model, processor, directory
+        check_adapters(model, adapters)
+        processor = with_settings_of(user_path(adapters), processor)
+    processor = with_settings(processor, model, **settings)
+    if needs is not None:
+        needs(model, processor)
+    return model, processor
 
 
 def load_with_adapters(

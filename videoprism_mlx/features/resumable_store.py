@@ -20,6 +20,7 @@ from videoprism_mlx.features.formats import (
     lazy_features,
     read_features,
     read_record,
+    require_parquet,
     write_features,
 )
 from videoprism_mlx.features.pipeline import Array
@@ -34,6 +35,14 @@ from videoprism_mlx.files.atomic import (
 from videoprism_mlx.files.identity import FileIdentity
 from videoprism_mlx.files.lock import locked
 from videoprism_mlx.files.record import RECORD_FILE, Record, differences
+from videoprism_mlx.video.find import images_in
+
+# Endings of files that nobody means as the name of a folder.
+OTHER_FORMATS = (
+    *("npy", "csv", "tsv", "txt", "json", "ndjson", "xlsx", "pkl", "pickle", "pt", "pth", "bin"),
+    *("h5", "hdf5", "mat", "feather", "arrow", "orc", "avro", "zarr", "db", "sqlite", "lance"),
+    *("gz", "zip", "tar", "tgz", "zst"),
+)
 
 
 class FeatureStore:
@@ -47,21 +56,7 @@ class FeatureStore:
     def __init__(self, output: Path, record: Record, file_format: str | None = None):
         self.output = output
         self.record = dict(record)
-        suffix = output.suffix.removeprefix(".")
-        self.is_one_file = suffix in FORMATS
-        if self.is_one_file and file_format not in (None, suffix):
-            raise InputError(
-                f"{output} does not have the ending of the format {file_format}; "
-                f"call it *.{file_format}"
-            )
-        self.format = suffix if self.is_one_file else file_format or "npz"
-        if self.format not in FORMATS:
-            raise InputError(f"the format is {file_format!r}; expected one of {', '.join(FORMATS)}")
-        if output.exists() and output.is_dir() == self.is_one_file:
-            raise OutputError(
-                f"{output} is a {'folder' if self.is_one_file else 'file'}; expected a new or "
-                f"earlier output: a folder, or a file called *.{', *.'.join(FORMATS)}"
-            )
+        self.format, self.is_one_file = check_format(output, file_format)
         self._folder = output.parent / f".{output.name}.parts" if self.is_one_file else output
         self._part_format = "safetensors" if self.is_one_file else self.format
         self._is_complete = False
@@ -189,6 +184,38 @@ class FeatureStore:
         shutil.rmtree(self._folder)
 
 
+def check_format(output: Path, file_format: str | None = None) -> tuple[str, bool]:
+    """The format of the features in `output`, and whether that is one file.
+
+    Raises InputError if the name or the given format does not fit, and MissingLibraryError if the
+    format needs a library that is not installed.
+    """
+    suffix = output.suffix.removeprefix(".")
+    is_one_file = suffix in FORMATS
+    listed = ", ".join(f"*.{each}" for each in FORMATS)
+    if is_one_file and file_format not in (None, suffix):
+        raise InputError(
+            f"{output} does not have the ending of the format {file_format}; "
+            f"call it *.{file_format}"
+        )
+    if suffix.lower() in (*FORMATS, *OTHER_FORMATS) and not is_one_file and not output.is_dir():
+        raise InputError(
+            f"features are not written to .{suffix} files; expected {listed} for one file, or a "
+            "folder without such an ending for a file for each video"
+        )
+    chosen = suffix if is_one_file else file_format or "npz"
+    if chosen not in FORMATS:
+        raise InputError(f"the format is {file_format!r}; expected one of {', '.join(FORMATS)}")
+    if output.exists() and output.is_dir() == is_one_file:
+        raise OutputError(
+            f"{output} is a {'folder' if is_one_file else 'file'}; expected a new or "
+            f"earlier output: a folder, or a file called {listed}"
+        )
+    if chosen == "parquet":
+        require_parquet()
+    return chosen, is_one_file
+
+
 class Spool:
     """Arrays of one shape, kept in an unnamed temporary file until they are written together."""
 
@@ -223,8 +250,16 @@ class Spool:
 
 
 def video_record(name: str, path: Path) -> dict[str, Any]:
-    """A video's name, and the identity of its file in its present version."""
-    return {"name": name, **dataclasses.asdict(FileIdentity.of(path))}
+    """A video's name, and the identity of its file, or of its images, in its present version."""
+    identity = FileIdentity.of(path)
+    if path.is_dir():
+        images = [FileIdentity.of(image) for image in images_in(path)]
+        identity = FileIdentity(
+            identity.path,
+            sum(image.bytes for image in images),
+            max(each.modified for each in (identity, *images)),
+        )
+    return {"name": name, **dataclasses.asdict(identity)}
 
 
 def is_same(stored: Record | None, name: str, path: Path) -> bool:

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.features.processor import Processor
-from videoprism_mlx.features.text import embed_texts
-from videoprism_mlx.features.windows import encode_windows
+from videoprism_mlx.features.processor import Processor, check_text
+from videoprism_mlx.features.text import embed_texts, require_tokenizer
+from videoprism_mlx.features.windows import check_windowing, encode_windows
 from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.resize import thumbnail
 from videoprism_mlx.video.sampling import sample
@@ -51,6 +51,7 @@ def score_windows(
     `window`, `stride` and `fps` are as for `encode_windows`; by default, a window has the
     processor's number of frames. `progress` shows a bar if stderr is a terminal.
     """
+    check_scoring(model, processor, texts, window, stride, fps)
     texts_embedded = embed_texts(model, processor, texts)
     starts, ends, scores = [], [], []
     with tqdm(unit="window", disable=None if progress else True) as bar:
@@ -72,6 +73,25 @@ def score_windows(
             ends.append(each.end)
             scores.append(texts_embedded @ each.features["embedding"])
     return Timeline(np.array(starts), np.array(ends), np.array(scores))
+
+
+def check_scoring(
+    model: VideoPrismModel,
+    processor: Processor,
+    texts: Sequence[str],
+    window: int | None = None,
+    stride: int | None = None,
+    fps: float | None = None,
+) -> None:
+    """Raises InputError if `score_windows` cannot use these arguments.
+
+    The model needs no weights yet.
+    """
+    require_tokenizer(model, processor)
+    for text in texts:
+        check_text(text)
+    window = processor.num_frames if window is None else window
+    check_windowing(window, window if stride is None else stride, fps)
 
 
 def frame_at(

@@ -145,6 +145,7 @@ def prepare_task(
     """Reads the lists and loads the model."""
     lists = read_lists(data, val, labels)
     count = lists.count_classes()
+    options.check_model(model, options.dtype)
     classifier, directory = starting_model(model, count, options.dtype, recipe.seed)
     names = names_of(lists.training.names, count, directory)
     warn_of_unseen(lists.training.labels, names)

@@ -17,11 +17,11 @@ from mlx.utils import tree_map
 
 from videoprism_mlx.datasets.captions import Captioned, read_captions
 from videoprism_mlx.datasets.overlap import warn_of_overlap
-from videoprism_mlx.encoders import FactorizedVideoCLIP
+from videoprism_mlx.encoders import FactorizedVideoCLIP, VideoPrismModel
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.evaluation.metrics import recalls
 from videoprism_mlx.features.processor import Processor
-from videoprism_mlx.features.text import embed_texts, require_text
+from videoprism_mlx.features.text import embed_texts, require_text, require_tokenizer
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.record import made_with
@@ -38,6 +38,8 @@ from videoprism_mlx.video.ffmpeg.decoding import Decoding
 from videoprism_mlx.weights.adapters import (
     ADAPTER_CONFIG_FILE,
     ADAPTERS_FILE,
+    AdapterSettings,
+    adapted_layers,
     add_adapters,
     save_adapters,
 )
@@ -174,6 +176,7 @@ def prepare_task(
     training = read_captions(data)
     validation = [] if val is None else read_captions(val)
     warn_of_overlap([pair.video for pair in training], [pair.video for pair in validation])
+    options.check_model(model, tuning.dtype, functools.partial(check_tuning, tuning=tuning))
     loaded, directory = load_with_directory(model, "float32")
     towers = require_text(loaded)
     processor = options.processor(loaded, directory)
@@ -188,6 +191,15 @@ def prepare_task(
         tuning=tuning,
         seed=recipe.seed,
     )
+
+
+def check_tuning(model: VideoPrismModel, processor: Processor, tuning: Tuning) -> None:
+    """Raises InputError unless the model can be trained like this. It needs no weights yet."""
+    require_tokenizer(model, processor)
+    if tuning.rank is not None:
+        alpha = tuning.rank if tuning.alpha is None else tuning.alpha
+        settings = AdapterSettings(tuning.rank, alpha, tuning.towers, tuning.layers)
+        adapted_layers(model, settings)
 
 
 @dataclasses.dataclass(frozen=True)

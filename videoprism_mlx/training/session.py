@@ -15,9 +15,15 @@ import mlx.core as mx
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.features.cache import require_usable
-from videoprism_mlx.features.processor import Processor, processor_for, with_settings
+from videoprism_mlx.features.processor import (
+    Needs,
+    Processor,
+    check_model,
+    processor_for,
+    with_settings,
+)
 from videoprism_mlx.files import places
-from videoprism_mlx.files.output import require_own
+from videoprism_mlx.files.output import require_own, require_writable
 from videoprism_mlx.pictures.curves import draw_curves
 from videoprism_mlx.training.recipe import Recipe
 from videoprism_mlx.training.run import History, Learner, Run
@@ -63,9 +69,18 @@ class Options:
 
     def processor(self, model: VideoPrismModel, directory: Path) -> Processor:
         """The processor of a model, with the settings that are not None."""
+        return with_settings(processor_for(model, directory), model, **self._settings)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
         names = ("num_frames", "size", "resize", "resample", "decoding")
-        settings = {name: getattr(self, name) for name in names}
-        return with_settings(processor_for(model, directory), model, **settings)
+        return {name: getattr(self, name) for name in names}
+
+    def check_model(
+        self, model: str | Path, dtype: str | mx.Dtype | None = None, needs: Needs | None = None
+    ) -> None:
+        """As `check_model` of features/processor.py, with these settings."""
+        check_model(model, dtype, needs=needs, **self._settings)
 
     def cache_folder(self, name: str) -> Path:
         """The folder for arrays made from videos: by default the folder `name` in the cache."""
@@ -122,6 +137,8 @@ def train(
     `files` are the names of the files that `publish` writes to `output`, besides config.json.
     """
     check_output(output, files)
+    require_writable(output)
+    require_writable(options.cache_folder("features"))
     task = prepare()
     record, sources = task.record, task.sources
     run = Run(output / RUN_FOLDER, recipe, record, task.metric, options.save_every)

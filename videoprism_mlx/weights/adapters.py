@@ -11,6 +11,7 @@ Shapes: I inputs and O outputs of a layer, R rank of its adapter.
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Collection, Iterator, Mapping
 from numbers import Real
 from pathlib import Path
@@ -24,11 +25,14 @@ from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputError, whole_number
 from videoprism_mlx.files.atomic import new_file, require_new_directory, require_new_file
 from videoprism_mlx.files.identity import sha256
+from videoprism_mlx.files.output import require_writable
 from videoprism_mlx.files.places import user_path
 from videoprism_mlx.files.record import own_version
 from videoprism_mlx.layers import AttenTokenPoolingLayer, Linear, StackedTransformer
+from videoprism_mlx.models import canonical_name, parse_dtype
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
 from videoprism_mlx.weights.directory import (
+    CONFIG_FILE,
     LABELS_FILE,
     PROCESSOR_FILE,
     WEIGHTS_FILE,
@@ -40,7 +44,7 @@ from videoprism_mlx.weights.directory import (
     write_arrays,
     write_directory,
 )
-from videoprism_mlx.weights.loading import finished, load_with_directory
+from videoprism_mlx.weights.loading import finished, load_with_directory, model_outline
 
 ADAPTERS_FILE = "adapters.safetensors"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
@@ -234,13 +238,19 @@ def save_adapters(model: VideoPrismModel, directory: str | Path, base: str | Pat
     require_new_file(directory / ADAPTER_CONFIG_FILE)
     described = {
         **dataclasses.asdict(model.adapters),
-        "base": {"name": str(base), "weights": base_checksum(model, base)},
+        "base": {"name": base_name(base), "weights": base_checksum(model, base)},
         "version": own_version(),
     }
     with new_file(directory / ADAPTERS_FILE, replace=True) as partial:
         write_arrays(partial, arrays, is_sorted=True)
     with new_file(directory / ADAPTER_CONFIG_FILE) as partial:
         partial.write_text(as_json(described), encoding="utf-8")
+
+
+def base_name(base: str | Path) -> str:
+    """The name of a model, or the absolute path of its directory."""
+    is_directory = canonical_name(str(base)) is None and user_path(base).is_dir()
+    return os.path.abspath(user_path(base)) if is_directory else str(base)
 
 
 def base_checksum(model: VideoPrismModel, base: str | Path | None = None) -> str | None:
@@ -275,6 +285,27 @@ def read_adapter_config(directory: Path) -> tuple[AdapterSettings, dict[str, Any
         ) from None
 
 
+def is_adapters(directory: str | Path) -> bool:
+    """Whether this is a directory of adapters, and not a model directory."""
+    path = user_path(directory)
+    return (path / ADAPTER_CONFIG_FILE).is_file() and not (path / CONFIG_FILE).exists()
+
+
+def base_model(adapters: str | Path) -> str:
+    """The name or directory of the model that the adapters in a directory were trained on.
+
+    Raises CheckpointError if it is a directory that is not there.
+    """
+    directory = user_path(adapters)
+    name = str(read_adapter_config(directory)[1]["name"])
+    if os.path.isabs(name) and not Path(name).is_dir():
+        raise CheckpointError(
+            f"{directory} was trained on {name}, which is not there any more; name the model's "
+            "directory with --model (the argument for the model)"
+        )
+    return name
+
+
 def load_adapters(model: VideoPrismModel, directory: str | Path) -> VideoPrismModel:
     """Adds the adapters in a directory to a loaded model, and freezes it. Returns the model.
 
@@ -282,15 +313,9 @@ def load_adapters(model: VideoPrismModel, directory: str | Path) -> VideoPrismMo
     file of the weights is known. The model stays as it was then.
     """
     directory = user_path(directory)
-    settings, base = read_adapter_config(directory)
+    settings, linears = check_adapters(model, directory)
+    _, base = read_adapter_config(directory)
     path = directory / ADAPTERS_FILE
-    linears = adapted_layers(model, settings)
-    expected = {}
-    for name, linear in linears.items():
-        outputs, inputs = linear.weight.shape
-        expected[f"{name}.lora_a"] = (settings.rank, inputs)
-        expected[f"{name}.lora_b"] = (outputs, settings.rank)
-    check_parameters(expected, stored_shapes(path), path)
     checksum = base_checksum(model)
     if None not in (checksum, base["weights"]) and checksum != base["weights"]:
         raise CheckpointError(
@@ -298,6 +323,26 @@ def load_adapters(model: VideoPrismModel, directory: str | Path) -> VideoPrismMo
             f"{base['weights']}; those of {model.directory} have {checksum}. Load that model"
         )
     return with_adapters(model, settings, linears, read_arrays(path))
+
+
+def check_adapters(
+    model: VideoPrismModel, directory: str | Path
+) -> tuple[AdapterSettings, dict[str, Linear]]:
+    """The settings of the adapters in a directory, and the layers of `model` that they are for.
+
+    Raises CheckpointError unless they fit these layers.
+    """
+    directory = user_path(directory)
+    settings, _ = read_adapter_config(directory)
+    linears = adapted_layers(model, settings)
+    expected = {}
+    for name, linear in linears.items():
+        outputs, inputs = linear.weight.shape
+        expected[f"{name}.lora_a"] = (settings.rank, inputs)
+        expected[f"{name}.lora_b"] = (outputs, settings.rank)
+    path = directory / ADAPTERS_FILE
+    check_parameters(expected, stored_shapes(path), path)
+    return settings, linears
 
 
 def load_fused(
@@ -310,12 +355,15 @@ def load_fused(
 
     The adapters are added in the stored type, and the sum is rounded once to `dtype`.
     """
+    if dtype is not None:
+        parse_dtype(dtype)
+    check_adapters(model_outline(name_or_dir, revision)[0], adapters)
     model, directory = load_with_directory(name_or_dir, revision=revision)
     return finished(fuse_adapters(load_adapters(model, adapters)), dtype), directory
 
 
 def fuse_to_directory(
-    name_or_dir: str | Path,
+    name_or_dir: str | Path | None,
     adapters: str | Path,
     output: str | Path,
     dtype: str | mx.Dtype | None = None,
@@ -323,11 +371,14 @@ def fuse_to_directory(
 ) -> dict[str, str]:
     """Writes a model with adapters added to its weights to the new model directory `output`.
 
-    The tokenizer, labels and settings of the processor are copied. Returns what config.json says
-    under "source": the name of the model and the checksums of its weights and of the adapters.
+    By default, `name_or_dir` is the model that the adapters were trained on. The tokenizer, labels
+    and settings of the processor are copied. Returns what config.json says under "source": the name
+    of the model and the checksums of its weights and of the adapters.
     """
     adapters = user_path(adapters)
     require_new_directory(Path(output))
+    require_writable(Path(output))
+    name_or_dir = base_model(adapters) if name_or_dir is None else name_or_dir
     model, directory = load_fused(name_or_dir, adapters, dtype, revision)
     source = {
         "base": str(name_or_dir),

@@ -1,11 +1,12 @@
 """Downloads of checkpoints and models, and where converted models are kept."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.files.download import explained
 from videoprism_mlx.files.places import cache_directory
-from videoprism_mlx.models import RELEASES, unpublished
+from videoprism_mlx.models import RELEASES, SHIPPED, unpublished
 from videoprism_mlx.weights.directory import MODEL_FILES
 
 
@@ -19,6 +20,8 @@ def download_checkpoint(name: str, revision: str | None = None) -> Path:
     """The official `.npz` of a released checkpoint, from Hugging Face's cache or from the Hub."""
     import huggingface_hub
 
+    if name in SHIPPED:
+        raise InputError(f"{name} comes with the package, as the model directory {SHIPPED[name]}")
     if name not in RELEASES:
         raise InputError(unpublished(name))
     repository, filename = RELEASES[name]
@@ -39,13 +42,15 @@ def origin(name: str, revision: str | None = None) -> dict[str, str]:
     return {"repository": RELEASES[name].repository, "revision": revision or "main"}
 
 
-def download_model(repository: str, revision: str | None = None) -> Path:
-    """A model directory from a repository on the Hub."""
+def download_model(
+    repository: str, revision: str | None = None, files: Collection[str] = MODEL_FILES
+) -> Path:
+    """A model directory from a repository on the Hub, with some of its files."""
     import huggingface_hub
 
     with explained(repository, "is it the name of a public repository, or of a directory here?"):
         return Path(
             huggingface_hub.snapshot_download(
-                repo_id=repository, revision=revision, allow_patterns=list(MODEL_FILES)
+                repo_id=repository, revision=revision, allow_patterns=list(files)
             )
         )
