@@ -53,7 +53,7 @@ def nothing_is_loaded(
 
     monkeypatch.chdir(place)
     monkeypatch.setenv("VIDEOPRISM_MLX_CACHE", str(tmp_path / "cache"))
-    for name in ("hf_hub_download", "snapshot_download"):
+    for name in ("hf_hub_download", "snapshot_download", "get_hf_file_metadata"):
         monkeypatch.setattr(huggingface_hub, name, reached)
     monkeypatch.setattr("urllib.request.urlopen", reached)
     for module in ("weights.loading.load_weights", "convert.flax.read_group"):

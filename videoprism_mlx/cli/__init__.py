@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("videoprism_mlx").setLevel(logging.INFO)
+    logging.getLogger("huggingface_hub").propagate = False  # It prints its messages by itself.
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         # File names may contain bytes that are not UTF-8. They are printed as \udcff.
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -195,9 +195,7 @@ def model_directory(name_or_dir: str | Path, revision: str | None = None) -> Pat
     if path.is_file():
         is_checkpoint = path.suffix == ".npz"
         hint = f": convert it with `videoprism-mlx convert {path} -o DIRECTORY`"
-        raise InputError(
-            f"{path} is a file; expected a model's name or directory{hint * is_checkpoint}"
-        )
+        raise InputError(f"{path} is a file; expected a model directory{hint * is_checkpoint}")
     if (repository := repository_of(text)) is not None:
         return hub.download_model(repository, revision)
     known = known_names()
