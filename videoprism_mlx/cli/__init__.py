@@ -3,11 +3,12 @@
 A module imports what its command runs inside `run`, so that `--help` is fast.
 """
 
-import argparse
 import io
 import logging
 import os
 import sys
+import time
+from argparse import Namespace
 from collections.abc import Sequence
 
 from videoprism_mlx.cli import (
@@ -24,6 +25,8 @@ from videoprism_mlx.cli import (
     timeline,
     train,
 )
+from videoprism_mlx.cli.program import completion, messages
+from videoprism_mlx.cli.program.parser import Parser, build
 from videoprism_mlx.errors import EXPECTED
 
 COMMANDS = (
@@ -41,6 +44,8 @@ COMMANDS = (
     convert,
 )
 
+logger = logging.getLogger(__name__)
+
 BUG, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 
@@ -50,26 +55,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 if all went well; 1 if videos were skipped, a model differs from the original, or there is a
     bug; 2 for bad input. Results go to stdout, everything else to stderr.
     """
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("videoprism_mlx").setLevel(logging.INFO)
-    logging.getLogger("huggingface_hub").propagate = False  # It prints its messages by itself.
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         # File names may contain bytes that are not UTF-8. They are printed as \udcff.
         sys.stdout.reconfigure(errors="backslashreplace")
-    parser = argparse.ArgumentParser(prog="videoprism-mlx", description="VideoPrism in MLX.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add(commands)
+    parser = build_parser()
+    completion.complete(parser)
     options = parser.parse_args(arguments)
+    with messages.set_up(options):
+        return run(options)
+
+
+def build_parser() -> Parser:
+    """The parser of all commands."""
+    return build(COMMANDS)
+
+
+def run(options: Namespace) -> int:
+    """Runs the command that the options name, and returns its exit code."""
+    started = time.perf_counter()
     try:
         code: int = options.run(options)
         if sys.stdout:  # None if the command was started without a stdout.
             sys.stdout.flush()
+        logger.debug("done in %.1f s", time.perf_counter() - started)
         return code
     except BrokenPipeError:  # The program that reads stdout, such as `head`, has ended.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except EXPECTED as error:
+        logger.debug("the error comes from here:", exc_info=True)
         print(f"videoprism-mlx: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:

@@ -307,17 +307,19 @@ def each_video(
     videos: Mapping[str, Path], results: Iterable[Result]
 ) -> Iterator[tuple[str, Result]]:
     """The name and result of each video. Shows a bar, and prints a line for each skipped video."""
-    from tqdm import tqdm
-
+    from videoprism_mlx import progress
     from videoprism_mlx.features.encode import one_line
 
-    is_short = len(videos) == 1 or (sys.stdout and sys.stdout.isatty())
-    bar = tqdm(videos.items(), unit="video", disable=True if is_short else None)
-    for result, (name, path) in zip(results, bar, strict=True):
-        if result.error is not None:
-            bar.clear()
-            print(f"skipped: {one_line(path, result.error)}", file=sys.stderr)
-        yield name, result
+    with progress.bar(unit="video", total=len(videos)) as bar:
+        for result, (name, path) in zip(results, videos.items(), strict=True):
+            bar.update()
+            bar.clear()  # The caller prints the result where the bar is.
+            if result.error is not None:
+                progress.write(f"skipped: {one_line(path, result.error)}")
+            yield name, result
+            if sys.stdout:
+                sys.stdout.flush()
+            bar.refresh()
 
 
 def print_json(result: Any) -> None:

@@ -4,14 +4,13 @@ import dataclasses
 import hashlib
 import json
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from videoprism_mlx import progress
 from videoprism_mlx.errors import EXPECTED, FeatureFileError, InputError
 from videoprism_mlx.features.encode import one_line
 from videoprism_mlx.features.pipeline import Array, read_ahead
@@ -99,7 +98,9 @@ def fill(
 
     failed: dict[Path, Exception] = {}
     with (
-        tqdm(total=len(missing), desc=what, unit="video", disable=None if missing else True) as bar,
+        progress.bar(
+            what=what, unit="video", total=len(missing), show=bool(missing), leave=True
+        ) as bar,
         read_ahead(attempt, missing, readers=None, ahead=ahead) as clips,
     ):
         for path, clip in clips:
@@ -114,17 +115,16 @@ def fill(
             paths[number] = None
     lines = [unusable(videos[number], error) for number, error in sorted(bad.items())]
     for line in lines:
-        print(line, file=sys.stderr)
+        progress.write(line)
     return paths, lines
 
 
 def print_room(folder: Path, what: str, missing: int, total: int, size: int) -> None:
     """Prints how many bytes the missing arrays, of `size` bytes each, will take on the disk."""
     free = shutil.disk_usage(folder).free
-    print(
+    progress.note(
         f"{what}: {missing} of {total} videos are new, and will take "
-        f"{missing * size / 1e6:,.1f} MB in {folder}, where {free / 1e6:,.0f} MB are free",
-        file=sys.stderr,
+        f"{missing * size / 1e6:,.1f} MB in {folder}, where {free / 1e6:,.0f} MB are free"
     )
 
 

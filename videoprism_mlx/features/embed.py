@@ -1,13 +1,10 @@
 """Writes the features of many videos to files, as `videoprism-mlx embed` does."""
 
 import dataclasses
-import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
-
-from tqdm import tqdm
 
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import EXPECTED, InputError
@@ -30,6 +27,7 @@ from videoprism_mlx.features.resumable_store import (
 from videoprism_mlx.features.windows import Window, check_windowing, encode_windows
 from videoprism_mlx.files.output import require_writable
 from videoprism_mlx.files.record import Record, made_with
+from videoprism_mlx.progress import bar, write
 from videoprism_mlx.video.ffmpeg.decoding import Decoding
 from videoprism_mlx.video.find import find_videos
 from videoprism_mlx.video.source import require_one
@@ -275,14 +273,13 @@ class Job:
             results = self._store_clips(videos, sink)
         else:
             results = self._store_windows(videos, sink, progress)
-        with tqdm(total=len(videos), unit="video", disable=None if progress else True) as bar:
+        with bar(unit="video", total=len(videos), show=progress, leave=True) as shown:
             for name, error in results:
                 if error is not None:
                     skipped[name] = str(error)
                     if progress:
-                        bar.clear()
-                        print(f"skipped: {one_line(videos[name], error)}", file=sys.stderr)
-                bar.update()
+                        write(f"skipped: {one_line(videos[name], error)}")
+                shown.update()
         return skipped
 
     def _store_clips(
@@ -334,7 +331,7 @@ class Job:
     def _windows(self, path: Path, progress: bool) -> Iterator[Window]:
         """The windows of a video. Raises Unusable if it cannot be read."""
         assert self.windowing is not None
-        with tqdm(unit="window", disable=None if progress else True, leave=False) as bar:
+        with bar(unit="window", show=progress) as shown:
             try:
                 for window in encode_windows(
                     self.model,
@@ -344,8 +341,8 @@ class Job:
                     features=self.features,
                     partial=self.partial,
                 ):
-                    bar.total = window.count
-                    bar.update()
+                    shown.total = window.count
+                    shown.update()
                     yield window
             except EXPECTED as error:
                 raise Unusable(error) from error

@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.features.processor import Processor, check_text
 from videoprism_mlx.features.text import embed_texts, require_tokenizer
 from videoprism_mlx.features.windows import check_windowing, encode_windows
+from videoprism_mlx.progress import bar
 from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.resize import thumbnail
 from videoprism_mlx.video.sampling import sample
@@ -54,7 +54,7 @@ def score_windows(
     check_scoring(model, processor, texts, window, stride, fps)
     texts_embedded = embed_texts(model, processor, texts)
     starts, ends, scores = [], [], []
-    with tqdm(unit="window", disable=None if progress else True) as bar:
+    with bar(unit="window", show=progress) as shown:
         for each in encode_windows(
             model,
             source,
@@ -67,8 +67,8 @@ def score_windows(
             end=end,
             partial=partial,
         ):
-            bar.total = each.count
-            bar.update()
+            shown.total = each.count
+            shown.update()
             starts.append(each.start)
             ends.append(each.end)
             scores.append(texts_embedded @ each.features["embedding"])

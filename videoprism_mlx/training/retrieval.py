@@ -30,7 +30,7 @@ from videoprism_mlx.models import parse_dtype
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
 from videoprism_mlx.training.losses import contrastive_gradients
 from videoprism_mlx.training.pairs import ClipsOf, Frames, Pairs
-from videoprism_mlx.training.recipe import Recipe, check_count
+from videoprism_mlx.training.recipe import Recipe, check_count, stored_names, with_older_names
 from videoprism_mlx.training.run import Learner, Rows
 from videoprism_mlx.training.session import Options, Outcome, Paths, Source, Trained, train
 from videoprism_mlx.training.state import Parameters, as_float32
@@ -67,34 +67,42 @@ TOWERS = {
 }
 
 RETRIEVAL_RECIPE = Recipe(
-    epochs=10, batch_size=64, learning_rate=1e-5, weight_decay=0.01, decay="cosine", clip=1.0
+    epochs=10,
+    batch_size=64,
+    learning_rate=1e-5,
+    weight_decay=0.01,
+    lr_schedule="cosine",
+    max_grad_norm=1.0,
 )
 
 
+@with_older_names(micro_batch_size="at_once", grad_checkpoint="recompute")
 @dataclasses.dataclass(frozen=True)
 class Tuning:
     """Which parameters of a model are trained, and how.
 
     With a `rank`, adapters of that rank are trained (see `add_adapters` for `alpha` and `layers`).
-    Without it, the weights of the `towers` are trained. The model computes at most `at_once` pairs
-    at a time, whatever the batch size. `dtype` is the type that the model computes in; trained
-    parameters are kept in float32. `recompute` saves memory and takes about a third more time.
+    Without it, the weights of the `towers` are trained. The model computes at most
+    `micro_batch_size` pairs at a time, whatever the batch size. `dtype` is the type that the model
+    computes in; trained parameters are kept in float32. `grad_checkpoint` computes layers twice,
+    which saves memory and takes about a third more time. `at_once` and `recompute` are older names
+    of `micro_batch_size` and `grad_checkpoint`, which go on working.
     """
 
     towers: tuple[str, ...] = ("video", "text")
     rank: int | None = None
     alpha: float | None = None
     layers: int | None = None
-    at_once: int = 8
+    micro_batch_size: int = 8
     dtype: str = "float32"
-    recompute: bool = False
+    grad_checkpoint: bool = False
 
     def __post_init__(self) -> None:
         if not self.towers or not set(self.towers) <= TOWERS.keys():
             raise InputError(
                 f"towers is {self.towers}; expected one or more of {', '.join(TOWERS)}"
             )
-        check_count("at_once", self.at_once)
+        check_count("micro_batch_size", self.micro_batch_size)
         if self.rank is None and (self.alpha, self.layers) != (None, None):
             raise InputError("alpha and layers are settings of adapters; give a rank as well")
         parse_dtype(self.dtype)
@@ -229,7 +237,7 @@ class RetrievalTask:
             model=identity.record("name", "weights"),
             data={"train": checksums[0], "val": checksums[1]},
             preprocessing=self.frames.preprocessing | {"template": self.processor.template},
-            tuning=dataclasses.asdict(self.tuning) | {"towers": list(self.tuning.towers)},
+            tuning=stored_names(self.tuning) | {"towers": list(self.tuning.towers)},
         )
 
     @property
@@ -304,7 +312,7 @@ class RetrievalLearner(Learner):
         self.processor = processor
         self.pairs = pairs
         self.held_out = held_out
-        self.at_once = tuning.at_once
+        self.at_once = tuning.micro_batch_size
         self.dtype = parse_dtype(tuning.dtype)
         self._start = as_float32(cast(Any, model).trainable_parameters())
         # All parameters in float32. The frozen ones are written to the result unchanged.
@@ -355,7 +363,7 @@ def prepare(model: FactorizedVideoCLIP, tuning: Tuning, seed: int) -> None:
                 model[part].unfreeze()
     for _, module in cast(Any, model).named_modules():
         if isinstance(module, StackedTransformer):
-            module.recomputes = tuning.recompute
+            module.recomputes = tuning.grad_checkpoint
 
 
 def retrieval_metrics(

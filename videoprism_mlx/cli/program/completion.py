@@ -1,0 +1,23 @@
+"""Completion of commands and options by the shell, with argcomplete."""
+
+import argparse
+import os
+from typing import Any
+
+
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Answers the shell and ends, if it is the shell that has started the program."""
+    if "_ARGCOMPLETE" not in os.environ:
+        return
+    try:
+        import argcomplete
+    except ImportError:
+        raise SystemExit(1) from None
+    argcomplete.autocomplete(parser)
+
+
+def model_names(**_: Any) -> list[str]:
+    """The names of the models that have weights, beside which there are directories."""
+    from videoprism_mlx.models import RELEASES, SHIPPED
+
+    return [*RELEASES, *SHIPPED]
