@@ -16,9 +16,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "video with the prompts of the labels. A classifier has labels of its own; if it was "
         "trained on videos with several labels, each label has a probability of its own.",
     )
-    parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="files, folders (with subfolders), glob patterns"
-    )
+    shared.add_paths(parser)
     shared.add_texts(
         parser,
         "--labels",

@@ -33,7 +33,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="a configuration's name, a config.json or a model directory, if the shapes in the "
         "checkpoint do not tell which it is",
     )
-    parser.add_argument("--dtype", help="float32 (default), bfloat16 or float16")
+    shared.add_dtype(parser, "type to store the weights in (default: float32)")
     parser.add_argument(
         "--tokenizer", type=Path, help="a SentencePiece .model to put beside a video-text model"
     )

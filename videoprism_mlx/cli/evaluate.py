@@ -32,7 +32,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="Measures a model on your own copy of a dataset. Embeddings are kept. If a run "
         "was stopped, the same command continues it.",
     )
-    kinds = parser.add_subparsers(required=True, metavar="WHAT")
+    kinds = parser.add_subparsers(metavar="WHAT", title="commands")
 
     parser = kinds.add_parser(
         "retrieval",

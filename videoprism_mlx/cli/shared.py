@@ -13,10 +13,12 @@ from videoprism_mlx.errors import InputError
 if TYPE_CHECKING:
     from videoprism_mlx.features.compare import Classified, Compared
     from videoprism_mlx.features.processor import Needs, Processor
-    from videoprism_mlx.training.recipe import Recipe
     from videoprism_mlx.video.ffmpeg.decoding import Decoding
 
 DEFAULT_MODEL = "videoprism_lvt_public_v1_base"
+
+# As in `models.parse_dtype`, which imports MLX.
+DTYPES = ("float32", "bfloat16", "float16")
 
 Result = TypeVar("Result", bound="Compared | Classified")
 
@@ -25,22 +27,45 @@ def add_model(
     parser: argparse.ArgumentParser, required: bool = False, adapters_required: bool = False
 ) -> None:
     """Adds the options for the model and its type."""
+    from videoprism_mlx.cli.program.completion import models
+
     default = "" if adapters_required else f"{DEFAULT_MODEL} or, "
     with_adapters = f"; default: {default}with --adapters, the model that they were trained on"
-    parser.add_argument(
+    option: Any = parser.add_argument(
         "--model",
         required=required,
         metavar="NAME|DIR",
-        help="a released model's name, a model directory or a Hub id"
+        help="a model's name (`videoprism-mlx info` lists them), a model directory or a Hub id"
         + ("" if required else with_adapters),
     )
-    parser.add_argument("--dtype", help="float32, bfloat16 or float16; by default as stored")
+    option.completer = models
+    add_dtype(parser, "type to compute in (default: as the weights are stored)")
     parser.add_argument(
         "--adapters",
         type=Path,
         required=adapters_required,
         metavar="DIR",
         help="adapters to add to the model's weights",
+    )
+
+
+def add_dtype(parser: argparse.ArgumentParser, help: str, default: str | None = None) -> None:
+    """Adds the option for the type of parameters and activations."""
+    parser.add_argument("--dtype", choices=DTYPES, default=default, help=help)
+
+
+def add_overwrite(parser: argparse.ArgumentParser, help: str) -> None:
+    """Adds the option to begin anew where there is an output."""
+    parser.add_argument("--overwrite", action="store_true", help=help)
+
+
+def add_paths(parser: argparse.ArgumentParser, nargs: str = "+", more: str = "") -> None:
+    """Adds the videos of a command that takes many."""
+    parser.add_argument(
+        "paths",
+        nargs=nargs,
+        metavar="PATH",
+        help=f"video files, folders (with subfolders) and glob patterns{more}",
     )
 
 
@@ -109,73 +134,9 @@ def add_stream(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
+def add_json(parser: argparse._ActionsContainer) -> None:
     """Adds the option for results as JSON."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-
-
-def add_recipe(
-    parser: argparse.ArgumentParser,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float = 0.0,
-    decay: str = "constant",
-    clip: float | None = None,
-) -> None:
-    """Adds the options of a `Recipe`, with these defaults."""
-    group = parser.add_argument_group("training")
-
-    def add(flag: str, default: Any, help: str, type: Any = int, metavar: str = "N") -> None:
-        group.add_argument(flag, type=type, default=default, metavar=metavar, help=help)
-
-    add("--epochs", epochs, "largest number of epochs (default: %(default)s)")
-    add("--batch-size", batch_size, "examples in a step (default: %(default)s)")
-    rate_help = "learning rate of Adam (default: %(default)s)"
-    add("--learning-rate", learning_rate, rate_help, float, "RATE")
-    decay_help = "decoupled weight decay, of matrices only (default: %(default)s)"
-    add("--weight-decay", weight_decay, decay_help, float, "SHARE")
-    add("--warmup", 0, "steps in which the learning rate rises from 0 (default: %(default)s)")
-    group.add_argument(
-        "--decay",
-        choices=("constant", "cosine"),
-        default=decay,
-        help="learning rate after the warm-up: constant, or a cosine to 0 (default: %(default)s)",
-    )
-    add("--clip", clip, "largest norm of a gradient (default: %(default)s)", float, "NORM")
-    add("--patience", None, "stop after N epochs in a row without an improvement")
-    add("--seed", 0, "the same seed gives the same result (default: %(default)s)")
-
-
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """Adds the options for what a training run keeps, and for bad videos."""
-    parser.add_argument(
-        "--save-every",
-        type=int,
-        metavar="N",
-        help="keep the state every N steps, as well as after each epoch",
-    )
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        metavar="DIR",
-        help="folder for frames and features that later runs use again",
-    )
-    parser.add_argument(
-        "--skip-bad",
-        action="store_true",
-        help="leave out videos that cannot be used; otherwise they are an error",
-    )
-
-
-def recipe(options: argparse.Namespace) -> "Recipe":
-    """The recipe that the options describe."""
-    import dataclasses
-
-    from videoprism_mlx.training.recipe import Recipe
-
-    names = [field.name for field in dataclasses.fields(Recipe)]
-    return Recipe(**{name: getattr(options, name) for name in names})
 
 
 def add_texts(
@@ -211,14 +172,20 @@ def read_texts(options: argparse.Namespace) -> list[str]:
     """The texts of the command line or the file. Raises InputError if one is empty."""
     texts: list[str] = options.texts
     if options.texts_file is not None:
-        try:
-            lines = options.texts_file.read_text(encoding="utf-8-sig").split("\n")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{options.texts_file} is not text in UTF-8 ({error})") from None
-        texts = [line.strip() for line in lines if line.strip()]
+        return read_lines(options.texts_file)
     require_words(texts)
+    return texts
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, without empty ones. Raises InputError if there are none."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text in UTF-8 ({error})") from None
+    texts = [line.strip() for line in lines if line.strip()]
     if not texts:
-        raise InputError(f"{options.texts_file} holds no text; expected one on each line")
+        raise InputError(f"{path} holds no text; expected one on each line")
     return texts
 
 
@@ -236,7 +203,9 @@ def require_picture(output: Path, video: str, *endings: str) -> str:
     """
     ending = output.suffix.lower()
     if ending not in endings:
-        raise InputError(f"{output} does not end in {' or '.join(endings)}; name another output")
+        *others, last = endings
+        listed = f"{', '.join(others)} or {last}" if others else last
+        raise InputError(f"{output} does not end in {listed}; name another output")
 
     from videoprism_mlx.files.output import require_writable
     from videoprism_mlx.video.source import existing
@@ -339,3 +308,9 @@ def report_picture(options: argparse.Namespace, **result: object) -> int:
     else:
         print(options.output)
     return 0
+
+
+def say_how_to_continue(kept: str, options: argparse.Namespace) -> None:
+    """Prints after Ctrl-C what is kept, and how to continue."""
+    how = "the same command without --overwrite" if options.overwrite else "the same command"
+    print(f"{kept}; run {how} to continue", file=sys.stderr)

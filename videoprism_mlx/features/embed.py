@@ -30,6 +30,7 @@ from videoprism_mlx.files.record import Record, made_with
 from videoprism_mlx.progress import bar, write
 from videoprism_mlx.video.ffmpeg.decoding import Decoding
 from videoprism_mlx.video.find import find_videos
+from videoprism_mlx.video.sampling import check_times
 from videoprism_mlx.video.source import require_one
 from videoprism_mlx.weights.identity import ModelIdentity
 
@@ -62,13 +63,18 @@ def embed(
     window: int | None = None,
     stride: int | None = None,
     fps: float | None = None,
+    start: float | None = None,
+    end: float | None = None,
     batch_size: int = 1,
     dtype: str | None = None,
     adapters: str | Path | None = None,
     decoding: Decoding | None = None,
+    overwrite: bool = False,
     progress: bool = True,
 ) -> Embedded:
     """Writes the features of many videos. A later call with the same arguments continues.
+
+    With `overwrite`, it does not: an earlier output is removed before anything is computed.
 
     `paths` are files, folders (with subfolders) and glob patterns. `output` is a file called
     *.npz, *.safetensors, *.jsonl or *.parquet; else a folder, in which each video gets a file of
@@ -80,11 +86,13 @@ def embed(
     `decoding` replace settings of its processor.
 
     `features` are as for `encode`. With `window`, and then `stride` and `fps`, there are features
-    of each window, as from `encode_windows`, instead of features of each video. `progress` shows
-    a bar if stderr is a terminal, and prints a line for each skipped video to stderr.
+    of each window, as from `encode_windows`, instead of features of each video. `start` and `end`,
+    in seconds, are the span of each video that is used, also for its windows. `progress` shows a
+    bar if stderr is a terminal, and prints a line for each skipped video to stderr.
     """
     require_count("batch_size", batch_size)
     check_sampling(num_frames, window, stride, fps)
+    span = Span.of(start, end)
     output = Path(output) if isinstance(output, str) else output
     check_output(output, format, features or ())
     videos = find_videos([paths] if isinstance(paths, (str, Path)) else paths)
@@ -99,14 +107,14 @@ def embed(
     loaded, processor, identity = prepare(model, dtype, adapters, needs, reading)
     names = check_features(loaded, features)
     windowing = Windowing.of(window, stride, fps)
-    job = Job(loaded, processor, names, batch_size, windowing, partial)
+    job = Job(loaded, processor, names, batch_size, windowing, partial, span)
     record = made_with(model=identity, preprocessing=job.preprocessing(), features=names)
 
     if not isinstance(output, Path):
         skipped = job.run(videos, JsonLines(output, record), progress)
         return Embedded(None, without(videos, skipped), skipped)
     store = FeatureStore(output, record, format)
-    with store.opened():
+    with store.opened(overwrite):
         wanted = whole_batches(videos, store.missing(videos), batch_size)
         skipped = job.run(wanted, store, progress)
         store.finish(list(videos))
@@ -239,6 +247,30 @@ class Windowing:
         return cls(window, window if stride is None else stride, fps)
 
 
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """The part of each video that is used, in seconds; None for its beginning or end."""
+
+    start: float | None = None
+    end: float | None = None
+
+    @classmethod
+    def of(cls, start: float | None, end: float | None) -> "Span":
+        """Raises InputError unless these are times, one after the other."""
+        check_times(start, end)
+        if end is not None and (start or 0) >= end:
+            raise InputError(
+                f"the span from {start or 0:g} to {end:g} s is empty; expected an end (--end) "
+                "after the start (--start)"
+            )
+        return cls(start, end)
+
+    def record(self) -> dict[str, float]:
+        """The times that are given, for the record."""
+        times = dataclasses.asdict(self)
+        return {name: float(time) for name, time in times.items() if time is not None}
+
+
 class Unusable(Exception):
     """The error of a video, as opposed to an error of the sink that takes its windows."""
 
@@ -257,14 +289,16 @@ class Job:
     batch_size: int
     windowing: Windowing | None
     partial: bool
+    span: Span = Span()
 
     def preprocessing(self) -> dict[str, Any]:
         """How videos are sampled and resized, for the record."""
         if self.windowing is None:
-            return self.processor.preprocessing(partial=self.partial)
+            return self.processor.preprocessing(partial=self.partial, **self.span.record())
         sampling = dataclasses.asdict(self.windowing)
         sizing, decoding = self.processor.sizing(), self.processor.decoding.record()
-        return {**sampling, **sizing, "partial": self.partial, **decoding}
+        more = {"partial": self.partial, **self.span.record()}
+        return {**sampling, **sizing, **more, **decoding}
 
     def run(self, videos: Mapping[str, Path], sink: Sink, progress: bool) -> dict[str, str]:
         """Gives the features of the videos to the sink. Returns the skipped ones, and why."""
@@ -303,6 +337,7 @@ class Job:
             self.features,
             errors="yield",
             partial=self.partial,
+            **dataclasses.asdict(self.span),
         )
         for (name, path), encoded in zip(videos.items(), results, strict=True):
             record = records.pop(name, None)
@@ -340,6 +375,7 @@ class Job:
                     processor=self.processor,
                     features=self.features,
                     partial=self.partial,
+                    **dataclasses.asdict(self.span),
                 ):
                     shown.total = window.count
                     shown.update()

@@ -36,6 +36,9 @@ VECTORS_ONLY = ("jsonl", "parquet")
 # are metadata, because the format has no texts.
 RECORD, VIDEOS, VIDEO_OF_WINDOW = "record", "videos", "video_of_window"
 
+# What a file of text embeddings holds instead of VIDEOS.
+TEXTS = "texts"
+
 # The key of the names of the float16 features, in a JSON line and in the metadata of a Parquet
 # file. All others are float32, and times float64.
 HALVES = "float16"
@@ -100,6 +103,12 @@ def write_features(
             _write_json_lines(file, arrays, record)
 
 
+def rows_named(record: Record) -> tuple[str, Sequence[Record]]:
+    """What the rows of a file belong to: VIDEOS or TEXTS, and a mapping with the `name` of each."""
+    kind = TEXTS if TEXTS in record else VIDEOS
+    return kind, record.get(kind, ())
+
+
 def has_windows(videos: Sequence[Record]) -> bool:
     """Whether the rows of a file are windows, and not videos."""
     return any("windows" in video for video in videos)
@@ -111,20 +120,20 @@ def owners(videos: Sequence[Record]) -> npt.NDArray[np.int64]:
 
 
 def _write_npz(file: BinaryIO, arrays: Mapping[str, Rows], record: Record) -> None:
-    videos = record["videos"]
+    kind, videos = rows_named(record)
     with zipfile.ZipFile(file, "w") as archive:
         for name, rows in arrays.items():
             write_member(archive, name, rows.dtype, rows.shape, rows.pieces())
-        write_array(archive, VIDEOS, np.array([video["name"] for video in videos]))
+        write_array(archive, kind, np.array([video["name"] for video in videos]))
         if has_windows(videos):
             write_array(archive, VIDEO_OF_WINDOW, owners(videos))
         write_array(archive, RECORD, np.array(json.dumps(record)))
 
 
 def _write_safetensors(file: BinaryIO, arrays: Mapping[str, Rows], record: Record) -> None:
-    videos = record["videos"]
+    kind, videos = rows_named(record)
     names = json.dumps([video["name"] for video in videos])
-    header: dict[str, Any] = {"__metadata__": {RECORD: json.dumps(record), VIDEOS: names}}
+    header: dict[str, Any] = {"__metadata__": {RECORD: json.dumps(record), kind: names}}
     if has_windows(videos):
         arrays = {**arrays, VIDEO_OF_WINDOW: Rows.of(owners(videos))}
     end = 0
@@ -144,7 +153,7 @@ def _write_json_lines(file: BinaryIO, arrays: Mapping[str, Rows], record: Record
     rows = {
         name: (row for piece in rows.pieces() for row in piece) for name, rows in arrays.items()
     }
-    for video in record["videos"]:
+    for video in rows_named(record)[1]:
         for _ in range(video.get("windows", 1)):
             values = {name: next(each) for name, each in rows.items()}
             file.write(json_line(video, values, record).encode())
@@ -157,7 +166,8 @@ def _write_parquet(file: BinaryIO, arrays: Mapping[str, Rows], record: Record) -
 
     halves = [name for name, rows in arrays.items() if rows.dtype == np.float16]
     metadata = {RECORD: json.dumps(record), HALVES: json.dumps(halves)}
-    fields = [pa.field("video", pa.string(), nullable=False)]
+    of, items = rows_named(record)
+    fields = [pa.field(of[:-1], pa.string(), nullable=False)]
     for name, rows in arrays.items():
         kind = pa.float64() if rows.dtype == np.float64 else pa.float32()
         fields.append(
@@ -167,11 +177,11 @@ def _write_parquet(file: BinaryIO, arrays: Mapping[str, Rows], record: Record) -
     names = [
         # Texts of a Parquet file are UTF-8. The names as they are, are in the record.
         video["name"].encode("utf-8", "backslashreplace").decode()
-        for video in record["videos"]
+        for video in items
         for _ in range(video.get("windows", 1))
     ]
     groups = {name: rows.groups(ROW_GROUP) for name, rows in arrays.items()}
-    with pq.ParquetWriter(file, schema, use_dictionary=["video"]) as writer:
+    with pq.ParquetWriter(file, schema, use_dictionary=[of[:-1]]) as writer:
         for first in range(0, len(names), ROW_GROUP):
             columns = [pa.array(names[first : first + ROW_GROUP], pa.string())]
             for each, field in zip(groups.values(), fields[1:], strict=True):
@@ -191,16 +201,17 @@ def require_parquet() -> None:
 
 
 def json_line(video: Record, values: Mapping[str, Array], record: Record) -> str:
-    """The line of one video or window: its name, its features and how they were made."""
+    """The line of one video, window or text: its name, its features and how they were made."""
     # The shortest digits that give the same float32: 0.1 instead of 0.10000000149011612.
     short = {
         name: [float(str(x)) for x in value] if value.ndim else float(value)
         for name, value in values.items()
     }
-    line: dict[str, Any] = {"video": video["name"], **short}
+    kind, _ = rows_named(record)
+    line: dict[str, Any] = {kind[:-1]: video["name"], **short}
     if halves := [name for name, value in values.items() if value.dtype == np.float16]:
         line[HALVES] = halves
-    return json.dumps({**line, RECORD: {**record, "videos": [video]}}) + "\n"
+    return json.dumps({**line, RECORD: {**record, kind: [video]}}) + "\n"
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -215,8 +226,9 @@ def read_record(path: Path) -> dict[str, Any]:
         if path.suffix == ".parquet":
             return _checked(_parquet_metadata(path)[RECORD])
         records = [_checked(line[RECORD]) for line in _lines(path)]
-        videos = {record["videos"][0]["name"]: record["videos"][0] for record in records}
-        return {**records[0], "videos": list(videos.values())}
+        kind, _ = rows_named(records[0])
+        items = {record[kind][0]["name"]: record[kind][0] for record in records}
+        return {**records[0], kind: list(items.values())}
 
 
 def read_features(path: Path) -> Features:
@@ -224,7 +236,7 @@ def read_features(path: Path) -> Features:
     with _explained(path):
         if path.suffix == ".npz":
             with _opened_npz(path) as archive:
-                beside = (RECORD, VIDEOS, VIDEO_OF_WINDOW)
+                beside = (RECORD, VIDEOS, TEXTS, VIDEO_OF_WINDOW)
                 return {name: archive[name] for name in archive.files if name not in beside}
         if path.suffix == ".safetensors":
             with safe_open(path, "numpy") as file:
@@ -232,7 +244,7 @@ def read_features(path: Path) -> Features:
         if path.suffix == ".parquet":
             return _read_parquet(path)
         lines = list(_lines(path))
-        names = [name for name in lines[0] if name not in ("video", HALVES, RECORD)]
+        names = [name for name in lines[0] if name not in ("video", "text", HALVES, RECORD)]
         kinds: dict[str, Any] = dict.fromkeys(names, np.float32)
         kinds |= dict.fromkeys(lines[0].get(HALVES, []), np.float16)
         kinds |= {"start": np.float64, "end": np.float64}
@@ -269,7 +281,7 @@ def _read_parquet(path: Path) -> Features:
         table = pq.read_table(path).combine_chunks()
     features = {}
     for field in table.schema:
-        if field.name != "video":
+        if field.name not in ("video", "text"):
             column = table.column(field.name)
             flat = column.to_numpy() if field.type.num_fields == 0 else _flat(column)
             array = flat.reshape(len(table), -1) if field.type.num_fields else flat
@@ -335,10 +347,10 @@ def _opened_npz(path: Path) -> "np.lib.npyio.NpzFile":
 
 
 def _checked(record: Any) -> dict[str, Any]:
-    """The record, which names videos. Raises ValueError or the like if it does not."""
+    """The record, which names videos or texts. Raises ValueError or the like if it does not."""
     if not isinstance(record, dict):
         raise ValueError("no record")
-    for video in record["videos"]:
+    for video in record[rows_named(record)[0]]:
         if not isinstance(video["name"], str) or not isinstance(video.get("path", ""), str):
             raise ValueError("a video without a name or path")
         range(video.get("windows", 1))

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +62,18 @@ class FeatureStore:
         self._is_complete = False
 
     @contextmanager
-    def opened(self) -> Iterator["FeatureStore"]:
+    def opened(self, overwrite: bool = False) -> Iterator["FeatureStore"]:
         """Checks an earlier output, and locks the output against other runs.
+
+        With `overwrite`, it removes an earlier output instead.
 
         Raises OutputError if another run is writing to it, or if its record differs.
         """
         is_new = not self._folder.exists()
         with locked(self._folder, self.output):
             try:
+                if overwrite:
+                    self._remove()
                 self._check_record()
                 yield self
             finally:
@@ -101,11 +105,24 @@ class FeatureStore:
             with new_file(path) as partial:
                 partial.write_text(json.dumps(self.record, indent=2) + "\n", encoding="utf-8")
 
+    def _remove(self) -> None:
+        """Removes the features of earlier runs, whatever their settings, and nothing else."""
+        if self.is_one_file:
+            self.output.unlink(missing_ok=True)
+        elif not (self._folder / RECORD_FILE).exists():
+            return  # `_check_record` refuses a folder that holds anything else.
+        for kind in FORMATS:
+            for path in sorted(self._folder.rglob(f"*.{kind}")):
+                with suppress(FeatureFileError):
+                    read_record(path)
+                    path.unlink()
+        (self._folder / RECORD_FILE).unlink(missing_ok=True)
+
     def _require_alike(self, found: Record, where: Path) -> None:
         if changed := differences(found, self.record):
             raise OutputError(
                 f"{where} was made with other settings: {'; '.join(changed)}. "
-                "Name another output, or remove it"
+                "Name another output, or begin anew with --overwrite (overwrite=True)"
             )
 
     def missing(self, videos: Mapping[str, Path]) -> list[str]:

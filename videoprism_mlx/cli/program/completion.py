@@ -16,8 +16,10 @@ def complete(parser: argparse.ArgumentParser) -> None:
     argcomplete.autocomplete(parser)
 
 
-def model_names(**_: Any) -> list[str]:
-    """The names of the models that have weights, beside which there are directories."""
+def models(prefix: str, **_: Any) -> list[str]:
+    """What may follow --model: the names of the models that have weights, and directories."""
+    from argcomplete.completers import DirectoriesCompleter
+
     from videoprism_mlx.models import RELEASES, SHIPPED
 
-    return [*RELEASES, *SHIPPED]
+    return [*RELEASES, *SHIPPED, *DirectoriesCompleter()(prefix)]

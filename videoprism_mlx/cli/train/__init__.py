@@ -13,6 +13,6 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="Trains on your own videos. If a run was stopped, the same command continues "
         "it.",
     )
-    kinds = parser.add_subparsers(required=True, metavar="WHAT")
+    kinds = parser.add_subparsers(metavar="WHAT", title="commands")
     for module in (classifier, retrieval):
         module.add(kinds)

@@ -7,8 +7,10 @@ from typing import Any
 from videoprism_mlx.cli import shared
 from videoprism_mlx.cli.train.common import (
     add_options,
+    add_recipe,
     arguments_of,
     explained_when_stopped,
+    recipe,
     report_skipped,
 )
 from videoprism_mlx.errors import InputError
@@ -34,7 +36,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--labels", type=Path, metavar="FILE", help="the names of the classes, one on each line"
     )
-    parser.add_argument("--dtype", help="type of the encoder; by default as it is stored")
+    shared.add_dtype(parser, "type of the encoder (default: as its weights are stored)")
     group = parser.add_argument_group("augmentation")
     group.add_argument(
         "--views",
@@ -56,7 +58,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         metavar="SHARE",
         help="a random view shows a span of at least this share of the frames (default: 0.75)",
     )
-    shared.add_recipe(parser, epochs=50, batch_size=4, learning_rate=1e-4)
+    add_recipe(parser, epochs=50, batch_size=4, learning_rate=1e-4)
     parser.set_defaults(run=run)
 
 
@@ -67,14 +69,14 @@ def run(options: argparse.Namespace) -> int:
     shares = {name: share for name, share in shares.items() if share is not None}
     for name in shares if options.views == 1 else ():
         raise InputError(f"--{name} is only for random views; ask for some with --views 2 or more")
-    with explained_when_stopped():
+    with explained_when_stopped(options):
         trained = train_classifier(
             options.model,
             options.data,
             options.output,
             options.val,
             labels=options.labels,
-            recipe=shared.recipe(options),
+            recipe=recipe(options),
             views=options.views,
             **arguments_of(options),
             **shares,

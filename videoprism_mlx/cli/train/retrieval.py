@@ -4,10 +4,13 @@ import argparse
 import sys
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.cli.program.parser import add_alias
 from videoprism_mlx.cli.train.common import (
     add_options,
+    add_recipe,
     arguments_of,
     explained_when_stopped,
+    recipe,
     report_skipped,
 )
 
@@ -24,12 +27,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     data = "a CSV with columns video and caption, or a JSON list of such objects"
     add_options(parser, data, shared.DEFAULT_MODEL)
     parser.add_argument(
-        "--at-once",
+        "--micro-batch-size",
         type=int,
         default=8,
         metavar="N",
         help="pairs in memory at a time, whatever the batch size (default: %(default)s)",
     )
+    add_alias(parser, "--at-once", "--micro-batch-size", type=int)
     parser.add_argument(
         "--towers",
         nargs="+",
@@ -37,25 +41,39 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         choices=("video", "text"),
         help="the towers to train (default: both)",
     )
-    parser.add_argument("--rank", type=int, help="train adapters (LoRA) of this rank instead")
-    parser.add_argument("--alpha", type=float, help="alpha of the adapters (default: the rank)")
-    parser.add_argument("--layers", type=int, help="adapters for the last N layers of each stack")
     parser.add_argument(
-        "--dtype",
-        default="float32",
-        help="type that the model computes in: float32 (default) or bfloat16",
+        "--rank",
+        type=int,
+        metavar="N",
+        help="train adapters (LoRA) of this rank instead",
     )
     parser.add_argument(
-        "--recompute", action="store_true", help="compute layers twice, to use less memory"
+        "--alpha",
+        type=float,
+        metavar="NUMBER",
+        help="alpha of the adapters (default: the rank)",
     )
-    shared.add_recipe(
+    parser.add_argument(
+        "--layers",
+        type=int,
+        metavar="N",
+        help="adapters for the last N layers of each stack only",
+    )
+    shared.add_dtype(parser, "type to compute in (default: %(default)s)", "float32")
+    parser.add_argument(
+        "--grad-checkpoint",
+        action="store_true",
+        help="compute layers twice, to use less memory; takes about a third more time",
+    )
+    add_alias(parser, "--recompute", "--grad-checkpoint", action="store_true")
+    add_recipe(
         parser,
         epochs=10,
         batch_size=64,
         learning_rate=1e-5,
         weight_decay=0.01,
-        decay="cosine",
-        clip=1.0,
+        lr_schedule="cosine",
+        max_grad_norm=1.0,
     )
     parser.set_defaults(run=run)
 
@@ -68,16 +86,16 @@ def run(options: argparse.Namespace) -> int:
         options.rank,
         options.alpha,
         options.layers,
-        options.at_once,
-        recompute=options.recompute,
+        options.micro_batch_size,
+        grad_checkpoint=options.grad_checkpoint,
     )
-    with explained_when_stopped():
+    with explained_when_stopped(options):
         trained = train_retrieval(
             options.model,
             options.data,
             options.output,
             options.val,
-            recipe=shared.recipe(options),
+            recipe=recipe(options),
             tuning=tuning,
             **arguments_of(options),
         )

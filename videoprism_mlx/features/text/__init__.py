@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from videoprism_mlx.encoders import FactorizedVideoCLIP, VideoPrismModel
 from videoprism_mlx.errors import InputError
-from videoprism_mlx.features.processor import Processor
+from videoprism_mlx.features.processor import Processor, require_count
+from videoprism_mlx.progress import bar
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
 
 # The temperature of the official video-text demo.
@@ -46,14 +47,24 @@ def require_tokenizer(model: object, processor: Processor) -> FactorizedVideoCLI
 
 
 def embed_texts(
-    model: VideoPrismModel, processor: Processor, texts: Sequence[str], batch_size: int = 64
+    model: VideoPrismModel,
+    processor: Processor,
+    texts: Sequence[str],
+    batch_size: int = 64,
+    *,
+    progress: bool = False,
 ) -> npt.NDArray[np.float32]:
-    """The embeddings (Q, D) of texts, of length one. Each text is put into the template first."""
+    """The embeddings (Q, D) of texts, of length one. Each text is put into the template first.
+
+    With `progress`, a bar is shown if there are several batches and stderr is a terminal.
+    """
+    require_count("batch_size", batch_size)
     towers = require_tokenizer(model, processor)
     ids, paddings = processor.tokenize(texts)
     by_length = np.argsort((paddings == 0).sum(axis=1), kind="stable")  # Short batches are faster.
     embeddings = np.empty((len(ids), towers.text_encoder.unimodal_ln.weight.size), np.float32)
-    for first in range(0, len(ids), batch_size):
+    firsts = range(0, len(ids), batch_size)
+    for first in bar(firsts, "texts", "batch", show=progress and len(firsts) > 1):
         rows = by_length[first : first + batch_size]
         _, embedded, _ = towers(text_token_ids=ids[rows], text_paddings=paddings[rows])
         assert embedded is not None  # There were texts.
