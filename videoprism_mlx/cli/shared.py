@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from videoprism_mlx.cli.program.completion import models
 from videoprism_mlx.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ def add_model(
     parser: argparse.ArgumentParser, required: bool = False, adapters_required: bool = False
 ) -> None:
     """Adds the options for the model and its type."""
-    from videoprism_mlx.cli.program.completion import models
-
     default = "" if adapters_required else f"{DEFAULT_MODEL} or, "
     with_adapters = f"; default: {default}with --adapters, the model that they were trained on"
     option: Any = parser.add_argument(

@@ -23,6 +23,7 @@ from videoprism_mlx.tokenizers import (
     C4_EN_VOCABULARY_SIZE,
     TEXT_MAX_LENGTH,
     TOKENIZER_FILE,
+    KnownWords,
     SentencePieceTokenizer,
     load_text_tokenizer,
     tokenize_texts,
@@ -44,7 +45,8 @@ class Processor:
     """How videos are sampled and resized, and texts become token ids.
 
     `template` is the prompt, with {} for the text. `tokenizer` is a tokenizer, or a name or path
-    for `load_text_tokenizer`; None for a model that takes no text. `decoding` is not saved.
+    for `load_text_tokenizer`; None for a model that takes no text. A warning names the words of
+    texts that are not among `known_words`. Neither they nor `decoding` are saved.
     """
 
     num_frames: int = 16
@@ -58,6 +60,7 @@ class Processor:
         default=None, repr=False, compare=False
     )
     decoding: Decoding = dataclasses.field(default=PLAIN, compare=False)
+    known_words: KnownWords | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_size(self.size, self.resize, self.resample)
@@ -127,6 +130,8 @@ class Processor:
         for text in texts:
             check_text(text)
         prompts = [self.template.replace("{}", text) for text in texts]
+        if self.known_words is not None:
+            self.known_words.check(prompts)
         return tokenize_texts(self.load_tokenizer(), prompts, self.max_length)
 
     def load_tokenizer(self) -> SentencePieceTokenizer:
@@ -216,6 +221,7 @@ def load_with_settings(
     processor = processor_for(model, directory)
     if adapters is not None:
         processor = with_settings_of(user_path(adapters), processor)
+        processor.known_words = None  # They were trained on other captions.
     if settings:
         processor = with_settings(processor, model, **settings)
     return model, processor, directory
@@ -286,6 +292,7 @@ def processor_for(model: VideoPrismModel, directory: Path | None = None) -> Proc
     if model.takes_text:
         if directory and (directory / TOKENIZER_FILE).is_file():
             processor.tokenizer = directory
+            processor.known_words = KnownWords.in_directory(directory)
         elif model.text_encoder.vocabulary_size == C4_EN_VOCABULARY_SIZE:
             processor.tokenizer = "c4_en"
     return processor

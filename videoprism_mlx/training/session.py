@@ -69,7 +69,9 @@ class Options:
 
     def processor(self, model: VideoPrismModel, directory: Path) -> Processor:
         """The processor of a model, with the settings that are not None."""
-        return with_settings(processor_for(model, directory), model, **self._settings)
+        processor = with_settings(processor_for(model, directory), model, **self._settings)
+        processor.known_words = None  # It learns new ones.
+        return processor
 
     @property
     def _settings(self) -> dict[str, Any]:

@@ -23,3 +23,12 @@ def models(prefix: str, **_: Any) -> list[str]:
     from videoprism_mlx.models import RELEASES, SHIPPED
 
     return [*RELEASES, *SHIPPED, *DirectoriesCompleter()(prefix)]
+
+
+def models_and_files(prefix: str, **_: Any) -> list[str]:
+    """What may be described: the names of all models, and files and directories."""
+    from argcomplete.completers import FilesCompleter
+
+    from videoprism_mlx.models import CONFIGS
+
+    return [*CONFIGS, *FilesCompleter()(prefix)]
