@@ -21,10 +21,9 @@ from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.weights.adapters import (
     ADAPTER_CONFIG_FILE,
     ADAPTERS_FILE,
-    fuse_to_directory,
-    load_fused,
 )
 from videoprism_mlx.weights.directory import WEIGHTS_FILE, named_parameters, read_config
+from videoprism_mlx.weights.fuse import fuse_to_directory, load_fused
 
 
 def test_saved_and_loaded(converted: Converted, tmp_path: Path) -> None:

@@ -20,6 +20,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="convert an official Flax checkpoint to a model directory, or back",
         description="Converts an official Flax checkpoint to a model directory: config.json, "
         "model.safetensors and the tokenizer. Given a model directory, it writes a Flax .npz.",
+        epilog="examples:\n"
+        "  videoprism-mlx convert videoprism_lvt_public_v1_base -o my-model --dtype bfloat16\n"
+        "  videoprism-mlx convert flax_base.npz -o my-model\n"
+        "  videoprism-mlx convert my-model -o flax.npz",
     )
     parser.add_argument(
         "source",
@@ -27,17 +31,26 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="a Flax .npz; the name or Hugging Face id of a released checkpoint; "
         "or a model directory",
     )
-    parser.add_argument("-o", "--output", type=Path, help="the directory (or .npz) to write")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", help="the directory (or .npz) to write"
+    )
+    shared.add_overwrite(
+        parser, "replace an earlier model directory (or .npz); by default it is an error"
+    )
     parser.add_argument(
         "--config",
+        metavar="NAME|PATH",
         help="a configuration's name, a config.json or a model directory, if the shapes in the "
         "checkpoint do not tell which it is",
     )
     shared.add_dtype(parser, "type to store the weights in (default: float32)")
     parser.add_argument(
-        "--tokenizer", type=Path, help="a SentencePiece .model to put beside a video-text model"
+        "--tokenizer",
+        type=Path,
+        metavar="FILE",
+        help="a SentencePiece .model to put beside a video-text model",
     )
-    parser.add_argument("--revision", help="a branch, tag or commit on the Hub")
+    parser.add_argument("--revision", metavar="NAME", help="a branch, tag or commit on the Hub")
     parser.add_argument(
         "--verify",
         metavar="ACTIVATIONS",
@@ -63,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output is not None:
         started = time.perf_counter()
         if is_model:
-            result = convert.mlx_to_flax(source, options.output)
+            result = convert.mlx_to_flax(source, options.output, overwrite=options.overwrite)
         else:
             model = options.output
             if name is None:
@@ -74,7 +87,13 @@ def run(options: argparse.Namespace) -> int:
                 checkpoint, config = hub.download_checkpoint(name, options.revision), name
                 origin = hub.origin(name, options.revision)
             result = convert.flax_to_mlx(
-                checkpoint, model, config, options.dtype or "float32", options.tokenizer, origin
+                checkpoint,
+                model,
+                config,
+                options.dtype or "float32",
+                options.tokenizer,
+                origin,
+                options.overwrite,
             )
         seconds = time.perf_counter() - started
         summary = {**result._asdict(), "output": str(result.output), "seconds": seconds}
@@ -105,7 +124,7 @@ def check(options: argparse.Namespace, is_model: bool) -> None:
     from videoprism_mlx.files.output import require_writable
     from videoprism_mlx.models import SHIPPED, parse_dtype
     from videoprism_mlx.tokenizers import load_text_tokenizer
-    from videoprism_mlx.weights.directory import read_config
+    from videoprism_mlx.weights.directory import read_config, require_model
 
     if options.output is None and not (is_model and options.verify):
         raise InputError("there is no output; name it with -o")
@@ -123,8 +142,11 @@ def check(options: argparse.Namespace, is_model: bool) -> None:
                 f"{options.source} is a model directory already, from which a Flax .npz is "
                 f"written; {options.output} does not end in .npz"
             )
-        (require_new_file if is_model else require_new_directory)(options.output)
-        require_writable(options.output)
+        if not options.overwrite:
+            (require_new_file if is_model else require_new_directory)(options.output)
+        elif not is_model:
+            require_model(options.output)
+        require_writable(options.output, is_file=is_model)
     if options.dtype is not None:
         parse_dtype(options.dtype)
     if options.config is not None:

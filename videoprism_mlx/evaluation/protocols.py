@@ -75,7 +75,7 @@ def evaluate_retrieval(
     said = [texts_of(pair, captions) for pair in pairs]
     texts = [text for each in said for text in each]
     owners = np.repeat(np.arange(len(pairs)), [len(each) for each in said])
-    text_embeddings = embed_texts(model, processor, texts)
+    text_embeddings = embed_texts(model, processor, texts, progress=True)
     longer = dataclasses.replace(processor, max_length=processor.max_length + 1)
     is_cut = longer.tokenize(texts)[1][:, -1] == 0
 
@@ -164,7 +164,8 @@ def class_embeddings(
     """The embedding of each name, averaged over the templates and of length one: (C, D)."""
     check_templates(templates)
     prompts = [template.replace("{}", name) for template in templates for name in names]
-    embedded = embed_texts(model, dataclasses.replace(processor, template="{}"), prompts)
+    plain = dataclasses.replace(processor, template="{}")
+    embedded = embed_texts(model, plain, prompts, progress=True)
     means: Array = embedded.reshape(len(templates), len(names), -1).mean(axis=0)
     unit: npt.NDArray[np.float32] = means / np.linalg.norm(means, axis=-1, keepdims=True)
     return unit

@@ -32,8 +32,9 @@ from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.resize import check_size
 from videoprism_mlx.video.sampling import check_fps, read_video
 from videoprism_mlx.video.source import Source
-from videoprism_mlx.weights.adapters import base_model, check_adapters, is_adapters, load_fused
+from videoprism_mlx.weights.adapters import base_model, check_adapters, is_adapters
 from videoprism_mlx.weights.directory import PROCESSOR_FILE
+from videoprism_mlx.weights.fuse import load_fused
 from videoprism_mlx.weights.loading import load_with_directory, model_outline
 
 # The prompt of the official video-text demo.

@@ -46,6 +46,21 @@ def new_directory(target: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
+def replaced_directory(target: str | Path) -> Iterator[Path]:
+    """Yields the path of a directory to make, which at the end of the block replaces `target`.
+
+    If the block raises, `target` stays as it was. It need not exist.
+    """
+    with _partial(target) as (partial, target):
+        yield partial
+        aside = partial.with_name(f"{partial.name}-before")  # If killed, it is removed later.
+        if target.exists():
+            os.rename(target, aside)
+        os.rename(partial, target)
+        _remove(aside)
+
+
+@contextmanager
 def new_file(target: str | Path, replace: bool = False) -> Iterator[Path]:
     """Yields a temporary path to write to, which is renamed to `target` at the end of the block.
 

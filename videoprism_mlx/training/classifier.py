@@ -99,6 +99,7 @@ def train_classifier(
     skip_bad: bool = False,
     cache: str | Path | None = None,
     decoding: Decoding | None = None,
+    overwrite: bool = False,
 ) -> Trained:
     """Trains a classifier's pooler and projection on labelled videos.
 
@@ -113,8 +114,9 @@ def train_classifier(
     The best epoch, which is written to `output` as a model directory, is the one with the highest
     top-1 accuracy on `val`, or with the highest mean average precision if videos have several
     labels. Between equal epochs, the lowest loss decides. Without `val`, the lowest training loss
-    decides. If a run was stopped, the same call continues it. If videos cannot be used, an error
-    lists all of them before training starts; with `skip_bad` they are left out.
+    decides. If a run was stopped, the same call continues it; with `overwrite` it begins anew. If
+    videos cannot be used, an error lists all of them before training starts; with `skip_bad` they
+    are left out.
     """
     options = Options(
         num_frames=num_frames,
@@ -127,6 +129,7 @@ def train_classifier(
         skip_bad=skip_bad,
         cache=cache,
         decoding=decoding,
+        overwrite=overwrite,
     )
     chosen = Views(views, crop, span, recipe.seed)
     prepare = functools.partial(prepare_task, model, data, val, labels, recipe, chosen, options)

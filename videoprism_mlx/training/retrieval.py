@@ -27,6 +27,7 @@ from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.record import made_with
 from videoprism_mlx.layers import StackedTransformer
 from videoprism_mlx.models import parse_dtype
+from videoprism_mlx.progress import bar
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
 from videoprism_mlx.training.losses import contrastive_gradients
 from videoprism_mlx.training.pairs import ClipsOf, Frames, Pairs
@@ -126,6 +127,7 @@ def train_retrieval(
     skip_bad: bool = False,
     cache: str | Path | None = None,
     decoding: Decoding | None = None,
+    overwrite: bool = False,
     frames: int | None = None,
 ) -> Trained:
     """Fine-tunes a video-text model on videos and captions.
@@ -139,8 +141,8 @@ def train_retrieval(
     The best epoch is written to `output`: a model directory or, if `tuning` has a rank, adapters.
     The best epoch has the highest recall@1 on `val`, averaged over both directions. Between equal
     epochs, the lowest training loss decides; without `val`, it alone decides. If a run was stopped,
-    the same call continues it. If videos cannot be used, an error lists all of them before training
-    starts; with `skip_bad` they are left out.
+    the same call continues it; with `overwrite` it begins anew. If videos cannot be used, an error
+    lists all of them before training starts; with `skip_bad` they are left out.
     """
     if frames is not None and num_frames not in (None, frames):
         raise InputError(
@@ -158,6 +160,7 @@ def train_retrieval(
         skip_bad=skip_bad,
         cache=cache,
         decoding=decoding,
+        overwrite=overwrite,
     )
     prepare = functools.partial(prepare_task, model, data, val, recipe, tuning, options)
     return train(prepare, Path(output), OUTPUT_FILES, recipe, options)
@@ -371,12 +374,14 @@ def retrieval_metrics(
 ) -> dict[str, float]:
     """The metrics of `recalls`, and the mean of recall@1 over both directions."""
     embeddings = []
-    for first in range(0, len(pairs), at_once):
+    for first in bar(range(0, len(pairs), at_once), "validation", "batch"):
         rows = range(first, min(first + at_once, len(pairs)))
         clips = mx.array(pairs.clips(rows)).astype(mx.float32) / 255
         embedded = cast(mx.array, model(clips)[0])
         embeddings.append(np.array(embedded.astype(mx.float32)))
-    similarity = np.concatenate(embeddings) @ embed_texts(model, processor, pairs.texts()).T
+    similarity = (
+        np.concatenate(embeddings) @ embed_texts(model, processor, pairs.texts(), progress=True).T
+    )
     measured = recalls(similarity, pairs.video_of_text())
     both = [measured[f"{way}/recall@1"] for way in ("text_to_video", "video_to_text")]
     return {"mean/recall@1": sum(both) / 2, **measured}

@@ -129,6 +129,10 @@ class Run:
             raise TrainingError("no epoch is complete yet, so there is no best epoch")
         return dict(history[best])
 
+    def remove(self) -> None:
+        """Removes an earlier run from the folder. The caller must hold the run's lock."""
+        self._files.remove()
+
     def require_alike(self) -> None:
         """Raises TrainingError if the folder holds a run whose settings differ from `record`."""
         self._files.require_alike(self._record())

@@ -53,7 +53,8 @@ class Options:
     """The options of all training runs: how videos are read, and what is kept.
 
     An option that is None leaves the model's own setting. `partial` reads the frames of a damaged
-    video that can be decoded. `skip_bad` leaves out videos that cannot be used.
+    video that can be decoded. `skip_bad` leaves out videos that cannot be used. `overwrite`
+    begins anew where there is a run.
     """
 
     num_frames: int | None = None
@@ -66,6 +67,7 @@ class Options:
     skip_bad: bool = False
     cache: str | Path | None = None
     decoding: Decoding | None = None
+    overwrite: bool = False
 
     def processor(self, model: VideoPrismModel, directory: Path) -> Processor:
         """The processor of a model, with the settings that are not None."""
@@ -144,6 +146,9 @@ def train(
     task = prepare()
     record, sources = task.record, task.sources
     run = Run(output / RUN_FOLDER, recipe, record, task.metric, options.save_every)
+    if options.overwrite:
+        with run.locked():
+            run.remove()
     run.require_alike()
     if len(sources) == 1:
         logger.info("no videos to validate on: the epoch with the lowest training loss is best")

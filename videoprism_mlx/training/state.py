@@ -66,6 +66,12 @@ class RunFiles:
         """Whether the folder holds the state of a run."""
         return (self.folder / LAST_FILE).exists()
 
+    def remove(self) -> None:
+        """Removes the files, except for the lock."""
+        for name in RUN_FILES:
+            if name != LOCK_FILE:
+                (self.folder / name).unlink(missing_ok=True)
+
     def keep(
         self,
         record: Mapping[str, Any],
@@ -165,7 +171,8 @@ class RunFiles:
         if changed := differences(there, now):
             raise TrainingError(
                 f"{self.folder} holds a run with other settings, so it cannot be continued: "
-                f"{'; '.join(changed)}. Name another output, or remove {self.folder}"
+                f"{'; '.join(changed)}. Name another output, or begin anew with "
+                "--overwrite (overwrite=True)"
             )
 
 

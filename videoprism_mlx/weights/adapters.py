@@ -23,28 +23,21 @@ from mlx.utils import tree_unflatten
 
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputError, whole_number
-from videoprism_mlx.files.atomic import new_file, require_new_directory, require_new_file
+from videoprism_mlx.files.atomic import new_file, require_new_file
 from videoprism_mlx.files.identity import sha256
-from videoprism_mlx.files.output import require_writable
 from videoprism_mlx.files.places import user_path
 from videoprism_mlx.files.record import own_version
 from videoprism_mlx.layers import AttenTokenPoolingLayer, Linear, StackedTransformer
-from videoprism_mlx.models import canonical_name, parse_dtype
-from videoprism_mlx.tokenizers import TOKENIZER_FILE
+from videoprism_mlx.models import canonical_name
 from videoprism_mlx.weights.directory import (
     CONFIG_FILE,
-    LABELS_FILE,
-    PROCESSOR_FILE,
     WEIGHTS_FILE,
     as_json,
     check_parameters,
-    named_parameters,
     read_arrays,
     stored_shapes,
     write_arrays,
-    write_directory,
 )
-from videoprism_mlx.weights.loading import finished, load_with_directory, model_outline
 
 ADAPTERS_FILE = "adapters.safetensors"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
@@ -343,53 +336,3 @@ def check_adapters(
     path = directory / ADAPTERS_FILE
     check_parameters(expected, stored_shapes(path), path)
     return settings, linears
-
-
-def load_fused(
-    name_or_dir: str | Path,
-    adapters: str | Path,
-    dtype: str | mx.Dtype | None = None,
-    revision: str | None = None,
-) -> tuple[VideoPrismModel, Path]:
-    """As `load_with_directory`, with adapters added to the weights.
-
-    The adapters are added in the stored type, and the sum is rounded once to `dtype`.
-    """
-    if dtype is not None:
-        parse_dtype(dtype)
-    check_adapters(model_outline(name_or_dir, revision)[0], adapters)
-    model, directory = load_with_directory(name_or_dir, revision=revision)
-    return finished(fuse_adapters(load_adapters(model, adapters)), dtype), directory
-
-
-def fuse_to_directory(
-    name_or_dir: str | Path | None,
-    adapters: str | Path,
-    output: str | Path,
-    dtype: str | mx.Dtype | None = None,
-    revision: str | None = None,
-) -> dict[str, str]:
-    """Writes a model with adapters added to its weights to the new model directory `output`.
-
-    By default, `name_or_dir` is the model that the adapters were trained on. The tokenizer, labels
-    and settings of the processor are copied. Returns what config.json says under "source": the name
-    of the model and the checksums of its weights and of the adapters.
-    """
-    adapters = user_path(adapters)
-    require_new_directory(Path(output))
-    require_writable(Path(output))
-    name_or_dir = base_model(adapters) if name_or_dir is None else name_or_dir
-    model, directory = load_fused(name_or_dir, adapters, dtype, revision)
-    source = {
-        "base": str(name_or_dir),
-        "base_weights": sha256(directory / WEIGHTS_FILE),
-        "adapters": sha256(adapters / ADAPTERS_FILE),
-    }
-    # Adapters may have been trained on clips of other settings than those of the model.
-    processor = adapters / PROCESSOR_FILE
-    if not processor.is_file():
-        processor = directory / PROCESSOR_FILE
-    beside = [directory / TOKENIZER_FILE, processor, directory / LABELS_FILE]
-    copied = [file for file in beside if file.is_file()]
-    write_directory(output, model.config, named_parameters(model), source, copied=copied)
-    return source

@@ -38,6 +38,7 @@ def add_options(parser: argparse.ArgumentParser, data: str, model: str) -> None:
     )
     shared.add_frames(parser)
     shared.add_reading(parser)
+    shared.add_overwrite(parser, "remove an earlier run and begin anew; by default it is continued")
     add_run(parser)
     shared.add_json(parser)
 
@@ -112,7 +113,7 @@ def recipe(options: argparse.Namespace) -> "Recipe":
 def arguments_of(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments that both trainings take."""
     reading = ("num_frames", "size", "resize", "resample", "partial", "dtype")
-    keeping = ("save_every", "skip_bad", "cache")
+    keeping = ("save_every", "skip_bad", "cache", "overwrite")
     arguments = {name: getattr(options, name) for name in (*reading, *keeping)}
     return {**arguments, "decoding": shared.decoding(options)}
 
