@@ -67,14 +67,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     shared.add_frames(parser)
     shared.add_reading(parser)
     shared.add_span(parser)
-    group = parser.add_argument_group("windows of long videos")
-    group.add_argument("--window", type=int, metavar="N", help="embed N frames at a time")
-    group.add_argument(
-        "--stride", type=int, metavar="N", help="frames from window to window (default: --window)"
-    )
-    group.add_argument(
-        "--fps", type=float, metavar="RATE", help="frames to sample a second (default: all)"
-    )
+    add_windows(parser)
     parser.add_argument(
         "--batch-size",
         type=int,
@@ -83,6 +76,18 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     shared.add_json(parser)
     parser.set_defaults(run=run)
+
+
+def add_windows(parser: argparse.ArgumentParser) -> None:
+    """Adds the options for windows."""
+    group = parser.add_argument_group("windows of long videos")
+    group.add_argument("--window", type=int, metavar="N", help="embed N frames at a time")
+    group.add_argument(
+        "--stride", type=int, metavar="N", help="frames from window to window (default: --window)"
+    )
+    group.add_argument(
+        "--fps", type=float, metavar="RATE", help="frames to sample a second (default: all)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

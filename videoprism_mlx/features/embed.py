@@ -74,30 +74,25 @@ def embed(
 ) -> Embedded:
     """Writes the features of many videos. A later call with the same arguments continues.
 
-    With `overwrite`, it does not: an earlier output is removed before anything is computed.
-
     `paths` are files, folders (with subfolders) and glob patterns. `output` is a file called
     *.npz, *.safetensors, *.jsonl or *.parquet; else a folder, in which each video gets a file of
     that `format`; or an open text file, such as sys.stdout, for JSON lines. A video that cannot be
-    read is skipped. If the call is interrupted, what is done is kept.
+    read is skipped. What is done is kept. With `overwrite`, an earlier output is removed first.
 
-    `model` is a name or directory, with `dtype` and `adapters` as for `load`, or what `load`
-    returned. With adapters it may be left out. `num_frames`, `size`, `resize`, `resample` and
-    `decoding` replace settings of its processor.
-
+    `model`, `dtype` and `adapters` are as for `load`; `model` may also be what `load` returned.
+    `num_frames`, `size`, `resize`, `resample` and `decoding` replace settings of its processor.
     `features` are as for `encode`. With `window`, and then `stride` and `fps`, there are features
     of each window, as from `encode_windows`, instead of features of each video. `start` and `end`,
     in seconds, are the span of each video that is used, also for its windows. `progress` shows a
     bar if stderr is a terminal, and prints a line for each skipped video to stderr.
     """
     require_count("batch_size", batch_size)
-    check_sampling(num_frames, window, stride, fps)
-    span = Span.of(start, end)
+    windowing, span = Windowing.of(num_frames, window, stride, fps), Span.of(start, end)
     output = Path(output) if isinstance(output, str) else output
     check_output(output, format, features or ())
     videos = find_videos([paths] if isinstance(paths, (str, Path)) else paths)
-    sizing = dict(num_frames=num_frames, size=size, resize=resize, resample=resample)
-    reading = {**sizing, "decoding": decoding}
+    reading: dict[str, Any] = dict(num_frames=num_frames, size=size, resize=resize)
+    reading |= dict(resample=resample, decoding=decoding)
 
     def needs(model: VideoPrismModel, _: Processor) -> None:
         check_features(model, features)
@@ -106,19 +101,13 @@ def embed(
 
     loaded, processor, identity = prepare(model, dtype, adapters, needs, reading)
     names = check_features(loaded, features)
-    windowing = Windowing.of(window, stride, fps)
     job = Job(loaded, processor, names, batch_size, windowing, partial, span)
     record = made_with(model=identity, preprocessing=job.preprocessing(), features=names)
-
     if not isinstance(output, Path):
         skipped = job.run(videos, JsonLines(output, record), progress)
         return Embedded(None, without(videos, skipped), skipped)
-    store = FeatureStore(output, record, format)
-    with store.opened(overwrite):
-        wanted = whole_batches(videos, store.missing(videos), batch_size)
-        skipped = job.run(wanted, store, progress)
-        store.finish(list(videos))
-    return Embedded(store.output, without(videos, skipped), skipped)
+    skipped = job.fill(FeatureStore(output, record, format), videos, overwrite, progress)
+    return Embedded(output, without(videos, skipped), skipped)
 
 
 def check_sampling(
@@ -240,8 +229,14 @@ class Windowing:
     fps: float | None
 
     @classmethod
-    def of(cls, window: int | None, stride: int | None, fps: float | None) -> "Windowing | None":
-        """None without a window. By default a window begins where the one before it ends."""
+    def of(
+        cls, num_frames: int | None, window: int | None, stride: int | None, fps: float | None
+    ) -> "Windowing | None":
+        """None without a window. By default a window begins where the one before it ends.
+
+        Raises InputError if one of these has no effect together with the others, or is wrong.
+        """
+        check_sampling(num_frames, window, stride, fps)
         if window is None:
             return None
         return cls(window, window if stride is None else stride, fps)
@@ -299,6 +294,16 @@ class Job:
         sizing, decoding = self.processor.sizing(), self.processor.decoding.record()
         more = {"partial": self.partial, **self.span.record()}
         return {**sampling, **sizing, **more, **decoding}
+
+    def fill(
+        self, store: FeatureStore, videos: Mapping[str, Path], overwrite: bool, progress: bool
+    ) -> dict[str, str]:
+        """As `run`, for the videos whose features the store lacks."""
+        with store.opened(overwrite):
+            wanted = whole_batches(videos, store.missing(videos), self.batch_size)
+            skipped = self.run(wanted, store, progress)
+            store.finish(list(videos))
+        return skipped
 
     def run(self, videos: Mapping[str, Path], sink: Sink, progress: bool) -> dict[str, str]:
         """Gives the features of the videos to the sink. Returns the skipped ones, and why."""

@@ -27,6 +27,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "model directory for `classify --model`. The features of the frozen encoder are computed "
         "once and kept, so that an epoch takes little time. If a run was stopped, the same command "
         "continues it.",
+        epilog="examples:\n"
+        "  videoprism-mlx train classifier --data train --val val -o my-classifier\n"
+        "  videoprism-mlx train classifier --data train.json --labels labels.txt -o my-classifier",
     )
     data = (
         'a JSON list of {"file": …, "label_idx": 3} or {"files": […], "label_idx": [0, 2]}, with '

@@ -23,9 +23,27 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="Fine-tunes a video-text model on pairs of video and caption, and writes a "
         "model directory or, with --rank, adapters. If a run was stopped, the same command "
         "continues it.",
+        epilog="examples:\n"
+        "  videoprism-mlx train retrieval --data train.csv --val val.csv -o tuned\n"
+        "  videoprism-mlx train retrieval --data train.csv -o my-adapters --rank 8",
     )
     data = "a CSV with columns video and caption, or a JSON list of such objects"
     add_options(parser, data, shared.DEFAULT_MODEL)
+    add_tuning(parser)
+    add_recipe(
+        parser,
+        epochs=10,
+        batch_size=64,
+        learning_rate=1e-5,
+        weight_decay=0.01,
+        lr_schedule="cosine",
+        max_grad_norm=1.0,
+    )
+    parser.set_defaults(run=run)
+
+
+def add_tuning(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a `Tuning`."""
     parser.add_argument(
         "--micro-batch-size",
         type=int,
@@ -66,16 +84,6 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="compute layers twice, to use less memory; takes about a third more time",
     )
     add_alias(parser, "--recompute", "--grad-checkpoint", action="store_true")
-    add_recipe(
-        parser,
-        epochs=10,
-        batch_size=64,
-        learning_rate=1e-5,
-        weight_decay=0.01,
-        lr_schedule="cosine",
-        max_grad_norm=1.0,
-    )
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
