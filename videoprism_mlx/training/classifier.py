@@ -61,6 +61,7 @@ from videoprism_mlx.weights.loading import (
     load_classifier,
     load_video_encoder,
     model_directory,
+    with_new_head,
 )
 
 # What is trained, by its names in the classifier.
@@ -358,8 +359,10 @@ def starting_model(
     if seed >= SEEDS:
         raise InputError(f"seed is {seed}; expected a number below {SEEDS}")
     mx.random.seed(seed)
-    if config.get("model") != "FactorizedVideoClassifier" or is_classifier(directory, count):
-        return load_classifier(directory, count, dtype), directory
+    if is_classifier(directory, count):
+        return load_classifier(directory, dtype=dtype), directory
+    if config.get("model") != "FactorizedVideoClassifier":
+        return with_new_head(load_video_encoder(directory, dtype), count), directory
     classifier: Any = get_model(config, num_classes=count)
     classifier.encoder = load_video_encoder(directory, dtype)
     logger.warning(
