@@ -7,8 +7,11 @@ import argparse
 import io
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from videoprism_mlx.cli import (
     check,
@@ -25,6 +28,7 @@ from videoprism_mlx.cli import (
     train,
 )
 from videoprism_mlx.errors import EXPECTED
+from videoprism_mlx.files.printable import printable_lines
 
 COMMANDS = (
     demo,
@@ -41,7 +45,21 @@ COMMANDS = (
     convert,
 )
 
-BUG, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+BUG, BAD_INPUT, INTERRUPTED, BROKEN_PIPE, TERMINATED = 1, 2, 130, 141, 143
+
+# What ends a command as Ctrl-C does: `kill`, and a terminal that is closed.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class Terminated(KeyboardInterrupt):
+    """One of SIGNALS was sent to the command."""
+
+
+class Printable(logging.Formatter):
+    """Messages that a name in them cannot turn into commands to the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 if all went well; 1 if videos were skipped, a model differs from the original, or there is a
     bug; 2 for bad input. Results go to stdout, everything else to stderr.
     """
-    logging.basicConfig(format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Printable("%(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("videoprism_mlx").setLevel(logging.INFO)
     logging.getLogger("huggingface_hub").propagate = False  # It prints its messages by itself.
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
@@ -62,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add(commands)
     options = parser.parse_args(arguments)
     try:
-        code: int = options.run(options)
+        with stopped_by_signals():
+            code: int = options.run(options)
         if sys.stdout:  # None if the command was started without a stdout.
             sys.stdout.flush()
         return code
@@ -70,14 +91,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except EXPECTED as error:
-        print(f"videoprism-mlx: {error}", file=sys.stderr)
+        print(printable_lines(f"videoprism-mlx: {error}"), file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("videoprism-mlx: stopped", file=sys.stderr)
-        return INTERRUPTED
+        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except Exception:
         print_bug()
         return BUG
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Makes SIGNALS raise Terminated, so that nothing unfinished is left. The next one kills.
+
+    A signal that is ignored, as `nohup` does it, stays ignored.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        for one in changed:
+            signal.signal(one, signal.SIG_DFL)
+        raise Terminated
+
+    is_main = threading.current_thread() is threading.main_thread()
+    changed = [one for one in SIGNALS if is_main and signal.getsignal(one) is signal.SIG_DFL]
+    for one in changed:
+        signal.signal(one, stop)
+    try:
+        yield
+    finally:
+        for one in changed:
+            signal.signal(one, signal.SIG_DFL)
 
 
 def print_bug() -> None:
@@ -87,7 +131,7 @@ def print_bug() -> None:
 
     from videoprism_mlx.files.record import own_version
 
-    traceback.print_exc()
+    print(printable_lines(traceback.format_exc()), end="", file=sys.stderr)
     print(
         f"This is a bug in videoprism_mlx {own_version()} (Python {platform.python_version()}, "
         f"{platform.platform()}). Please report it with the lines above, the command, and what "

@@ -38,6 +38,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(options: argparse.Namespace) -> int:
     from videoprism_mlx.features.compare import check_classifying, classify
+    from videoprism_mlx.files.printable import printable
     from videoprism_mlx.video.find import find_videos
     from videoprism_mlx.video.source import require_one
 
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
             top = [{"label": label, "probability": chance} for label, chance in result.labels]
             shared.print_json({"video": name, "labels": top})
         else:
-            print(name)
+            print(printable(name))
             for label, chance in result.labels:
-                print(f"  {chance:6.1%}  {label}")
+                print(f"  {chance:6.1%}  {printable(label)}")
     return code

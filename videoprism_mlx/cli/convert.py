@@ -50,6 +50,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(options: argparse.Namespace) -> int:
     from videoprism_mlx import convert
+    from videoprism_mlx.files.printable import printable
     from videoprism_mlx.models import SHIPPED, canonical_name
     from videoprism_mlx.weights import hub
     from videoprism_mlx.weights.loading import load_model
@@ -80,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
         summary = {**result._asdict(), "output": str(result.output), "seconds": seconds}
         if not options.json:
             print(
-                f"{result.output}: {result.model}, {result.parameters:,} parameters, "
+                f"{printable(result.output)}: {result.model}, {result.parameters:,} parameters, "
                 f"{result.bytes / 1e6:,.1f} MB, {seconds:.1f} s"
             )
     code = 0

@@ -61,11 +61,12 @@ def run(options: argparse.Namespace) -> int:
 def print_table(demo: "Demo") -> None:
     """Prints the best clips of each query, the clips played backwards, and how long it took."""
     from videoprism_mlx.demo.page import TOP
+    from videoprism_mlx.files.printable import printable
 
     words = {True: "yes", False: "no", None: ""}
     print("rank  cosine  right  clip        what it shows")
     for ranking in demo.rankings:
-        print(f"\n{ranking.query.text}")
+        print(f"\n{printable(ranking.query.text)}")
         for place, hit in enumerate(ranking.hits[:TOP], 1):
             name, right = hit.clip.path.name, words[hit.is_right]
             print(f"{place:4}  {hit.cosine:6.3f}  {right:5}  {name:10}  {hit.clip.shows}")
@@ -86,7 +87,7 @@ def print_table(demo: "Demo") -> None:
     speed = count / seconds["encode"]
     print(f"{'encoded':16}in {seconds['encode']:.1f} s, {speed:,.0f} clips a second")
     print(f"{'searched':16}{1000 * seconds['search'] / len(demo.rankings):.1f} ms a query")
-    print(f"{'page':16}{demo.page}")
+    print(f"{'page':16}{printable(demo.page)}")
 
 
 def as_json(demo: "Demo") -> dict[str, Any]:

@@ -60,6 +60,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(options: argparse.Namespace) -> int:
     from videoprism_mlx.features.embed import embed
+    from videoprism_mlx.files.printable import printable
 
     is_printed = options.output == STDOUT
     stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - stdout may be None.
@@ -90,5 +91,6 @@ def run(options: argparse.Namespace) -> int:
         shared.print_json(result)
     where = "embedded" if is_printed or not done else f"in {options.output}"
     failed = f", {skipped} skipped" if skipped else ""
-    print(f"{done} of {done + skipped} videos are {where}{failed}", file=sys.stderr)
+    said = printable(f"{done} of {done + skipped} videos are {where}{failed}")
+    print(said, file=sys.stderr)
     return 1 if skipped else 0

@@ -203,10 +203,12 @@ def common(options: argparse.Namespace, model: Any, directory: Path) -> dict[str
 
 def report(options: argparse.Namespace, result: dict[str, Any], table: Sequence[str]) -> int:
     """Prints a result, as JSON or as a table. The exit code: 1 if videos were skipped."""
+    from videoprism_mlx.files.printable import printable_lines
+
     if options.json:
         shared.print_json(result)
     else:
-        print("\n".join(table))
+        print(printable_lines("\n".join(table)))
     skipped = len(result["skipped"])
     without = f", {skipped} skipped" if skipped else ""
     print(
@@ -239,7 +241,9 @@ def retrieval_table(result: dict[str, Any]) -> list[str]:
 
 def class_table(result: dict[str, Any]) -> list[str]:
     """A table with a line for each class, and then one for each metric."""
-    rows = result["classes"]
+    from videoprism_mlx.files.printable import printable
+
+    rows = [{**row, "name": printable(row["name"])} for row in result["classes"]]
     kind = next(key for key in rows[0] if key not in ("name", "examples"))
     width = max(len("class"), *(len(row["name"]) for row in rows))
     lines = [f"{'class':{width}}  videos  {kind.replace('_', ' ')}"]

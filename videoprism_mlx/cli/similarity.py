@@ -29,6 +29,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(options: argparse.Namespace) -> int:
     from videoprism_mlx.features.compare import check_comparing, compare
+    from videoprism_mlx.files.printable import printable
     from videoprism_mlx.video.find import find_videos
     from videoprism_mlx.video.source import require_one
 
@@ -49,7 +50,8 @@ def run(options: argparse.Namespace) -> int:
             lists = {key: row.tolist() for key, row in rows.items()}
             shared.print_json({"video": name, "texts": texts, **lists})
         else:
-            print(f"{name}\n  cosine  softmax  text")
+            print(f"{printable(name)}\n  cosine  softmax  text")
             for i in result.probabilities.argsort(kind="stable")[::-1]:
-                print(f"  {result.cosines[i]:6.3f}  {result.probabilities[i]:7.1%}  {texts[i]}")
+                text = printable(texts[i])
+                print(f"  {result.cosines[i]:6.3f}  {result.probabilities[i]:7.1%}  {text}")
     return code

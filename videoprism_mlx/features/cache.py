@@ -142,5 +142,4 @@ def require_usable(lines: Sequence[str], total: int, skip_bad: bool) -> None:
 
 def unusable(files: Files, error: Exception) -> str:
     """One line about a video that cannot be used."""
-    line = one_line(files if isinstance(files, Path) else files[0], error)
-    return "cannot be used: " + line.encode("utf-8", "backslashreplace").decode()
+    return "cannot be used: " + one_line(files if isinstance(files, Path) else files[0], error)

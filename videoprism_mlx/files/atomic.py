@@ -32,6 +32,8 @@ def new_directory(target: str | Path) -> Iterator[Path]:
     AlreadyExistsError if something exists at `target`, except for an empty directory.
     """
     require_new_directory(Path(target))
+    if os.path.islink(target):  # To an empty directory, which is replaced.
+        target = os.path.realpath(target)
     with _partial(target) as (partial, target):
         partial.mkdir()
         yield partial

@@ -61,6 +61,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
+    from videoprism_mlx.files.printable import printable
     from videoprism_mlx.training.classifier import train_classifier
 
     shares = {name: getattr(options, name) for name in ("crop", "span")}
@@ -83,13 +84,15 @@ def run(options: argparse.Namespace) -> int:
         shared.print_json({"output": str(trained.directory), **trained.metrics})
     else:
         print_metrics(trained.metrics)
-        print(f"{trained.directory}: epoch {trained.metrics['epoch']} is the best")
+        print(f"{printable(trained.directory)}: epoch {trained.metrics['epoch']} is the best")
     return report_skipped(trained.skipped)
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
     """Prints a row for each class, and the metrics of all classes."""
-    rows = metrics["classes"]
+    from videoprism_mlx.files.printable import printable
+
+    rows = [{**row, "name": printable(row["name"])} for row in metrics["classes"]]
     if rows:
         kind = "accuracy" if "accuracy" in rows[0] else "average_precision"
         width = max(5, *(len(row["name"]) for row in rows))

@@ -61,6 +61,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
+    from videoprism_mlx.files.printable import printable
     from videoprism_mlx.training.retrieval import Tuning, train_retrieval
 
     tuning = Tuning(
@@ -87,5 +88,5 @@ def run(options: argparse.Namespace) -> int:
     else:
         for name, value in trained.metrics.items():
             print(f"{name:24}{value:.4g}")
-    print(f"what was trained is in {trained.directory}", file=sys.stderr)
+    print(f"what was trained is in {printable(trained.directory)}", file=sys.stderr)
     return report_skipped(trained.skipped)
