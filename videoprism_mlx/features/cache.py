@@ -57,7 +57,8 @@ class ArrayCache:
 
     def store(self, path: Path, array: Array) -> None:
         """Writes an array to `path`."""
-        with new_file(path, replace=True) as partial, open(partial, "wb") as file:
+        # Opened for writing only, NumPy would write past Python, and not say why it cannot.
+        with new_file(path, replace=True) as partial, open(partial, "w+b") as file:
             np.save(file, array)
 
 
