@@ -6,10 +6,13 @@ A module imports what its command runs inside `run`, so that `--help` is fast.
 import io
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from videoprism_mlx.cli import (
     check,
@@ -28,6 +31,7 @@ from videoprism_mlx.cli import (
 from videoprism_mlx.cli.program import completion, messages
 from videoprism_mlx.cli.program.parser import Parser, build
 from videoprism_mlx.errors import EXPECTED
+from videoprism_mlx.files.printable import printable_lines
 
 COMMANDS = (
     demo,
@@ -46,7 +50,14 @@ COMMANDS = (
 
 logger = logging.getLogger(__name__)
 
-BUG, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+BUG, BAD_INPUT, INTERRUPTED, BROKEN_PIPE, TERMINATED = 1, 2, 130, 141, 143
+
+# What ends a command as Ctrl-C does: `kill`, and a terminal that is closed.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class Terminated(KeyboardInterrupt):
+    """One of SIGNALS was sent to the command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +85,8 @@ def run(options: Namespace) -> int:
     """Runs the command that the options name, and returns its exit code."""
     started = time.perf_counter()
     try:
-        code: int = options.run(options)
+        with stopped_by_signals():
+            code: int = options.run(options)
         if sys.stdout:  # None if the command was started without a stdout.
             sys.stdout.flush()
         logger.debug("done in %.1f s", time.perf_counter() - started)
@@ -84,14 +96,37 @@ def run(options: Namespace) -> int:
         return BROKEN_PIPE
     except EXPECTED as error:
         logger.debug("the error comes from here:", exc_info=True)
-        print(f"videoprism-mlx: {error}", file=sys.stderr)
+        print(printable_lines(f"videoprism-mlx: {error}"), file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("videoprism-mlx: stopped", file=sys.stderr)
-        return INTERRUPTED
+        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except Exception:
         print_bug()
         return BUG
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Makes SIGNALS raise Terminated, so that nothing unfinished is left. The next one kills.
+
+    A signal that is ignored, as `nohup` does it, stays ignored.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        for one in changed:
+            signal.signal(one, signal.SIG_DFL)
+        raise Terminated
+
+    is_main = threading.current_thread() is threading.main_thread()
+    changed = [one for one in SIGNALS if is_main and signal.getsignal(one) is signal.SIG_DFL]
+    for one in changed:
+        signal.signal(one, stop)
+    try:
+        yield
+    finally:
+        for one in changed:
+            signal.signal(one, signal.SIG_DFL)
 
 
 def print_bug() -> None:
@@ -101,7 +136,7 @@ def print_bug() -> None:
 
     from videoprism_mlx.files.record import own_version
 
-    traceback.print_exc()
+    print(printable_lines(traceback.format_exc()), end="", file=sys.stderr)
     print(
         f"This is a bug in videoprism_mlx {own_version()} (Python {platform.python_version()}, "
         f"{platform.platform()}). Please report it with the lines above, the command, and what "

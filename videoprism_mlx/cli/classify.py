@@ -15,6 +15,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="Prints the likeliest labels of each video. A video-text model compares the "
         "video with the prompts of the labels. A classifier has labels of its own; if it was "
         "trained on videos with several labels, each label has a probability of its own.",
+        epilog="examples:\n"
+        '  videoprism-mlx classify clips --labels "playing drums" sitting "a concert"\n'
+        "  videoprism-mlx classify clip.mp4 --model my-classifier",
     )
     shared.add_paths(parser)
     shared.add_texts(
@@ -36,6 +39,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(options: argparse.Namespace) -> int:
     from videoprism_mlx.features.compare import check_classifying, classify
+    from videoprism_mlx.files.printable import printable
     from videoprism_mlx.video.find import find_videos
     from videoprism_mlx.video.source import require_one
 
@@ -67,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
             top = [{"label": label, "probability": chance} for label, chance in result.labels]
             shared.print_json({"video": name, "labels": top})
         else:
-            print(name)
+            print(printable(name))
             for label, chance in result.labels:
-                print(f"  {chance:6.1%}  {label}")
+                print(f"  {chance:6.1%}  {printable(label)}")
     return code

@@ -63,6 +63,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(options: argparse.Namespace) -> int:
     from videoprism_mlx import convert
+    from videoprism_mlx.files.printable import printable
     from videoprism_mlx.models import SHIPPED, canonical_name
     from videoprism_mlx.weights import hub
     from videoprism_mlx.weights.loading import load_model
@@ -99,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
         summary = {**result._asdict(), "output": str(result.output), "seconds": seconds}
         if not options.json:
             print(
-                f"{result.output}: {result.model}, {result.parameters:,} parameters, "
+                f"{printable(result.output)}: {result.model}, {result.parameters:,} parameters, "
                 f"{result.bytes / 1e6:,.1f} MB, {seconds:.1f} s"
             )
     code = 0
@@ -168,8 +169,9 @@ def print_comparisons(comparisons: "Sequence[Comparison]") -> None:
     """Prints a line for each module, and whether all agree."""
     from videoprism_mlx.convert.verify import FACTOR
 
-    width = max(len(each.path) for each in comparisons)
-    print(f"{'relative distance to Flax in float64':{width}}  {'MLX':>8}  {'Flax f32':>8}")
+    title = "relative distance to Flax in float64"
+    width = max(len(title), *(len(each.path) for each in comparisons))
+    print(f"{title:{width}}  {'MLX':>8}  {'Flax f32':>8}")
     for each in comparisons:
         mark = "" if each.agrees else "  differs"
         print(f"{each.path:{width}}  {each.distance:8.1e}  {each.flax_distance:8.1e}{mark}")

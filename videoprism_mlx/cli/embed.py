@@ -107,6 +107,7 @@ def run(options: argparse.Namespace) -> int:
 def run_videos(options: argparse.Namespace, output: str | TextIO) -> int:
     """Embeds videos."""
     from videoprism_mlx.features.embed import embed
+    from videoprism_mlx.files.printable import printable
     from videoprism_mlx.progress import note
 
     if options.template is not None:
@@ -136,7 +137,7 @@ def run_videos(options: argparse.Namespace, output: str | TextIO) -> int:
         shared.print_json(result)
     where = f"in {output}" if isinstance(output, str) and done else "embedded"
     failed = f", {skipped} skipped" if skipped else ""
-    note(f"{done} of {done + skipped} videos are {where}{failed}")
+    note(printable(f"{done} of {done + skipped} videos are {where}{failed}"))
     return 1 if skipped else 0
 
 

@@ -1,27 +1,19 @@
 """`videoprism-mlx evaluate`: published protocols on your own copy of a dataset."""
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.cli.program.tables import class_lines, metric_lines
 
 LABELLED = (
     "a CSV with columns video and label (names, or numbers from 0 on); a JSON list of "
     '{"file": …, "label_idx": 3} or, with several labels, "label_idx": [0, 2]; '
     "or a folder with a folder of videos for each class"
 )
-
-# The names of the metrics in a table.
-TITLES = {
-    "top1": "top-1 accuracy",
-    "top5": "top-5 accuracy",
-    "mean_class_accuracy": "mean class accuracy",
-    "map": "mean average precision",
-}
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -31,6 +23,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="measure a model on a dataset, with the protocols of published numbers",
         description="Measures a model on your own copy of a dataset. Embeddings are kept. If a run "
         "was stopped, the same command continues it.",
+        epilog="example:\n  videoprism-mlx evaluate retrieval --data captions.csv",
     )
     kinds = parser.add_subparsers(metavar="WHAT", title="commands")
 
@@ -39,6 +32,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="how well videos are found by captions, and captions by videos",
         description="Measures recall at 1, 5 and 10, median and mean rank. From text to video, "
         "each text ranks all videos. From video to text, the best of a video's texts counts.",
+        epilog="example:\n  videoprism-mlx evaluate retrieval --data captions.csv -o result.json",
     )
     add_data(parser, "a CSV with columns video and caption, or a JSON list of such objects")
     parser.add_argument(
@@ -58,6 +52,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="how well a video-text model finds classes by their names",
         description="Measures top-1, top-5 and mean class accuracy of a video-text model that is "
         "given the names of the classes; mean average precision if videos have several labels.",
+        epilog="example:\n"
+        '  videoprism-mlx evaluate zero-shot --data classes.csv --template "a video of {}."',
     )
     add_data(parser, LABELLED)
     add_labels(parser)
@@ -75,6 +71,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="the accuracy of a trained classifier",
         description="Measures top-1, top-5 and mean class accuracy of a classifier, or mean "
         "average precision if videos have several labels.",
+        epilog="example:\n"
+        "  videoprism-mlx evaluate classifier --data classes.csv --model my-classifier",
     )
     add_data(parser, LABELLED)
     add_labels(parser)
@@ -203,15 +201,16 @@ def common(options: argparse.Namespace, model: Any, directory: Path) -> dict[str
 
 def report(options: argparse.Namespace, result: dict[str, Any], table: Sequence[str]) -> int:
     """Prints a result, as JSON or as a table. The exit code: 1 if videos were skipped."""
+    from videoprism_mlx.files.printable import printable_lines
+    from videoprism_mlx.progress import note
+
     if options.json:
         shared.print_json(result)
     else:
-        print("\n".join(table))
+        print(printable_lines("\n".join(table)))
     skipped = len(result["skipped"])
     without = f", {skipped} skipped" if skipped else ""
-    print(
-        f"{result['measured']} of {result['videos']} videos are measured{without}", file=sys.stderr
-    )
+    note(f"{result['measured']} of {result['videos']} videos are measured{without}")
     return 1 if skipped else 0
 
 
@@ -220,7 +219,7 @@ def retrieval_table(result: dict[str, Any]) -> list[str]:
     from videoprism_mlx.evaluation.metrics import RECALL_RANKS
 
     recalls = [f"recall@{most}" for most in RECALL_RANKS]
-    lines = [f"{'':14}" + "".join(f"{f'R@{n}':>8}" for n in RECALL_RANKS) + "  median    mean rank"]
+    lines = [f"{'':14}" + "".join(f"{f'R@{n}':>8}" for n in RECALL_RANKS) + "    median  mean rank"]
     for way in ("text_to_video", "video_to_text"):
         measured = {
             name: result["metrics"][f"{way}/{name}"]
@@ -229,7 +228,7 @@ def retrieval_table(result: dict[str, Any]) -> list[str]:
         shares = "".join(f"{measured[name]:8.1%}" for name in recalls)
         lines.append(
             f"{way.replace('_', ' '):14}{shares}"
-            f"{measured['median_rank']:8.1f}{measured['mean_rank']:13.1f}"
+            f"{measured['median_rank']:10.1f}{measured['mean_rank']:11.1f}"
         )
     lines.append(f"{result['measured']} videos, {result['texts']} texts")
     if result["texts_cut"]:
@@ -239,13 +238,4 @@ def retrieval_table(result: dict[str, Any]) -> list[str]:
 
 def class_table(result: dict[str, Any]) -> list[str]:
     """A table with a line for each class, and then one for each metric."""
-    rows = result["classes"]
-    kind = next(key for key in rows[0] if key not in ("name", "examples"))
-    width = max(len("class"), *(len(row["name"]) for row in rows))
-    lines = [f"{'class':{width}}  videos  {kind.replace('_', ' ')}"]
-    for row in rows:
-        value = "-" if row[kind] is None else f"{row[kind]:.1%}"
-        lines.append(f"{row['name']:{width}}  {row['examples']:6}  {value:>{len(kind)}}")
-    lines.append("")
-    lines += [f"{TITLES[name]:24}{value:.1%}" for name, value in result["metrics"].items()]
-    return lines
+    return [*class_lines(result["classes"]), "", *metric_lines(result["metrics"])]

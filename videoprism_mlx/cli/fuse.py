@@ -25,6 +25,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
+    from videoprism_mlx.files.printable import printable
     from videoprism_mlx.weights.directory import read_config
     from videoprism_mlx.weights.fuse import fuse_to_directory
 
@@ -39,5 +40,6 @@ def run(options: argparse.Namespace) -> int:
         model = read_config(options.output)["model"]
         shared.print_json({"output": str(options.output), "model": model, **source})
     else:
-        print(f"{options.output}: {source['base']} with the adapters of {options.adapters}")
+        done = f"{options.output}: {source['base']} with the adapters of {options.adapters}"
+        print(printable(done))
     return 0

@@ -43,6 +43,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(options: argparse.Namespace) -> int:
     if options.model is None:
         return run_list(options)
+    from videoprism_mlx.files.printable import printable
+
     path = local_path(options.model)
     if path.is_file():
         if path.suffix in (".npz", ".safetensors"):
@@ -60,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         if isinstance(value, dict):
             value = ", ".join(f"{name} {one}" for name, one in value.items())
         shown = f"{value:,}" if isinstance(value, int) else value
-        print(f"{key.replace('_', ' '):16}{shown}")
+        print(f"{printable(key.replace('_', ' ')):16}{printable(shown)}")
     print(f"{'weights':16}" + ", ".join(f"{size / 1e6:,.0f} MB {t}" for t, size in memory.items()))
     return 0
 
@@ -108,6 +110,7 @@ def megabytes(size: int) -> str:
 
 def run_video(path: Path, options: argparse.Namespace) -> int:
     """Prints what a video file holds. 1 if it is damaged."""
+    from videoprism_mlx.files.printable import printable
     from videoprism_mlx.video.ffmpeg.decoding import Decoding
     from videoprism_mlx.video.ffmpeg.describe import describe_video
 
@@ -116,7 +119,7 @@ def run_video(path: Path, options: argparse.Namespace) -> int:
         shared.print_json(described)
         return 1 if described["damage"] else 0
     for name, row in video_rows(described):
-        print(f"{name:12}{row}")
+        print(f"{name:12}{printable(row)}")
     return 1 if described["damage"] else 0
 
 

@@ -292,20 +292,24 @@ def each_video(
 
 def print_json(result: Any) -> None:
     """Prints a result on one line of stdout."""
-    line = json.dumps(result, ensure_ascii=False)
+    from videoprism_mlx.files.printable import is_unsafe, json_text
+
+    line = json_text(result)
     try:
         line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:  # Then write the characters as JSON escapes.
         line = json.dumps(result)
-    print(line)
+    print("".join(f"\\u{ord(one):04x}" if is_unsafe(one) else one for one in line))
 
 
 def report_picture(options: argparse.Namespace, **result: object) -> int:
     """Prints where the picture is and, in JSON, what it shows."""
+    from videoprism_mlx.files.printable import printable
+
     if options.json:
         print_json({"output": str(options.output), **result})
     else:
-        print(options.output)
+        print(printable(options.output))
     return 0
 
 

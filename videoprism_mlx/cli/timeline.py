@@ -86,6 +86,7 @@ def run(options: argparse.Namespace) -> int:
     check(options)
 
     from videoprism_mlx.features.timeline import check_scoring, find_peaks, score_windows
+    from videoprism_mlx.files.printable import printable
 
     sampling = (options.window, options.stride, options.fps)
     needs = partial(
@@ -124,7 +125,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         print_peaks(options.text, peaks)
         if options.output is not None:
-            print(options.output)
+            print(printable(options.output))
     return 0
 
 
@@ -195,11 +196,12 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 def print_peaks(texts: Sequence[str], peaks: "Sequence[Peak]") -> None:
     """Prints the best peaks of each text."""
+    from videoprism_mlx.files.printable import printable
     from videoprism_mlx.pictures.drawing import clock
 
     for text in texts:
         found = [peak for peak in peaks if peak.text == text]
-        print(f"{text}\n{'from':>12}{'to':>12}  score")
+        print(f"{printable(text)}\n{'from':>12}{'to':>12}  score")
         for peak in found[:PRINTED]:
             print(f"{clock(peak.start, 1):>12}{clock(peak.end, 1):>12}  {peak.score:5.3f}")
         if len(found) > PRINTED:

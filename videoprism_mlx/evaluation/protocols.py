@@ -5,7 +5,6 @@ Shapes: V videos, Q texts, C classes, T frames, S size of a frame, D width.
 
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +32,7 @@ from videoprism_mlx.files import places
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.output import require_writable
+from videoprism_mlx.files.printable import json_text
 from videoprism_mlx.files.record import made_with
 from videoprism_mlx.video.source import Files
 from videoprism_mlx.weights.identity import ModelIdentity
@@ -294,8 +294,7 @@ class Evaluation:
         result = {"protocol": protocol, **measured, "settings": noted}
         if self.output is not None:
             with new_file(self.output, replace=True) as partial:
-                written = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
-                partial.write_text(written, encoding="utf-8")
+                partial.write_text(json_text(result, indent=2) + "\n", encoding="utf-8")
         return result
 
 

@@ -56,7 +56,8 @@ class ArrayCache:
 
     def store(self, path: Path, array: Array) -> None:
         """Writes an array to `path`."""
-        with new_file(path, replace=True) as partial, open(partial, "wb") as file:
+        # Opened for writing only, NumPy would write past Python, and not say why it cannot.
+        with new_file(path, replace=True) as partial, open(partial, "w+b") as file:
             np.save(file, array)
 
 
@@ -142,5 +143,4 @@ def require_usable(lines: Sequence[str], total: int, skip_bad: bool) -> None:
 
 def unusable(files: Files, error: Exception) -> str:
     """One line about a video that cannot be used."""
-    line = one_line(files if isinstance(files, Path) else files[0], error)
-    return "cannot be used: " + line.encode("utf-8", "backslashreplace").decode()
+    return "cannot be used: " + one_line(files if isinstance(files, Path) else files[0], error)

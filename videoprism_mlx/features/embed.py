@@ -1,6 +1,7 @@
 """Writes the features of many videos to files, as `videoprism-mlx embed` does."""
 
 import dataclasses
+import functools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -93,12 +94,7 @@ def embed(
     videos = find_videos([paths] if isinstance(paths, (str, Path)) else paths)
     reading: dict[str, Any] = dict(num_frames=num_frames, size=size, resize=resize)
     reading |= dict(resample=resample, decoding=decoding)
-
-    def needs(model: VideoPrismModel, _: Processor) -> None:
-        check_features(model, features)
-        if model.directory is None:  # Its weights would be downloaded.
-            require_one(videos.values())
-
+    needs = functools.partial(check_model_and_videos, features=features, videos=videos)
     loaded, processor, identity = prepare(model, dtype, adapters, needs, reading)
     names = check_features(loaded, features)
     job = Job(loaded, processor, names, batch_size, windowing, partial, span)
@@ -127,6 +123,18 @@ def check_sampling(
             raise InputError(
                 f"{name} (--{name}) is only for windows; give window (--window) as well"
             )
+
+
+def check_model_and_videos(
+    model: VideoPrismModel,
+    _: Processor,
+    features: Collection[str] | None,
+    videos: Mapping[str, Path],
+) -> None:
+    """Raises an error if the model lacks a feature, or would be downloaded for missing videos."""
+    check_features(model, features)
+    if model.directory is None:
+        require_one(videos.values())
 
 
 def check_output(output: Path | TextIO, file_format: str | None, features: Collection[str]) -> None:

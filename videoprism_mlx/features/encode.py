@@ -14,6 +14,7 @@ from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import EXPECTED, InputError, suggestion
 from videoprism_mlx.features.pipeline import Array, Features, Lazy, evaluated, read_ahead, rows_of
 from videoprism_mlx.features.processor import Processor, require_count
+from videoprism_mlx.files.printable import printable
 from videoprism_mlx.video.sampling import check_times
 from videoprism_mlx.video.source import Source
 
@@ -139,6 +140,6 @@ def derived_features(
 
 
 def one_line(source: Source, error: Exception) -> str:
-    """An error as one line that names the source."""
+    """An error as one line that names the source, to be printed."""
     about = str(error)
-    return " ".join((about if str(source) in about else f"{source}: {about}").split())
+    return printable(" ".join((about if str(source) in about else f"{source}: {about}").split()))

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -33,7 +32,7 @@ from videoprism_mlx.files.atomic import (
     short_name,
 )
 from videoprism_mlx.files.identity import FileIdentity
-from videoprism_mlx.files.lock import locked
+from videoprism_mlx.files.lock import LOCK_FILE, locked
 from videoprism_mlx.files.record import RECORD_FILE, Record, differences
 from videoprism_mlx.video.find import images_in
 
@@ -79,7 +78,7 @@ class FeatureStore:
             finally:
                 nothing_stored = self._folder.exists() and next(self._parts(), None) is None
                 if nothing_stored and (is_new or self.is_one_file):
-                    shutil.rmtree(self._folder)
+                    self._clear()
 
     def _check_record(self) -> None:
         """Raises OutputError unless the output is new or has the same record.
@@ -198,7 +197,17 @@ class FeatureStore:
             arrays = {name: Rows.joined([part[name] for part in lazily]) for name in lazily[0]}
             with new_file(self.output, replace=True) as partial:
                 write_features(partial, self.format, arrays, {**self.record, "videos": videos})
-        shutil.rmtree(self._folder)
+        self._clear()
+
+    def _clear(self) -> None:
+        """Removes what a store has put into the folder, and the folder if nothing else is there."""
+        for path in self._folder.rglob("*"):
+            is_own = path.name in (RECORD_FILE, LOCK_FILE) or is_partial(path)
+            if path.is_file() and (is_own or path.name.endswith(f".{self._part_format}")):
+                path.unlink()
+        for place, _, _ in os.walk(self._folder, topdown=False):
+            with suppress(OSError):  # It is not empty.
+                os.rmdir(place)
 
 
 def check_format(output: Path, file_format: str | None = None) -> tuple[str, bool]:

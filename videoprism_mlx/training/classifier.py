@@ -5,7 +5,6 @@ Shapes: B batch, E examples, T frames, N patches of a frame, D width, C classes.
 
 import dataclasses
 import functools
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from videoprism_mlx.evaluation.metrics import (
     multi_label_metrics,
     single_label_metrics,
 )
+from videoprism_mlx.files.printable import json_text
 from videoprism_mlx.files.record import digest, made_with
 from videoprism_mlx.models import get_model
 from videoprism_mlx.training.classes import (
@@ -61,6 +61,7 @@ from videoprism_mlx.weights.loading import (
     load_classifier,
     load_video_encoder,
     model_directory,
+    with_new_head,
 )
 
 # What is trained, by its names in the classifier.
@@ -256,10 +257,7 @@ class ClassifierTask:
             PROCESSOR_FILE: self.features.processor.settings(),
             RESULT_FILE: metrics,
         }
-        texts = {
-            name: json.dumps(each, indent=2, ensure_ascii=False) + "\n"
-            for name, each in files.items()
-        }
+        texts = {name: json_text(each, indent=2) + "\n" for name, each in files.items()}
         publish(classifier, output, texts, source={"trained_from": self.model})
         return metrics
 
@@ -361,8 +359,10 @@ def starting_model(
     if seed >= SEEDS:
         raise InputError(f"seed is {seed}; expected a number below {SEEDS}")
     mx.random.seed(seed)
-    if config.get("model") != "FactorizedVideoClassifier" or is_classifier(directory, count):
-        return load_classifier(directory, count, dtype), directory
+    if is_classifier(directory, count):
+        return load_classifier(directory, dtype=dtype), directory
+    if config.get("model") != "FactorizedVideoClassifier":
+        return with_new_head(load_video_encoder(directory, dtype), count), directory
     classifier: Any = get_model(config, num_classes=count)
     classifier.encoder = load_video_encoder(directory, dtype)
     logger.warning(

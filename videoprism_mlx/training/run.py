@@ -6,6 +6,7 @@ started again therefore ends in the same parameters as one that was never stoppe
 
 import dataclasses
 import json
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ from videoprism_mlx.errors import TrainingError
 from videoprism_mlx.files.lock import locked
 from videoprism_mlx.training.recipe import Adam, Recipe, check_count
 from videoprism_mlx.training.state import METRICS_FILE, Parameters, Progress, RunFiles, arrays_of
+
+logger = logging.getLogger(__name__)
 
 Rows = npt.NDArray[np.integer[Any]]
 History = tuple[dict[str, Any], ...]
@@ -96,10 +99,12 @@ class Run:
         if self._files.has_state():
             restored = self._files.restore(self._record(), parameters, optimizer.state)
             parameters, optimizer.state, progress = restored
+            self._files.write_metrics(progress)  # A run that was killed may not have done it.
             if progress.history:
                 self._files.best(
                     parameters
                 )  # If the file is damaged, raise the error now and not at the end.
+            logger.info(self._found(progress))
         while not self._is_finished(progress):
             parameters, progress = self._epoch(learner, parameters, optimizer, progress, steps)
             measured = {
@@ -115,6 +120,18 @@ class Run:
             self._keep(parameters, optimizer, progress)
             report(measured, [name.lstrip("-") for name in self._metrics], self.folder)
         return self._files.best(parameters, progress.checksum), progress.history
+
+    def _found(self, progress: Progress) -> str:
+        """One line about the run that was found in the folder."""
+        epochs, most = progress.epoch, self.recipe.epochs
+        if not self._is_finished(progress):
+            return f"{self.folder.parent}: continuing after epoch {epochs} of {most}"
+        reason = ""
+        if epochs < most:
+            reason = f": the last {self.recipe.patience} brought no improvement"
+        elif self.recipe.lr_schedule == "constant":
+            reason = "; with more epochs it would go on"
+        return f"{self.folder.parent}: this run is finished after {epochs} epochs{reason}"
 
     @contextmanager
     def locked(self) -> Iterator[None]:

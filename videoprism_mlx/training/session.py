@@ -14,6 +14,7 @@ import mlx.core as mx
 
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import InputError
+from videoprism_mlx.evaluation.metrics import TITLES
 from videoprism_mlx.features.cache import require_usable
 from videoprism_mlx.features.processor import (
     Needs,
@@ -160,7 +161,7 @@ def train(
         measured = run.best(history)
         outcome = Outcome(best, measured, history, skipped)
         metrics = task.publish(learner, outcome, output)
-        draw_curves(run.folder, history, measured["epoch"])
+        draw_curves(run.folder, history, measured["epoch"], TITLES)
     return Trained(output, metrics, history, skipped)
 
 

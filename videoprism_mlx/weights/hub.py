@@ -31,9 +31,11 @@ def download_checkpoint(name: str, revision: str | None = None) -> Path:
         f"run `videoprism-mlx convert {filename} -o DIRECTORY` and use DIRECTORY as the model"
     )
 
-    def download(**options: Any) -> str:
-        return huggingface_hub.hf_hub_download(
-            repo_id=repository, filename=filename, revision=revision, **options
+    def download(**options: Any) -> Path:
+        return Path(
+            huggingface_hub.hf_hub_download(
+                repo_id=repository, filename=filename, revision=revision, **options
+            )
         )
 
     with explained(f"{filename} of {repository}", hint):
@@ -41,7 +43,7 @@ def download_checkpoint(name: str, revision: str | None = None) -> Path:
 
 
 def downloaded(
-    download: Callable[..., str], repository: str, filename: str, revision: str | None
+    download: Callable[..., Path], repository: str, filename: str, revision: str | None
 ) -> Path:
     """The path that `download` returns. If the Hub does not answer, it looks in the cache only.
 
@@ -55,10 +57,10 @@ def downloaded(
         answered(lambda: huggingface_hub.get_hf_file_metadata(url, timeout=answer_seconds()))
     except Exception as error:
         try:
-            return Path(download(local_files_only=True))
+            return download(local_files_only=True)
         except Exception:
             raise error from error.__cause__
-    return Path(download())
+    return download()
 
 
 def origin(name: str, revision: str | None = None) -> dict[str, str]:
@@ -72,9 +74,11 @@ def download_model(
     """A model directory from a repository on the Hub, with some of its files."""
     import huggingface_hub
 
-    def download(**options: Any) -> str:
-        return huggingface_hub.snapshot_download(
-            repo_id=repository, revision=revision, allow_patterns=list(files), **options
+    def download(**options: Any) -> Path:
+        return Path(
+            huggingface_hub.snapshot_download(
+                repo_id=repository, revision=revision, allow_patterns=list(files), **options
+            )
         )
 
     with explained(repository, "is it the name of a public repository, or of a directory here?"):

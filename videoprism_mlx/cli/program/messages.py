@@ -8,11 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from videoprism_mlx import progress
+from videoprism_mlx.files.printable import printable_lines
 
 QUIET, VERBOSE = "quiet", "verbose"
 LEVELS = {QUIET: logging.WARNING, VERBOSE: logging.DEBUG}
 
 logger = logging.getLogger(__name__)
+
+
+class Printable(logging.Formatter):
+    """Messages that a name in them cannot turn into commands to the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message."""
+        return printable_lines(super().format(record))
 
 
 class ToStderr(logging.Handler):
@@ -57,6 +66,7 @@ def set_up(options: argparse.Namespace) -> Iterator[None]:
     root, own = logging.getLogger(), logging.getLogger("videoprism_mlx")
     handler = None if root.handlers else ToStderr()
     if handler is not None:
+        handler.setFormatter(Printable("%(message)s"))
         root.addHandler(handler)
     before = own.level
     own.setLevel(LEVELS.get(str(loudness), logging.INFO))

@@ -59,6 +59,7 @@ def build(modules: Sequence[ModuleType]) -> Parser:
         module.add(commands)
     for each in all_parsers(parser):
         add_loudness(each)
+        each.epilog = each.epilog or f"{EXAMPLE}{each.prog}"
         if "run" not in each._defaults:  # The name of a command is missing.
             each.set_defaults(run=HelpOf(each))
     return parser

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.cli.program.tables import class_lines, metric_lines
 from videoprism_mlx.cli.train.common import (
     add_options,
     add_recipe,
@@ -66,6 +67,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
+    from videoprism_mlx.files.printable import printable
     from videoprism_mlx.training.classifier import train_classifier
 
     shares = {name: getattr(options, name) for name in ("crop", "span")}
@@ -88,21 +90,14 @@ def run(options: argparse.Namespace) -> int:
         shared.print_json({"output": str(trained.directory), **trained.metrics})
     else:
         print_metrics(trained.metrics)
-        print(f"{trained.directory}: epoch {trained.metrics['epoch']} is the best")
+        print(f"{printable(trained.directory)}: epoch {trained.metrics['epoch']} is the best")
     return report_skipped(trained.skipped)
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
     """Prints a row for each class, and the metrics of all classes."""
-    rows = metrics["classes"]
-    if rows:
-        kind = "accuracy" if "accuracy" in rows[0] else "average_precision"
-        width = max(5, *(len(row["name"]) for row in rows))
-        print(f"{'class':{width}}  examples  {kind.replace('_', ' ')}")
-        for row in rows:
-            value = "-" if row[kind] is None else f"{row[kind]:.1%}"
-            print(f"{row['name']:{width}}  {row['examples']:8}  {value:>{len(kind)}}")
-    for name in ("top1", "top5", "map", "mean_class_accuracy"):
-        if name in metrics:
-            print(f"{name.replace('_', ' '):20}{metrics[name]:7.1%}")
-    print(f"{'loss':20}{metrics.get('val_loss', metrics['loss']):7.4f}")
+    from videoprism_mlx.evaluation.metrics import TITLES
+
+    measured = {name: metrics[name] for name in TITLES if name in metrics}
+    measured["loss"] = metrics.get("val_loss", metrics["loss"])
+    print("\n".join([*class_lines(metrics["classes"]), *metric_lines(measured)]))

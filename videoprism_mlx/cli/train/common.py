@@ -1,7 +1,6 @@
 """What the training commands share: their options, and what they print."""
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,6 +129,8 @@ def explained_when_stopped(options: argparse.Namespace) -> Iterator[None]:
 
 def report_skipped(skipped: list[str]) -> int:
     """Prints how many videos were left out. Returns the exit code: 1 if there are any."""
+    from videoprism_mlx.progress import note
+
     if skipped:
-        print(f"{len(skipped)} videos were left out", file=sys.stderr)
+        note(f"{len(skipped)} videos were left out")
     return 1 if skipped else 0

@@ -1,7 +1,6 @@
 """`videoprism-mlx train retrieval`: a video-text model, on videos and captions."""
 
 import argparse
-import sys
 
 from videoprism_mlx.cli import shared
 from videoprism_mlx.cli.program.parser import add_alias
@@ -87,6 +86,8 @@ def add_tuning(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from videoprism_mlx.files.printable import printable
+    from videoprism_mlx.progress import note
     from videoprism_mlx.training.retrieval import Tuning, train_retrieval
 
     tuning = Tuning(
@@ -111,7 +112,8 @@ def run(options: argparse.Namespace) -> int:
         result = {"output": str(trained.directory), **trained.metrics, "skipped": trained.skipped}
         shared.print_json(result)
     else:
+        columns = max(map(len, trained.metrics))
         for name, value in trained.metrics.items():
-            print(f"{name:24}{value:.4g}")
-    print(f"what was trained is in {trained.directory}", file=sys.stderr)
+            print(f"{name:{columns}}  {value:.4g}")
+    note(f"what was trained is in {printable(trained.directory)}")
     return report_skipped(trained.skipped)
