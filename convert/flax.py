@@ -13,7 +13,7 @@ import numpy as np
 from videoprism_mlx.convert.npz import BFLOAT16, Archive
 from videoprism_mlx.convert.rules import Array, Layout, Leaf
 from videoprism_mlx.errors import CheckpointError, DownloadError, InputError
-from videoprism_mlx.files.atomic import new_file, require_new_directory
+from videoprism_mlx.files.atomic import new_file, replaced_directory, require_new_directory
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.npz import write_array
 from videoprism_mlx.files.record import own_version
@@ -25,6 +25,7 @@ from videoprism_mlx.models import (
     get_config,
     parse_dtype,
 )
+from videoprism_mlx.progress import bar
 from videoprism_mlx.tokenizers import C4_EN_VOCABULARY_SIZE, SentencePieceTokenizer, tokenizer_path
 from videoprism_mlx.weights.directory import (
     WEIGHTS_FILE,
@@ -36,6 +37,7 @@ from videoprism_mlx.weights.directory import (
     read_arrays,
     read_config,
     read_json,
+    require_model,
     write_directory,
 )
 
@@ -60,14 +62,22 @@ def flax_to_mlx(
     dtype: str | mx.Dtype = "float32",
     tokenizer: str | Path | None = None,
     origin: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> Conversion:
     """Converts an official `.npz` checkpoint to the new model directory `output`.
+
+    With `overwrite`, an earlier model directory there is replaced when the new one is complete.
 
     `config` is a name, the path of a config.json, or such a mapping. It can be left out if the
     checkpoint has the shapes of a known configuration. `tokenizer` is the SentencePiece model to
     put beside a video-text model, by default c4_en. `origin` goes into the config.json.
     """
     mlx_dtype = parse_dtype(dtype)
+    if overwrite:
+        require_model(Path(output))
+        with replaced_directory(output) as new:
+            made = flax_to_mlx(checkpoint, new, config, dtype, tokenizer, origin)
+        return made._replace(output=Path(output))
     require_new_directory(Path(output))
     with Archive(Path(checkpoint)) as archive, ThreadPoolExecutor(1) as background:
         if config is None:
@@ -81,7 +91,7 @@ def flax_to_mlx(
 
         checksum = background.submit(sha256, archive.path)
         arrays: dict[str, mx.array] = {}
-        for group in layout.groups.values():
+        for group in bar(list(layout.groups.values()), "converting", "array"):
             arrays |= read_group(archive, group, mlx_dtype)
         stacks = [key for key, group in layout.groups.items() if group[0].layer is not None]
         source = {
@@ -100,8 +110,15 @@ def flax_to_mlx(
     )
 
 
-def mlx_to_flax(model_dir: str | Path, output: str | Path, scan: bool | None = None) -> Conversion:
+def mlx_to_flax(
+    model_dir: str | Path,
+    output: str | Path,
+    scan: bool | None = None,
+    overwrite: bool = False,
+) -> Conversion:
     """Writes a model directory as an official `.npz`, in float32, to the new file `output`.
+
+    With `overwrite`, a file there is replaced.
 
     `scan` says whether a stack of layers is one array. By default it is, as in the published
     checkpoints, unless the model came from a checkpoint in which it was not.
@@ -118,8 +135,11 @@ def mlx_to_flax(model_dir: str | Path, output: str | Path, scan: bool | None = N
 
     stored = read_arrays(path)
     size = 0
-    with new_file(output) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-        for key, group in layout.groups.items():
+    with (
+        new_file(output, replace=overwrite) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        for key, group in bar(list(layout.groups.items()), "converting", "array"):
             layers = [to_flax(each, stored.pop(each.name), layout.heads) for each in group]
             if group[0].layer is None:
                 entries = {key: layers[0]}

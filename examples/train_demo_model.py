@@ -39,7 +39,7 @@ FIRST = vp.Recipe(
     epochs=2, batch_size=64, learning_rate=1.5e-3, weight_decay=0.05, warmup=100, clip=1
 )
 # Shapes are the hardest. They are learned last, with more captions that name little else.
-THEN = dataclasses.replace(FIRST, epochs=30, decay="cosine")
+THEN = dataclasses.replace(FIRST, epochs=30, lr_schedule="cosine")
 LAST = dataclasses.replace(THEN, epochs=14, learning_rate=1e-3)
 
 
@@ -161,7 +161,7 @@ def main() -> None:
             options.output / name,
             lists["val"],
             recipe=dataclasses.replace(recipe, seed=options.seed),
-            tuning=vp.Tuning(at_once=recipe.batch_size),
+            tuning=vp.Tuning(micro_batch_size=recipe.batch_size),
             save_every=100,
             cache=options.output / "frames",
         )

@@ -3,7 +3,9 @@
 Shapes: B batch, L text positions.
 """
 
+import logging
 import string
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import overload
@@ -23,9 +25,14 @@ C4_EN_VOCABULARY_SIZE = 32_000
 # The tokenizer's file in a model directory.
 TOKENIZER_FILE = "sentencepiece.model"
 
+# The words that a small model was trained on, in its directory.
+WORDS_FILE = "words.txt"
+
 TOKENIZER_URLS = {
     "c4_en": "https://storage.googleapis.com/t5-data/vocabs/cc_en.32000/sentencepiece.model",
 }
+
+logger = logging.getLogger(__name__)
 
 _PUNCTUATION_TO_SPACE = str.maketrans(string.punctuation, " " * len(string.punctuation))
 
@@ -105,6 +112,37 @@ class SentencePieceTokenizer:
         return int(self._model.GetPieceSize())
 
 
+class KnownWords:
+    """The words of a small model's captions. It warns of words that the model was not trained on.
+
+    `model` is the model's name in the warning. Each word is warned of once.
+    """
+
+    def __init__(self, model: str, words: Iterable[str]):
+        self.model, self.words = model, frozenset(words)
+        self._said: set[str] = set()
+
+    @classmethod
+    def in_directory(cls, directory: Path) -> "KnownWords | None":
+        """Those that a model directory lists, one on each line; None if it lists none."""
+        path = directory / WORDS_FILE
+        if not path.is_file():
+            return None
+        return cls(str(directory), path.read_text(encoding="utf-8").split())
+
+    def check(self, texts: Iterable[str]) -> None:
+        """Logs a warning that names the words of the texts that are new to the model."""
+        words = (word for text in texts for word in canonicalize_text(text)[:-1].split())
+        new = [word for word in dict.fromkeys(words) if word not in self.words | self._said]
+        if not new:
+            return
+        lines = [f"{self.model} was never trained on {', '.join(new)}: expect little of that."]
+        if not self._said:
+            lines.append(f"It knows: {', '.join(sorted(self.words))}.")
+        self._said.update(new)
+        logger.warning("%s", "\n".join(textwrap.fill(line, 79) for line in lines))
+
+
 def load_text_tokenizer(name: str | Path) -> SentencePieceTokenizer:
     """A tokenizer by name (`c4_en`), from a `.model` file, or from a model directory."""
     if name in TOKENIZER_URLS:
@@ -133,7 +171,7 @@ def tokenizer_path(name: str) -> Path:
     if path.exists():
         check_c4_en(path.read_bytes(), f"the cached {path}", "remove it to download it again")
     else:
-        serialized = download.download_bytes(TOKENIZER_URLS[name])
+        serialized = download.download_bytes(TOKENIZER_URLS[name], path)
         check_c4_en(serialized, "the download", "it was not saved; try again")
         try:
             with new_file(path) as partial:

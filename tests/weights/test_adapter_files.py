@@ -21,10 +21,9 @@ from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.weights.adapters import (
     ADAPTER_CONFIG_FILE,
     ADAPTERS_FILE,
-    fuse_to_directory,
-    load_fused,
 )
 from videoprism_mlx.weights.directory import WEIGHTS_FILE, named_parameters, read_config
+from videoprism_mlx.weights.fuse import fuse_to_directory, load_fused
 
 
 def test_saved_and_loaded(converted: Converted, tmp_path: Path) -> None:
@@ -253,8 +252,9 @@ def test_fusing_to_a_directory(
     assert run("fuse", "--model", base, "--adapters", adapters, "-o", output) == 2
     assert "already exists" in capsys.readouterr().err
     assert (output / WEIGHTS_FILE).read_bytes() == before
-    assert run("fuse", "--model", base, "-o", tmp_path / "x") == 2
-    assert "name their directory with --adapters" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        run("fuse", "--model", base, "-o", tmp_path / "x")
+    assert "are required: --adapters" in capsys.readouterr().err
     assert run("fuse", "--model", base, "--adapters", tmp_path, "-o", tmp_path / "x") == 2
     assert f"{tmp_path} holds no adapters" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()

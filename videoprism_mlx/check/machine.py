@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from videoprism_mlx.runtime import blas, device, precision, tuning
+from videoprism_mlx.runtime.libraries import OPTIONAL
 
 PACKAGES = ("videoprism_mlx", "mlx", "numpy", "av")
 
@@ -28,9 +29,6 @@ RATE_SIDE, LEAST_SIDE, LONGEST_PRODUCT, RATE_TIMES = 2048, 256, 0.4, 5
 
 # Products that a GPU is given at once.
 RATE_QUEUE = 16
-
-# Optional libraries, and what needs them.
-OPTIONAL = {"matplotlib": ("timeline, and the curves of train", "videoprism_mlx[pictures]")}
 
 
 class Complaint(NamedTuple):

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from mlx.utils import tree_flatten
 from PIL import Image
-from tqdm import tqdm
 
+from videoprism_mlx import progress
 from videoprism_mlx.demo import page as demopage
 from videoprism_mlx.demo.animation import draw_clip
 from videoprism_mlx.demo.captions import sentence
@@ -98,9 +98,7 @@ class Searcher:
         """The embeddings (V, D) of clips."""
         paths = [clip.path for clip in clips]
         encoded = encode(self.model, self.processor, paths, BATCH, ["embedding"])
-        bar = tqdm(
-            encoded, desc="encoding", total=len(clips), unit="clip", leave=False, disable=None
-        )
+        bar = progress.bar(encoded, "encoding", "clip", total=len(clips))
         return np.stack([each.features["embedding"] for each in bar])
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
@@ -145,9 +143,7 @@ def draw_clips(
     """Writes clips of numbered scenes into a new folder, forwards or backwards."""
     clips = []
     with new_directory(folder) as made:
-        for number, scene in tqdm(
-            scenes.items(), desc="drawing", unit="clip", leave=False, disable=None
-        ):
+        for number, scene in progress.bar(list(scenes.items()), "drawing", "clip"):
             name = f"clip{number + 1:02}.mp4"
             frames = draw_clip(scene, clip_random(seed, number))
             write_clip(made / name, frames[::-1] if backwards else frames)

@@ -4,14 +4,13 @@ import dataclasses
 import hashlib
 import json
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from videoprism_mlx import progress
 from videoprism_mlx.errors import EXPECTED, FeatureFileError, InputError
 from videoprism_mlx.features.encode import one_line
 from videoprism_mlx.features.pipeline import Array, read_ahead
@@ -57,7 +56,8 @@ class ArrayCache:
 
     def store(self, path: Path, array: Array) -> None:
         """Writes an array to `path`."""
-        with new_file(path, replace=True) as partial, open(partial, "wb") as file:
+        # Opened for writing only, NumPy would write past Python, and not say why it cannot.
+        with new_file(path, replace=True) as partial, open(partial, "w+b") as file:
             np.save(file, array)
 
 
@@ -99,7 +99,9 @@ def fill(
 
     failed: dict[Path, Exception] = {}
     with (
-        tqdm(total=len(missing), desc=what, unit="video", disable=None if missing else True) as bar,
+        progress.bar(
+            what=what, unit="video", total=len(missing), show=bool(missing), leave=True
+        ) as bar,
         read_ahead(attempt, missing, readers=None, ahead=ahead) as clips,
     ):
         for path, clip in clips:
@@ -114,17 +116,16 @@ def fill(
             paths[number] = None
     lines = [unusable(videos[number], error) for number, error in sorted(bad.items())]
     for line in lines:
-        print(line, file=sys.stderr)
+        progress.write(line)
     return paths, lines
 
 
 def print_room(folder: Path, what: str, missing: int, total: int, size: int) -> None:
     """Prints how many bytes the missing arrays, of `size` bytes each, will take on the disk."""
     free = shutil.disk_usage(folder).free
-    print(
+    progress.note(
         f"{what}: {missing} of {total} videos are new, and will take "
-        f"{missing * size / 1e6:,.1f} MB in {folder}, where {free / 1e6:,.0f} MB are free",
-        file=sys.stderr,
+        f"{missing * size / 1e6:,.1f} MB in {folder}, where {free / 1e6:,.0f} MB are free"
     )
 
 
@@ -142,5 +143,4 @@ def require_usable(lines: Sequence[str], total: int, skip_bad: bool) -> None:
 
 def unusable(files: Files, error: Exception) -> str:
     """One line about a video that cannot be used."""
-    line = one_line(files if isinstance(files, Path) else files[0], error)
-    return "cannot be used: " + line.encode("utf-8", "backslashreplace").decode()
+    return "cannot be used: " + one_line(files if isinstance(files, Path) else files[0], error)

@@ -14,6 +14,8 @@ from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import EXPECTED, InputError, suggestion
 from videoprism_mlx.features.pipeline import Array, Features, Lazy, evaluated, read_ahead, rows_of
 from videoprism_mlx.features.processor import Processor, require_count
+from videoprism_mlx.files.printable import printable
+from videoprism_mlx.video.sampling import check_times
 from videoprism_mlx.video.source import Source
 
 FEATURES = {
@@ -41,20 +43,24 @@ def encode(
     model: VideoPrismModel,
     processor: Processor,
     sources: Iterable[Source],
-    batch_size: int = 4,
+    batch_size: int = 1,
     features: Collection[str] | None = None,
     *,
     errors: str = "raise",
     readers: int | None = None,
     partial: bool = False,
+    start: float | None = None,
+    end: float | None = None,
 ) -> Iterator[Encoded]:
     """The features of each source, in the order of the sources.
 
     `features` are names of FEATURES, by default `embedding` if the model has it, else `pooled`.
     `readers` threads read up to two batches ahead of the model. A source that cannot be read
     raises its error or, with `errors="yield"`, gives an `Encoded` that holds it. `partial` uses
-    what can be decoded of a damaged video.
+    what can be decoded of a damaged video. `start` and `end`, in seconds, say which part of each
+    video is used.
     """
+    check_times(start, end)
     features = check_features(model, features)
     if errors not in ("raise", "yield"):
         raise InputError(f"errors is {errors!r}; expected 'raise' or 'yield'")
@@ -65,7 +71,7 @@ def encode(
 
     def read(source: Source) -> Array | Exception:
         try:
-            return processor.read(source, partial=partial)
+            return processor.read(source, partial=partial, start=start, end=end)
         except EXPECTED as error:
             return error
 
@@ -134,6 +140,6 @@ def derived_features(
 
 
 def one_line(source: Source, error: Exception) -> str:
-    """An error as one line that names the source."""
+    """An error as one line that names the source, to be printed."""
     about = str(error)
-    return " ".join((about if str(source) in about else f"{source}: {about}").split())
+    return printable(" ".join((about if str(source) in about else f"{source}: {about}").split()))

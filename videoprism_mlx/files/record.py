@@ -11,7 +11,7 @@ Record = Mapping[str, Any]
 RECORD_FILE = "record.json"
 
 # Settings that may differ although the result is the same.
-INCIDENTAL = {"version", "model.name", "videos"}
+INCIDENTAL = {"version", "model.name", "videos", "texts"}
 
 
 # What a difference means that nobody would guess.

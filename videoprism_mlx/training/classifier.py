@@ -5,7 +5,6 @@ Shapes: B batch, E examples, T frames, N patches of a frame, D width, C classes.
 
 import dataclasses
 import functools
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from videoprism_mlx.evaluation.metrics import (
     multi_label_metrics,
     single_label_metrics,
 )
+from videoprism_mlx.files.printable import json_text
 from videoprism_mlx.files.record import digest, made_with
 from videoprism_mlx.models import get_model
 from videoprism_mlx.training.classes import (
@@ -61,6 +61,7 @@ from videoprism_mlx.weights.loading import (
     load_classifier,
     load_video_encoder,
     model_directory,
+    with_new_head,
 )
 
 # What is trained, by its names in the classifier.
@@ -99,6 +100,7 @@ def train_classifier(
     skip_bad: bool = False,
     cache: str | Path | None = None,
     decoding: Decoding | None = None,
+    overwrite: bool = False,
 ) -> Trained:
     """Trains a classifier's pooler and projection on labelled videos.
 
@@ -113,8 +115,9 @@ def train_classifier(
     The best epoch, which is written to `output` as a model directory, is the one with the highest
     top-1 accuracy on `val`, or with the highest mean average precision if videos have several
     labels. Between equal epochs, the lowest loss decides. Without `val`, the lowest training loss
-    decides. If a run was stopped, the same call continues it. If videos cannot be used, an error
-    lists all of them before training starts; with `skip_bad` they are left out.
+    decides. If a run was stopped, the same call continues it; with `overwrite` it begins anew. If
+    videos cannot be used, an error lists all of them before training starts; with `skip_bad` they
+    are left out.
     """
     options = Options(
         num_frames=num_frames,
@@ -127,6 +130,7 @@ def train_classifier(
         skip_bad=skip_bad,
         cache=cache,
         decoding=decoding,
+        overwrite=overwrite,
     )
     chosen = Views(views, crop, span, recipe.seed)
     prepare = functools.partial(prepare_task, model, data, val, labels, recipe, chosen, options)
@@ -145,6 +149,7 @@ def prepare_task(
     """Reads the lists and loads the model."""
     lists = read_lists(data, val, labels)
     count = lists.count_classes()
+    options.check_model(model, options.dtype)
     classifier, directory = starting_model(model, count, options.dtype, recipe.seed)
     names = names_of(lists.training.names, count, directory)
     warn_of_unseen(lists.training.labels, names)
@@ -252,10 +257,7 @@ class ClassifierTask:
             PROCESSOR_FILE: self.features.processor.settings(),
             RESULT_FILE: metrics,
         }
-        texts = {
-            name: json.dumps(each, indent=2, ensure_ascii=False) + "\n"
-            for name, each in files.items()
-        }
+        texts = {name: json_text(each, indent=2) + "\n" for name, each in files.items()}
         publish(classifier, output, texts, source={"trained_from": self.model})
         return metrics
 
@@ -357,8 +359,10 @@ def starting_model(
     if seed >= SEEDS:
         raise InputError(f"seed is {seed}; expected a number below {SEEDS}")
     mx.random.seed(seed)
-    if config.get("model") != "FactorizedVideoClassifier" or is_classifier(directory, count):
-        return load_classifier(directory, count, dtype), directory
+    if is_classifier(directory, count):
+        return load_classifier(directory, dtype=dtype), directory
+    if config.get("model") != "FactorizedVideoClassifier":
+        return with_new_head(load_video_encoder(directory, dtype), count), directory
     classifier: Any = get_model(config, num_classes=count)
     classifier.encoder = load_video_encoder(directory, dtype)
     logger.warning(

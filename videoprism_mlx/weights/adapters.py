@@ -11,6 +11,7 @@ Shapes: I inputs and O outputs of a layer, R rank of its adapter.
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Collection, Iterator, Mapping
 from numbers import Real
 from pathlib import Path
@@ -22,25 +23,21 @@ from mlx.utils import tree_unflatten
 
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputError, whole_number
-from videoprism_mlx.files.atomic import new_file, require_new_directory, require_new_file
+from videoprism_mlx.files.atomic import new_file, require_new_file
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.places import user_path
 from videoprism_mlx.files.record import own_version
 from videoprism_mlx.layers import AttenTokenPoolingLayer, Linear, StackedTransformer
-from videoprism_mlx.tokenizers import TOKENIZER_FILE
+from videoprism_mlx.models import canonical_name
 from videoprism_mlx.weights.directory import (
-    LABELS_FILE,
-    PROCESSOR_FILE,
+    CONFIG_FILE,
     WEIGHTS_FILE,
     as_json,
     check_parameters,
-    named_parameters,
     read_arrays,
     stored_shapes,
     write_arrays,
-    write_directory,
 )
-from videoprism_mlx.weights.loading import finished, load_with_directory
 
 ADAPTERS_FILE = "adapters.safetensors"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
@@ -234,13 +231,19 @@ def save_adapters(model: VideoPrismModel, directory: str | Path, base: str | Pat
     require_new_file(directory / ADAPTER_CONFIG_FILE)
     described = {
         **dataclasses.asdict(model.adapters),
-        "base": {"name": str(base), "weights": base_checksum(model, base)},
+        "base": {"name": base_name(base), "weights": base_checksum(model, base)},
         "version": own_version(),
     }
     with new_file(directory / ADAPTERS_FILE, replace=True) as partial:
         write_arrays(partial, arrays, is_sorted=True)
     with new_file(directory / ADAPTER_CONFIG_FILE) as partial:
         partial.write_text(as_json(described), encoding="utf-8")
+
+
+def base_name(base: str | Path) -> str:
+    """The name of a model, or the absolute path of its directory."""
+    is_directory = canonical_name(str(base)) is None and user_path(base).is_dir()
+    return os.path.abspath(user_path(base)) if is_directory else str(base)
 
 
 def base_checksum(model: VideoPrismModel, base: str | Path | None = None) -> str | None:
@@ -275,6 +278,27 @@ def read_adapter_config(directory: Path) -> tuple[AdapterSettings, dict[str, Any
         ) from None
 
 
+def is_adapters(directory: str | Path) -> bool:
+    """Whether this is a directory of adapters, and not a model directory."""
+    path = user_path(directory)
+    return (path / ADAPTER_CONFIG_FILE).is_file() and not (path / CONFIG_FILE).exists()
+
+
+def base_model(adapters: str | Path) -> str:
+    """The name or directory of the model that the adapters in a directory were trained on.
+
+    Raises CheckpointError if it is a directory that is not there.
+    """
+    directory = user_path(adapters)
+    name = str(read_adapter_config(directory)[1]["name"])
+    if os.path.isabs(name) and not Path(name).is_dir():
+        raise CheckpointError(
+            f"{directory} was trained on {name}, which is not there any more; name the model's "
+            "directory with --model (the argument for the model)"
+        )
+    return name
+
+
 def load_adapters(model: VideoPrismModel, directory: str | Path) -> VideoPrismModel:
     """Adds the adapters in a directory to a loaded model, and freezes it. Returns the model.
 
@@ -282,15 +306,9 @@ def load_adapters(model: VideoPrismModel, directory: str | Path) -> VideoPrismMo
     file of the weights is known. The model stays as it was then.
     """
     directory = user_path(directory)
-    settings, base = read_adapter_config(directory)
+    settings, linears = check_adapters(model, directory)
+    _, base = read_adapter_config(directory)
     path = directory / ADAPTERS_FILE
-    linears = adapted_layers(model, settings)
-    expected = {}
-    for name, linear in linears.items():
-        outputs, inputs = linear.weight.shape
-        expected[f"{name}.lora_a"] = (settings.rank, inputs)
-        expected[f"{name}.lora_b"] = (outputs, settings.rank)
-    check_parameters(expected, stored_shapes(path), path)
     checksum = base_checksum(model)
     if None not in (checksum, base["weights"]) and checksum != base["weights"]:
         raise CheckpointError(
@@ -300,45 +318,21 @@ def load_adapters(model: VideoPrismModel, directory: str | Path) -> VideoPrismMo
     return with_adapters(model, settings, linears, read_arrays(path))
 
 
-def load_fused(
-    name_or_dir: str | Path,
-    adapters: str | Path,
-    dtype: str | mx.Dtype | None = None,
-    revision: str | None = None,
-) -> tuple[VideoPrismModel, Path]:
-    """As `load_with_directory`, with adapters added to the weights.
+def check_adapters(
+    model: VideoPrismModel, directory: str | Path
+) -> tuple[AdapterSettings, dict[str, Linear]]:
+    """The settings of the adapters in a directory, and the layers of `model` that they are for.
 
-    The adapters are added in the stored type, and the sum is rounded once to `dtype`.
+    Raises CheckpointError unless they fit these layers.
     """
-    model, directory = load_with_directory(name_or_dir, revision=revision)
-    return finished(fuse_adapters(load_adapters(model, adapters)), dtype), directory
-
-
-def fuse_to_directory(
-    name_or_dir: str | Path,
-    adapters: str | Path,
-    output: str | Path,
-    dtype: str | mx.Dtype | None = None,
-    revision: str | None = None,
-) -> dict[str, str]:
-    """Writes a model with adapters added to its weights to the new model directory `output`.
-
-    The tokenizer, labels and settings of the processor are copied. Returns what config.json says
-    under "source": the name of the model and the checksums of its weights and of the adapters.
-    """
-    adapters = user_path(adapters)
-    require_new_directory(Path(output))
-    model, directory = load_fused(name_or_dir, adapters, dtype, revision)
-    source = {
-        "base": str(name_or_dir),
-        "base_weights": sha256(directory / WEIGHTS_FILE),
-        "adapters": sha256(adapters / ADAPTERS_FILE),
-    }
-    # Adapters may have been trained on clips of other settings than those of the model.
-    processor = adapters / PROCESSOR_FILE
-    if not processor.is_file():
-        processor = directory / PROCESSOR_FILE
-    beside = [directory / TOKENIZER_FILE, processor, directory / LABELS_FILE]
-    copied = [file for file in beside if file.is_file()]
-    write_directory(output, model.config, named_parameters(model), source, copied=copied)
-    return source
+    directory = user_path(directory)
+    settings, _ = read_adapter_config(directory)
+    linears = adapted_layers(model, settings)
+    expected = {}
+    for name, linear in linears.items():
+        outputs, inputs = linear.weight.shape
+        expected[f"{name}.lora_a"] = (settings.rank, inputs)
+        expected[f"{name}.lora_b"] = (outputs, settings.rank)
+    path = directory / ADAPTERS_FILE
+    check_parameters(expected, stored_shapes(path), path)
+    return settings, linears

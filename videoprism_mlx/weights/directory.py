@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputTypeError
 from videoprism_mlx.files.atomic import new_directory, new_file
+from videoprism_mlx.files.output import require_own
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
 
 CONFIG_FILE = "config.json"
@@ -162,6 +163,11 @@ def save_model(
             "expected a model from get_model or one of the load functions"
         )
     write_directory(directory, model.config, named_parameters(model), tokenizer=tokenizer)
+
+
+def require_model(directory: Path) -> None:
+    """Raises OutputError unless a directory is new, empty, or holds a model and nothing else."""
+    require_own(directory, "a model", [CONFIG_FILE], MODEL_FILES)
 
 
 def write_directory(
