@@ -16,6 +16,7 @@ from videoprism_mlx.errors import CheckpointError, DownloadError, InputError
 from videoprism_mlx.files.atomic import new_file, require_new_directory
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.npz import write_array
+from videoprism_mlx.files.reading import read_json
 from videoprism_mlx.files.record import own_version
 from videoprism_mlx.models import (
     CONFIGS,
@@ -35,7 +36,6 @@ from videoprism_mlx.weights.directory import (
     parameter_problems,
     read_arrays,
     read_config,
-    read_json,
     write_directory,
 )
 
@@ -143,7 +143,7 @@ def given_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
             return checked_config(read_config(path))
         if path.is_file():
             try:
-                return checked_config(read_json(path))
+                return checked_config(read_json(path, CheckpointError))
             except InputError as error:
                 raise CheckpointError(f"{path} is not a configuration: {error}") from None
     return get_config(str(config))  # If the name is unknown, its error lists the known ones.

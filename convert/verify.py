@@ -20,8 +20,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from videoprism_mlx.convert.npz import DAMAGED, Array
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.convert.npz import Array
+from videoprism_mlx.errors import CheckpointError, InputError
+from videoprism_mlx.files.npz import NpzFile
 from videoprism_mlx.runtime.device import plain
 
 # A module agrees if its distance from float64 is at most FACTOR times that of Flax in float32. If
@@ -30,6 +31,8 @@ FACTOR = 2.0
 FLOOR = 1e-6
 
 OUTPUT = "output"
+
+ADVICE = "expected saved activations: write them again with tests/reference/generate.py"
 
 
 class Comparison(NamedTuple):
@@ -59,7 +62,9 @@ def verify(model: nn.Module, activations: str | Path) -> list[Comparison]:
     unmatched = [
         path
         for path in paths
-        if path not in ours or ours[path].size != saved[f"float64/{path}"].size
+        if path not in ours
+        or ours[path].size != saved[f"float64/{path}"].size
+        or f"distance/{path}" not in saved
     ]
     if unmatched:
         raise InputError(
@@ -81,16 +86,9 @@ def saved_inputs(saved: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def read_activations(path: str | Path) -> dict[str, Array]:
-    """The arrays in an activations file. Raises InputError if the file is damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as saved:
-            return dict(saved)
-    # The last three are raised for files of another kind.
-    except (*DAMAGED, AttributeError, TypeError, MemoryError) as error:
-        raise InputError(
-            f"{path} is damaged or not an activations file ({error}); "
-            "write it again with tests/reference/generate.py"
-        ) from None
+    """The arrays in an activations file. Raises CheckpointError if it is damaged."""
+    with NpzFile(Path(path), CheckpointError, ADVICE) as saved:
+        return {name: saved.read(name) for name in saved.headers}
 
 
 def replay(model: nn.Module, inputs: dict[str, Array]) -> dict[str, Array]:

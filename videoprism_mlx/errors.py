@@ -72,6 +72,27 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def excerpt(text: object, most: int = 100) -> str:
+    """A text on one line of at most `most` characters, for messages about damaged files.
+
+    Control characters are escaped.
+    """
+    # Every character may become ten. Repeated spaces do not count.
+    words = " ".join(str(text)[: 10 * most].split())
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
+    return shown if len(shown) <= most else shown[: most - 1] + "…"
+
+
+def shown(value: object, most: int = 100) -> str:
+    """The `repr` of a value, cut to `most` characters."""
+    if isinstance(value, (str, bytes)):
+        return excerpt(repr(value[:most]) + ("…" if len(value) > most else ""), most + 3)
+    try:
+        return excerpt(repr(value), most)
+    except (ValueError, RecursionError):  # A number of over 4,300 digits, or deep nesting.
+        return f"a {type(value).__name__}"
+
+
 def whole_number(value: SupportsIndex, name: str) -> int:
     """`value`, an int or a NumPy integer, as an int. Raises InputTypeError for other types."""
     try:

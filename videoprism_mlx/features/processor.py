@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import CheckpointError, InputError, InputTypeError, VideoError
+from videoprism_mlx.errors import CheckpointError, InputError, InputTypeError, VideoError, excerpt
 from videoprism_mlx.files.atomic import new_file
+from videoprism_mlx.files.reading import parse_json, read_text
 from videoprism_mlx.tokenizers import (
     C4_EN_VOCABULARY_SIZE,
     TEXT_MAX_LENGTH,
@@ -236,11 +237,12 @@ def with_settings_of(directory: Path, processor: Processor) -> Processor:
     path = directory / PROCESSOR_FILE
     if not path.is_file():
         return processor
+    text = read_text(path, CheckpointError)
     try:
-        return dataclasses.replace(processor, **json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError, RecursionError) as error:  # The file, and no bug, is the cause.
+        return dataclasses.replace(processor, **parse_json(text, "it"))
+    except (TypeError, ValueError) as error:  # The file, and no bug, is the cause.
         raise CheckpointError(
-            f"{path} does not contain valid settings of a processor: {error}"
+            f"{path} does not contain valid settings of a processor: {excerpt(error, 200)}"
         ) from None
 
 

@@ -33,6 +33,7 @@ from videoprism_mlx.files.atomic import (
 )
 from videoprism_mlx.files.identity import FileIdentity
 from videoprism_mlx.files.lock import locked
+from videoprism_mlx.files.reading import read_json_object
 from videoprism_mlx.files.record import RECORD_FILE, Record, differences
 
 
@@ -92,11 +93,9 @@ class FeatureStore:
         path = self._folder / RECORD_FILE
         if path.exists():
             try:
-                found = json.loads(path.read_text(encoding="utf-8"))
-            except (ValueError, RecursionError):
-                raise FeatureFileError(f"{path} is damaged; name another output") from None
-            if not isinstance(found, dict):
-                raise FeatureFileError(f"{path} is damaged; name another output")
+                found = read_json_object(path, FeatureFileError)
+            except FeatureFileError as error:
+                raise FeatureFileError(f"{error}; name another output") from None
             self._require_alike(found, self.output)
         elif any(not one.name.startswith(".") for one in self._folder.iterdir()):
             raise OutputError(

@@ -13,9 +13,10 @@ import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map, tree_map_with_path
 from safetensors import SafetensorError, safe_open
 
-from videoprism_mlx.errors import TrainingError
+from videoprism_mlx.errors import TrainingError, excerpt
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.lock import LOCK_FILE
+from videoprism_mlx.files.reading import parse_json
 from videoprism_mlx.files.record import differences
 from videoprism_mlx.pictures.curves import CURVES_FILE
 from videoprism_mlx.weights.directory import write_arrays
@@ -151,14 +152,14 @@ class RunFiles:
         """The record and the progress of the run in the folder."""
         _, metadata = self._read(LAST_FILE)
         try:
-            described = json.loads(metadata["run"])
+            described = parse_json(metadata["run"], "its metadata", TrainingError)
             record, progress = dict(described["record"]), Progress(**described["progress"])
             return record, progress._replace(history=tuple(progress.history))
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise self._damaged(self.folder / LAST_FILE, error) from None
 
     def _damaged(self, path: Path, error: object) -> TrainingError:
-        return TrainingError(f"{path} is damaged ({error}); remove {self.folder} to start again")
+        return TrainingError(f"{path} is damaged ({excerpt(error)}); remove {self.folder} to start again")
 
     def _refuse(self, there: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """Raises TrainingError if two records differ."""

@@ -9,7 +9,6 @@ Shapes: I inputs and O outputs of a layer, R rank of its adapter.
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Collection, Iterator, Mapping
 from numbers import Real
@@ -21,10 +20,11 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import CheckpointError, InputError, whole_number
+from videoprism_mlx.errors import CheckpointError, InputError, excerpt, shown, whole_number
 from videoprism_mlx.files.atomic import new_file, require_new_directory, require_new_file
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.places import user_path
+from videoprism_mlx.files.reading import parse_json, read_text
 from videoprism_mlx.files.record import own_version
 from videoprism_mlx.layers import AttenTokenPoolingLayer, Linear, StackedTransformer
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
@@ -44,6 +44,9 @@ from videoprism_mlx.weights.loading import finished, load_with_directory
 
 ADAPTERS_FILE = "adapters.safetensors"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
+
+# A larger one is a mistake: usual ones are from 1 to 512, and rounding hides the weight beyond.
+MOST_ALPHA = 1e6
 
 # The parameters that an adapter adds to a layer.
 ADAPTER_NAMES = ("lora_a", "lora_b")
@@ -99,9 +102,11 @@ class AdapterSettings:
     def __post_init__(self) -> None:
         for name, value in (("rank", self.rank), ("layers", self.layers)):
             if value is not None and whole_number(value, name) < 1:
-                raise InputError(f"{name} is {value}; expected 1 or more")
-        if not isinstance(self.alpha, Real) or not 0 < self.alpha < math.inf:
-            raise InputError(f"alpha is {self.alpha!r}; expected a number above 0")
+                raise InputError(f"{name} is {shown(value)}; expected 1 or more")
+        if not isinstance(self.alpha, Real) or not 0 < self.alpha <= MOST_ALPHA:
+            raise InputError(
+                f"alpha is {shown(self.alpha)}; expected a number above 0, at most {MOST_ALPHA:g}"
+            )
 
 
 def add_adapters(
@@ -161,9 +166,9 @@ def random_key(seed: int) -> mx.array:
 
 def adapted_layers(model: VideoPrismModel, settings: AdapterSettings) -> dict[str, Linear]:
     """The linear layers that get adapters, by path. Raises InputError if one cannot have any."""
-    if not settings.towers or not set(settings.towers) <= set(model.towers):
+    if not settings.towers or not all(tower in model.towers for tower in settings.towers):
         raise InputError(
-            f"towers are {', '.join(map(str, settings.towers)) or 'none'}; "
+            f"towers are {excerpt(', '.join(map(str, settings.towers)) or 'none')}; "
             f"a {type(model).__name__} has {' and '.join(model.towers)}"
         )
     linears: dict[str, Linear] = {}
@@ -174,7 +179,7 @@ def adapted_layers(model: VideoPrismModel, settings: AdapterSettings) -> dict[st
             raise InputError(f"{path} is quantized; add the adapters before quantizing")
         if settings.rank > min(linear.weight.shape):
             raise InputError(
-                f"rank is {settings.rank}; expected {min(linear.weight.shape)} at most, "
+                f"rank is {shown(settings.rank)}; expected {min(linear.weight.shape)} at most, "
                 f"the width of {path}"
             )
         linears[path] = linear
@@ -258,8 +263,9 @@ def read_adapter_config(directory: Path) -> tuple[AdapterSettings, dict[str, Any
             f"{directory} holds no adapters: it has no {ADAPTER_CONFIG_FILE}; "
             "expected what save_adapters writes"
         )
+    text = read_text(path, CheckpointError)
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = parse_json(text, "it")
         fields = [field.name for field in dataclasses.fields(AdapterSettings)]
         values = {name: described[name] for name in fields}
         settings = AdapterSettings(**values | {"towers": tuple(values["towers"])})
@@ -269,9 +275,9 @@ def read_adapter_config(directory: Path) -> tuple[AdapterSettings, dict[str, Any
         raise CheckpointError(
             f"{path} does not contain valid settings of adapters: {error} is missing"
         ) from None
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{path} does not contain valid settings of adapters: {error}"
+            f"{path} does not contain valid settings of adapters: {excerpt(error, 200)}"
         ) from None
 
 

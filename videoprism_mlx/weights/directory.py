@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputTypeError
 from videoprism_mlx.files.atomic import new_directory, new_file
+from videoprism_mlx.files.reading import read_json_object
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
 
 CONFIG_FILE = "config.json"
@@ -58,18 +59,7 @@ def read_config(directory: Path) -> dict[str, Any]:
             f"{directory} is not a model directory: it has no {CONFIG_FILE}; "
             "expected a directory that `videoprism-mlx convert` has written"
         )
-    config = read_json(path)
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} holds a {type(config).__name__}; expected an object")
-    return config
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises CheckpointError if it is not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON ({error})") from None
+    return read_json_object(path, CheckpointError)
 
 
 def as_json(content: Mapping[str, Any]) -> str:
