@@ -35,7 +35,7 @@ from videoprism_mlx.weights.directory import (
     misfit,
     parameter_problems,
     read_arrays,
-    read_config,
+    read_checked_config,
     write_directory,
 )
 
@@ -107,13 +107,12 @@ def mlx_to_flax(model_dir: str | Path, output: str | Path, scan: bool | None = N
     checkpoints, unless the model came from a checkpoint in which it was not.
     """
     path = Path(model_dir) / WEIGHTS_FILE
-    described = read_config(Path(model_dir))
-    config = checked_config(described)
+    config, described = read_checked_config(Path(model_dir))
     if scan is None:
         source = described.get("source")
         scan = not isinstance(source, Mapping) or source.get("layout") != "unscanned"
     model = build(config)
-    check_weights(Path(model_dir), model)
+    check_weights(Path(model_dir), model, described)
     layout = Layout(model)
 
     stored = read_arrays(path)
@@ -140,7 +139,7 @@ def given_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     path = Path(config)
     if canonical_name(str(config)) is None:
         if path.is_dir():
-            return checked_config(read_config(path))
+            return read_checked_config(path)[0]
         if path.is_file():
             try:
                 return checked_config(read_json(path, CheckpointError))
@@ -169,7 +168,7 @@ def matching_config(shapes: Shapes, path: Path) -> dict[str, Any]:
         if fewest is None or problems < fewest:
             closest, fewest = expected, problems
     raise CheckpointError(
-        f"{misfit(closest, shapes, path)}\nThat is compared with the closest of the known "
+        f"{misfit(closest, shapes, path)}. That is compared with the closest of the known "
         "configurations. If this is a model of your own, give its configuration with config= "
         "(--config): a config.json or a mapping"
     )

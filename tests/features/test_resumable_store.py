@@ -343,7 +343,9 @@ def test_damaged_files(content: bytes, file_format: str, tmp_path: Path) -> None
 def test_a_damaged_record(content: str, tmp_path: Path, videos: dict[str, Path]) -> None:
     store_all(tmp_path / "out", videos)
     (tmp_path / "out" / "record.json").write_text(content)
-    with pytest.raises(FeatureFileError, match=r"record.json (is not JSON|holds a list).*; name another output"):
+    with pytest.raises(
+        FeatureFileError, match=r"record.json (is not JSON|holds a list).*; name another output"
+    ):
         store_all(tmp_path / "out", videos)
 
 

@@ -111,14 +111,13 @@ def describe(name_or_dir: str) -> dict[str, Any]:
 def find(name_or_dir: str) -> tuple[dict[str, Any], Path | None, Any]:
     """A model's configuration, its directory if it is on this machine, and where it is from."""
     from videoprism_mlx.files.places import user_path
-    from videoprism_mlx.models import RELEASES, SHIPPED, canonical_name, checked_config, get_config
+    from videoprism_mlx.models import RELEASES, SHIPPED, canonical_name, get_config
     from videoprism_mlx.weights import hub
-    from videoprism_mlx.weights.directory import WEIGHTS_FILE, read_config, stored_shapes
+    from videoprism_mlx.weights.directory import WEIGHTS_FILE, read_checked_config, stored_shapes
 
     name, directory = canonical_name(name_or_dir), user_path(name_or_dir)
     if name is None and directory.is_dir():
-        described = read_config(directory)
-        config = checked_config(described)
+        config, described = read_checked_config(directory)
         stored_shapes(directory / WEIGHTS_FILE)  # Raises an error if the file is damaged.
         return config, directory, described.get("source", "not recorded")
     config = get_config(name_or_dir)

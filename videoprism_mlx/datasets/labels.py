@@ -221,7 +221,9 @@ def checked_names(names: Sequence[Any], where: object) -> tuple[str, ...]:
     numbers: dict[str, int] = {}
     for number, name in enumerate(names):
         if not isinstance(name, str) or not name.strip():
-            raise InputError(f"{where}: the name of class {number} is {shown(name)}; expected a text")
+            raise InputError(
+                f"{where}: the name of class {number} is {shown(name)}; expected a text"
+            )
         if not is_utf8(name):
             raise InputError(
                 f"{where}: the name of class {number} is {shown(name)}, which is not text in UTF-8"

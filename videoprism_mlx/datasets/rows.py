@@ -65,7 +65,9 @@ def json_rows(path: Path, text: str) -> Iterator[tuple[str, Row]]:
         raise InputError(f"{path} holds a {type(rows).__name__}; expected a list of objects")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise InputError(f"{path}, entry {number}: {shown(row)} is not an object, such as {{…}}")
+            raise InputError(
+                f"{path}, entry {number}: {shown(row)} is not an object, such as {{…}}"
+            )
         yield f"{path}, entry {number}", row
 
 

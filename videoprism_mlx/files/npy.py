@@ -143,5 +143,3 @@ def _dtype(name: str, shape: tuple[int, ...]) -> np.dtype[Any]:
     if math.prod(max(axis, 1) for axis in shape) * dtype.itemsize > MOST_ELEMENTS:
         raise ValueError(f"its type is {shown(name)}, which is too large")
     return dtype
-
-

@@ -159,7 +159,9 @@ class RunFiles:
             raise self._damaged(self.folder / LAST_FILE, error) from None
 
     def _damaged(self, path: Path, error: object) -> TrainingError:
-        return TrainingError(f"{path} is damaged ({excerpt(error)}); remove {self.folder} to start again")
+        return TrainingError(
+            f"{path} is damaged ({excerpt(error)}); remove {self.folder} to start again"
+        )
 
     def _refuse(self, there: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """Raises TrainingError if two records differ."""

@@ -9,7 +9,6 @@ Shapes: I inputs and O outputs of a layer, R rank of its adapter.
 """
 
 import dataclasses
-import math
 from collections.abc import Collection, Iterator, Mapping
 from numbers import Real
 from pathlib import Path

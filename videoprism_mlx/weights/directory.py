@@ -1,6 +1,7 @@
 """The format of a model directory: how its files are named, read, checked and written.
 
-config.json          the configuration, and under "source" where the weights come from
+config.json          the configuration, the checksum of the weights, and under "source" where they
+                     come from
 model.safetensors    the parameters, by their names in the model
 sentencepiece.model  the tokenizer, for a video-text model
 processor.json       how videos and texts are preprocessed, if not as the configuration implies
@@ -21,10 +22,12 @@ from mlx.utils import tree_flatten
 from safetensors import SafetensorError, safe_open
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import CheckpointError, InputTypeError
+from videoprism_mlx.errors import CheckpointError, InputError, InputTypeError, excerpt, shown
 from videoprism_mlx.files.atomic import new_directory, new_file
 from videoprism_mlx.files.reading import read_json_object
+from videoprism_mlx.models import checked_config
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
+from videoprism_mlx.weights.integrity import CHECKSUM_KEY, examine, remember, require_intact
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -45,7 +48,7 @@ STORED_TYPES = ("F32", "BF16", "F16")
 MLX_FORMAT = {"format": "mlx"}
 
 # How many wrong parameters an error lists.
-LISTED = 8
+LISTED = 2
 
 Arrays = Mapping[str, mx.array]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -77,25 +80,28 @@ def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             for name, stored in slices.items():
                 if stored.get_dtype() not in STORED_TYPES:
                     raise CheckpointError(
-                        f"{path}: {name} is of type {stored.get_dtype()}; "
+                        f"{path}: {excerpt(name)} is of type {stored.get_dtype()}; "
                         f"expected one of {', '.join(STORED_TYPES)}"
                     )
             return {name: tuple(stored.get_shape()) for name, stored in slices.items()}
     except SafetensorError as error:
         raise CheckpointError(
-            f"{path} is damaged or not a safetensors file ({error}); convert or download it again"
+            f"{path} is damaged or not a safetensors file ({excerpt(error)}); convert or download it again"
         ) from None
 
 
 def parameter_problems(expected: Shapes, found: Shapes) -> list[str]:
-    """What is missing, unknown or of another shape, a line each."""
+    """What is missing, unknown or of another shape, a phrase each."""
     missing = expected.keys() - found.keys()
     extra = found.keys() - expected.keys()
     return [
-        *(f"missing: {name}, of shape {expected[name]}" for name in sorted(missing)),
-        *(f"not of this model: {name}, of shape {found[name]}" for name in sorted(extra)),
+        *(f"missing: {excerpt(name)}, of shape {expected[name]}" for name in sorted(missing)),
         *(
-            f"misshapen: {name} has shape {found[name]}, expected {shape}"
+            f"not of this model: {excerpt(name)}, of shape {shown(found[name])}"
+            for name in sorted(extra)
+        ),
+        *(
+            f"misshapen: {excerpt(name)} has shape {shown(found[name])}, expected {shape}"
             for name, shape in expected.items()
             if name not in missing and found[name] != shape
         ),
@@ -111,10 +117,10 @@ def check_parameters(expected: Shapes, found: Shapes, where: object) -> None:
 def misfit(expected: Shapes, found: Shapes, where: object) -> str:
     """The error message about parameters that do not fit."""
     problems = parameter_problems(expected, found)
-    listed = "\n  ".join(problems[:LISTED])
-    more = f"\n  and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+    listed = "; ".join(problems[:LISTED])
+    more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
     wrong = "1 parameter is" if len(problems) == 1 else f"{len(problems)} parameters are"
-    return f"{where} does not fit the model, {wrong} wrong:\n  {listed}{more}"
+    return f"{where} does not fit the model, {wrong} wrong: {listed}{more}"
 
 
 def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -127,15 +133,28 @@ def named_parameters(model: nn.Module) -> dict[str, mx.array]:
     return dict(cast(list[tuple[str, mx.array]], tree_flatten(model.parameters())))
 
 
-def check_weights(directory: Path, model: nn.Module) -> None:
-    """Raises CheckpointError unless a directory holds all parameters of `model`, and no others."""
+def read_checked_config(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The checked configuration of a model directory, and all that its config.json holds."""
+    described = read_config(directory)
+    try:
+        return checked_config(described), described
+    except InputError as error:
+        raise CheckpointError(f"{directory / CONFIG_FILE}: {error}") from None
+
+
+def check_weights(directory: Path, model: nn.Module, described: Mapping[str, Any]) -> None:
+    """Raises CheckpointError unless a directory holds the parameters of `model`, intact.
+
+    `described` is what its config.json holds.
+    """
     path = Path(directory) / WEIGHTS_FILE
     check_parameters(parameter_shapes(model), stored_shapes(path), path)
+    require_intact(path, described)
 
 
-def load_weights(model: nn.Module, directory: Path) -> None:
+def load_weights(model: nn.Module, directory: Path, described: Mapping[str, Any]) -> None:
     """Loads the parameters of `model`, after all of them have been checked."""
-    check_weights(directory, model)
+    check_weights(directory, model, described)
     model.load_weights(str(Path(directory) / WEIGHTS_FILE))
 
 
@@ -167,13 +186,16 @@ def write_directory(
     `source` says where the weights come from. `copied` are other files to copy, names and all.
     """
     with new_directory(directory) as partial:
-        described = dict(config) | ({"source": dict(source)} if source else {})
-        (partial / CONFIG_FILE).write_text(as_json(described), encoding="utf-8")
         write_arrays(partial / WEIGHTS_FILE, arrays)
+        checksum = examine(partial / WEIGHTS_FILE)
+        described = dict(config) | {CHECKSUM_KEY: checksum}
+        described |= {"source": dict(source)} if source else {}
+        (partial / CONFIG_FILE).write_text(as_json(described), encoding="utf-8")
         if tokenizer is not None:
             shutil.copyfile(tokenizer, partial / TOKENIZER_FILE)
         for file in copied:
             shutil.copyfile(file, partial / file.name)
+    remember(Path(directory) / WEIGHTS_FILE, checksum)
 
 
 def write_arrays(

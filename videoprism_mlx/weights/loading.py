@@ -21,7 +21,7 @@ from videoprism_mlx.models import (
     unpublished,
 )
 from videoprism_mlx.weights import hub
-from videoprism_mlx.weights.directory import CONFIG_FILE, load_weights, read_config
+from videoprism_mlx.weights.directory import CONFIG_FILE, load_weights, read_checked_config
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def load_with_directory(
     except CheckpointError as error:
         if directory.is_relative_to(places.cache_directory()):
             raise CheckpointError(
-                f"{error}\nThis is the cached copy of {name_or_dir}: remove {directory}, "
+                f"{error}. This is the cached copy of {name_or_dir}: remove {directory}, "
                 "and it will be converted again"
             ) from None
         raise
@@ -110,12 +110,12 @@ def with_new_head(encoder: FactorizedEncoder, num_classes: int) -> FactorizedVid
 
 def read_model(directory: Path) -> VideoPrismModel:
     """The model in a directory. Raises CheckpointError unless all of its weights are there."""
-    described = read_config(directory)
+    config, described = read_checked_config(directory)
     try:
-        model = build(checked_config(described))
+        model = build(config)
     except InputError as error:
         raise CheckpointError(f"{directory / CONFIG_FILE}: {error}") from None
-    load_weights(model, directory)
+    load_weights(model, directory, described)
     return model
 
 
