@@ -73,7 +73,7 @@ def labelled_rows(path: Path, names: Sequence[str] | None) -> Labelled:
         elif is_list != multi_label:
             expected = "a list of classes" if multi_label else "one class"
             raise InputError(
-                f"{where}: {key} is {shown(value)}; expected {expected}, as in the entries before it"
+                f"{where}: {key} is {shown(value)}; expected {expected}, as in the entries before"
             )
         numbers = set()
         for one in value if is_list else [value]:
@@ -89,8 +89,8 @@ def labelled_rows(path: Path, names: Sequence[str] | None) -> Labelled:
     highest = max((number for each in labels for number in each), default=0)
     if names is None and highest > max(MOST_CLASSES, len(videos)):
         raise InputError(
-            f"{path} has a class number {shown(highest)}; correct it or, if there are so many classes, "
-            "give their names with labels (--labels)"
+            f"{path} has a class number {shown(highest)}; correct it or, if there are so many "
+            "classes, give their names with labels (--labels)"
         )
     warn_of_contradictions(videos, labels, path)
     kept = None if names is None else tuple(names)
@@ -114,8 +114,8 @@ def labelled_folders(folder: Path, names: Sequence[str] | None) -> Labelled:
     }
     if unknown := sorted(found.keys() - numbers.keys()):
         raise InputError(
-            f"{folder} has a folder {excerpt(unknown[0])}; expected one of the {len(numbers)} classes: "
-            f"{listed(numbers)}"
+            f"{folder} has a folder {excerpt(unknown[0])}; expected one of the {len(numbers)} "
+            f"classes: {listed(numbers)}"
         )
     return Labelled(
         videos=tuple(video for name in sorted(found) for video in found[name]),

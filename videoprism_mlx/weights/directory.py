@@ -86,7 +86,8 @@ def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             return {name: tuple(stored.get_shape()) for name, stored in slices.items()}
     except SafetensorError as error:
         raise CheckpointError(
-            f"{path} is damaged or not a safetensors file ({excerpt(error)}); convert or download it again"
+            f"{path} is damaged or not a safetensors file ({excerpt(error)}); "
+            "convert or download it again"
         ) from None
 
 
@@ -184,7 +185,21 @@ def write_directory(
     """Writes a new model directory, complete or not at all.
 
     `source` says where the weights come from. `copied` are other files to copy, names and all.
+    Raises CheckpointError if a parameter is not finite.
     """
+    checksum = _write_files(directory, config, arrays, source, tokenizer, copied)
+    remember(Path(directory) / WEIGHTS_FILE, checksum)
+
+
+def _write_files(
+    directory: str | Path,
+    config: Mapping[str, Any],
+    arrays: Arrays,
+    source: Mapping[str, Any] | None = None,
+    tokenizer: str | Path | None = None,
+    copied: Iterable[Path] = (),
+) -> str:
+    """As `write_directory`. Returns the checksum of the weights."""
     with new_directory(directory) as partial:
         write_arrays(partial / WEIGHTS_FILE, arrays)
         checksum = examine(partial / WEIGHTS_FILE)
@@ -195,7 +210,7 @@ def write_directory(
             shutil.copyfile(tokenizer, partial / TOKENIZER_FILE)
         for file in copied:
             shutil.copyfile(file, partial / file.name)
-    remember(Path(directory) / WEIGHTS_FILE, checksum)
+    return checksum
 
 
 def write_arrays(
@@ -233,7 +248,7 @@ def publish(
     directory = Path(directory)
     staged = directory / STAGED_FOLDER
     shutil.rmtree(staged, ignore_errors=True)  # A killed run may have left it.
-    write_directory(staged, model.config, named_parameters(model), source, tokenizer)
+    checksum = _write_files(staged, model.config, named_parameters(model), source, tokenizer)
     for name, text in files.items():
         with new_file(staged / name) as partial:
             partial.write_text(text, encoding="utf-8")
@@ -241,3 +256,4 @@ def publish(
     for path in sorted(staged.iterdir(), key=lambda path: path.name == CONFIG_FILE):
         os.replace(path, directory / path.name)
     staged.rmdir()
+    remember(directory / WEIGHTS_FILE, checksum)
