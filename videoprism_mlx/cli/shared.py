@@ -1,7 +1,6 @@
 """What several commands share: their options, loading the model, and printing."""
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -285,11 +284,13 @@ def each_video(
 
 def print_json(result: Any) -> None:
     """Prints a result on one line of stdout."""
-    line = json.dumps(result, ensure_ascii=False)
+    from videoprism_mlx.files.record import as_json
+
+    line = as_json(result, None, ascii=False)
     try:
         line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:  # Then write the characters as JSON escapes.
-        line = json.dumps(result)
+        line = as_json(result, None)
     print(line)
 
 

@@ -12,7 +12,15 @@ import numpy as np
 
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import EXPECTED, InputError, suggestion
-from videoprism_mlx.features.pipeline import Array, Features, Lazy, evaluated, read_ahead, rows_of
+from videoprism_mlx.features.pipeline import (
+    Array,
+    Features,
+    Lazy,
+    evaluated,
+    not_finite,
+    read_ahead,
+    rows_of,
+)
 from videoprism_mlx.features.processor import Processor, require_count
 from videoprism_mlx.video.source import Source
 
@@ -89,9 +97,11 @@ def encode(
 
     for group in evaluated(lazily()):
         for encoded, arrays in group:
+            if encoded.error is None:
+                encoded.error = not_finite(arrays, encoded.source)
             if encoded.error is not None and errors == "raise":
                 raise encoded.error
-            encoded.features = arrays
+            encoded.features = arrays if encoded.error is None else {}
             yield encoded
 
 

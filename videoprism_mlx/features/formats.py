@@ -8,6 +8,7 @@ Shapes: V videos, W windows of all videos.
 
 import json
 import math
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,13 +21,17 @@ from safetensors import SafetensorError, safe_open
 
 from videoprism_mlx.errors import FeatureFileError
 from videoprism_mlx.features.pipeline import Array, Features
-from videoprism_mlx.files.npz import write_array, write_member
+from videoprism_mlx.files.npz import NpzFile, write_array, write_member
+from videoprism_mlx.files.reading import open_regular, parse_json
 from videoprism_mlx.files.record import Record
 
 FORMATS = ("npz", "safetensors", "jsonl")
 
 # The arrays of a NumPy archive that are not features.
 RECORD, VIDEOS, VIDEO_OF_WINDOW = "record", "videos", "video_of_window"
+
+# The metadata of a safetensors file that holds the checksums of its record and arrays.
+CHECKSUMS = "crc32"
 
 # In a JSON line, the names of the float16 features. All others are float32, and times float64.
 HALVES = "float16"
@@ -85,7 +90,26 @@ def _write_npz(file: BinaryIO, arrays: Mapping[str, Rows], record: Record) -> No
 
 
 def _write_safetensors(file: BinaryIO, arrays: Mapping[str, Rows], record: Record) -> None:
-    header: dict[str, Any] = {"__metadata__": {RECORD: json.dumps(record)}}
+    described = json.dumps(record)
+    checksums = {RECORD: f"{zlib.crc32(described.encode()):08x}", **dict.fromkeys(arrays, "0" * 8)}
+    # The header comes first. It is written again with the checksums, which have the same length.
+    file.write(_safetensors_header(arrays, described, checksums))
+    for name, rows in arrays.items():
+        checksum = _first_checksum(name, rows.dtype, rows.shape)
+        for piece in rows.pieces():
+            data = np.ascontiguousarray(piece).tobytes()
+            checksum = zlib.crc32(data, checksum)
+            file.write(data)
+        checksums[name] = f"{checksum:08x}"
+    file.seek(0)
+    file.write(_safetensors_header(arrays, described, checksums))
+
+
+def _safetensors_header(
+    arrays: Mapping[str, Rows], described: str, checksums: Mapping[str, str]
+) -> bytes:
+    metadata = {RECORD: described, CHECKSUMS: json.dumps(checksums)}
+    header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for name, rows in arrays.items():
         start, end = end, end + rows.dtype.itemsize * math.prod(rows.shape)
@@ -93,10 +117,12 @@ def _write_safetensors(file: BinaryIO, arrays: Mapping[str, Rows], record: Recor
         header[name] = {"dtype": dtype, "shape": rows.shape, "data_offsets": [start, end]}
     encoded = json.dumps(header).encode()
     encoded += b" " * (-len(encoded) % 8)
-    file.write(len(encoded).to_bytes(8, "little") + encoded)
-    for rows in arrays.values():
-        for piece in rows.pieces():
-            file.write(np.ascontiguousarray(piece).tobytes())
+    return len(encoded).to_bytes(8, "little") + encoded
+
+
+def _first_checksum(name: str, dtype: np.dtype[Any], shape: Sequence[int]) -> int:
+    """The checksum of what the header says of an array. That of its data continues it."""
+    return zlib.crc32(f"{name} {dtype.name} {tuple(shape)}".encode())
 
 
 def _write_json_lines(file: BinaryIO, arrays: Mapping[str, Rows], record: Record) -> None:
@@ -119,7 +145,8 @@ def json_line(video: Record, values: Mapping[str, Array], record: Record) -> str
     line: dict[str, Any] = {"video": video["name"], **short}
     if halves := [name for name, value in values.items() if value.dtype == np.float16]:
         line[HALVES] = halves
-    return json.dumps({**line, RECORD: {**record, "videos": [video]}}) + "\n"
+    line[RECORD] = {**record, "videos": [video]}
+    return json.dumps(line, allow_nan=False) + "\n"
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -127,10 +154,13 @@ def read_record(path: Path) -> dict[str, Any]:
     with _explained(path):
         if path.suffix == ".npz":
             with _opened_npz(path) as archive:
-                return _checked(json.loads(str(archive[RECORD])))
+                return _checked(parse_json(str(archive.read(RECORD)), RECORD))
         if path.suffix == ".safetensors":
-            with safe_open(path, "numpy") as file:
-                return _checked(json.loads((file.metadata() or {})[RECORD]))
+            with _opened_safetensors(path) as file:
+                metadata = file.metadata() or {}
+                described = metadata[RECORD]
+                _compare(metadata, RECORD, zlib.crc32(described.encode()))
+                return _checked(parse_json(described, RECORD))
         records = [_checked(line[RECORD]) for line in _lines(path)]
         videos = {record["videos"][0]["name"]: record["videos"][0] for record in records}
         return {**records[0], "videos": list(videos.values())}
@@ -142,10 +172,11 @@ def read_features(path: Path) -> Features:
         if path.suffix == ".npz":
             with _opened_npz(path) as archive:
                 beside = (RECORD, VIDEOS, VIDEO_OF_WINDOW)
-                return {name: archive[name] for name in archive.files if name not in beside}
+                names = [name for name in archive.headers if name not in beside]
+                return {name: _require_finite(archive.read(name)) for name in names}
         if path.suffix == ".safetensors":
-            with safe_open(path, "numpy") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            with _opened_safetensors(path) as file:
+                return {name: _verified(file, name) for name in file.keys()}  # noqa: SIM118
         lines = list(_lines(path))
         names = [name for name in lines[0] if name not in ("video", HALVES, RECORD)]
         kinds: dict[str, Any] = dict.fromkeys(names, np.float32)
@@ -155,18 +186,18 @@ def read_features(path: Path) -> Features:
 
 
 def lazy_features(path: Path) -> dict[str, Rows]:
-    """As `read_features`, of a safetensors file. Each array is read when it is written."""
+    """As `read_features`, of a safetensors file. Each array is read and checked when written."""
 
     def read(name: str) -> list[Array]:
-        with _explained(path), safe_open(path, "numpy") as file:
-            return [file.get_tensor(name)]
+        with _explained(path), _opened_safetensors(path) as file:
+            return [_verified(file, name)]
 
     def rows(name: str) -> Rows:
         stored = file.get_slice(name)
         dtype = next(t for t, code in _SAFETENSORS_TYPES.items() if code == stored.get_dtype())
         return Rows(np.dtype(dtype), tuple(stored.get_shape()), lambda: read(name))
 
-    with _explained(path), safe_open(path, "numpy") as file:
+    with _explained(path), _opened_safetensors(path) as file:
         return {name: rows(name) for name in file.keys()}  # noqa: SIM118
 
 
@@ -180,12 +211,8 @@ def _explained(path: Path) -> Iterator[None]:
         KeyError,
         IndexError,
         TypeError,
-        RecursionError,
-        EOFError,
-        NotImplementedError,
+        ArithmeticError,
         SafetensorError,
-        zipfile.BadZipFile,
-        zlib.error,
     ):
         raise FeatureFileError(
             f"{path} is damaged, or not a file of features; expected one that `videoprism-mlx "
@@ -193,11 +220,33 @@ def _explained(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _opened_npz(path: Path) -> "np.lib.npyio.NpzFile":
-    archive = np.load(path)
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError("one array instead of an archive")
-    return archive
+def _opened_npz(path: Path) -> NpzFile:
+    return NpzFile(path, FeatureFileError, "name another output, or remove it")
+
+
+def _opened_safetensors(path: Path) -> Any:
+    open_regular(path, FeatureFileError).close()  # The library would wait at a pipe.
+    return safe_open(path, "numpy")
+
+
+def _verified(file: Any, name: str) -> Array:
+    """An array of a safetensors file. Raises ValueError if its checksum is wrong."""
+    array: Array = file.get_tensor(name)
+    checksum = _first_checksum(name, array.dtype, array.shape)
+    _compare(file.metadata() or {}, name, zlib.crc32(np.ascontiguousarray(array).data, checksum))
+    return _require_finite(array)
+
+
+def _compare(metadata: Mapping[str, str], name: str, checksum: int) -> None:
+    # Earlier versions wrote no checksums.
+    if CHECKSUMS in metadata and json.loads(metadata[CHECKSUMS])[name] != f"{checksum:08x}":
+        raise ValueError("wrong checksum")
+
+
+def _require_finite(array: Array) -> Array:
+    if not np.isfinite(array).all():
+        raise ValueError("NaN or infinity")
+    return array
 
 
 def _checked(record: Any) -> dict[str, Any]:
@@ -205,13 +254,16 @@ def _checked(record: Any) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ValueError("no record")
     for video in record["videos"]:
-        if not isinstance(video["name"], str) or not isinstance(video.get("path", ""), str):
+        name = video["name"]
+        if not isinstance(name, str) or not isinstance(video.get("path", ""), str):
             raise ValueError("a video without a name or path")
+        if os.path.isabs(name) or ".." in Path(name).parts:  # It names a file in a folder.
+            raise ValueError("a name that leads elsewhere")
         range(video.get("windows", 1))
     return record
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with open(path, encoding="utf-8") as file:
+    with open_regular(path, FeatureFileError) as file:
         for line in file:
-            yield json.loads(line)
+            yield parse_json(line.decode(), "a line")

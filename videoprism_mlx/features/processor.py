@@ -4,7 +4,6 @@ Shapes: B batch, T frames, S size of a frame, L text positions.
 """
 
 import dataclasses
-import json
 import operator
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputError, InputTypeError, VideoError, excerpt
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.reading import parse_json, read_text
+from videoprism_mlx.files.record import as_json
 from videoprism_mlx.tokenizers import (
     C4_EN_VOCABULARY_SIZE,
     TEXT_MAX_LENGTH,
@@ -140,7 +140,7 @@ class Processor:
     def save(self, directory: str | Path) -> None:
         """Writes the settings into a model directory, where `load` finds them."""
         with new_file(Path(directory) / PROCESSOR_FILE) as partial:
-            partial.write_text(json.dumps(self.settings(), indent=2) + "\n", encoding="utf-8")
+            partial.write_text(as_json(self.settings()) + "\n", encoding="utf-8")
 
 
 def check_text(text: str) -> None:

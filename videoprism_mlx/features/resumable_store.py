@@ -1,7 +1,6 @@
 """Features of many videos on disk. A run that is killed loses nothing, and the next continues."""
 
 import dataclasses
-import json
 import math
 import os
 import shutil
@@ -34,7 +33,7 @@ from videoprism_mlx.files.atomic import (
 from videoprism_mlx.files.identity import FileIdentity
 from videoprism_mlx.files.lock import locked
 from videoprism_mlx.files.reading import read_json_object
-from videoprism_mlx.files.record import RECORD_FILE, Record, differences
+from videoprism_mlx.files.record import RECORD_FILE, Record, as_json, differences
 
 
 class FeatureStore:
@@ -103,7 +102,7 @@ class FeatureStore:
             )
         else:
             with new_file(path) as partial:
-                partial.write_text(json.dumps(self.record, indent=2) + "\n", encoding="utf-8")
+                partial.write_text(as_json(self.record) + "\n", encoding="utf-8")
 
     def _require_alike(self, found: Record, where: Path) -> None:
         if changed := differences(found, self.record):
@@ -141,7 +140,14 @@ class FeatureStore:
         """Writes the parts of the one file, except for those that are there already."""
         arrays = read_features(self.output)
         first = 0
-        for video in read_record(self.output)["videos"]:
+        videos = read_record(self.output)["videos"]
+        rows_of_all = sum(video.get("windows", 1) for video in videos)
+        if any(len(array) != rows_of_all for array in arrays.values()):
+            raise FeatureFileError(
+                f"{self.output} is damaged: its features have other numbers of rows than the "
+                f"{rows_of_all} that its record names; name another output, or remove it"
+            )
+        for video in videos:
             last = first + video.get("windows", 1)
             if not self._part(video["name"]).is_file():
                 rows = {key: Rows.of(array[first:last]) for key, array in arrays.items()}

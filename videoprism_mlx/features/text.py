@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from videoprism_mlx.encoders import FactorizedVideoCLIP, VideoPrismModel
 from videoprism_mlx.errors import InputError
+from videoprism_mlx.features.pipeline import not_finite
 from videoprism_mlx.features.processor import Processor
 
 # The temperature of the official video-text demo.
@@ -41,6 +42,8 @@ def embed_texts(
         _, embedded, _ = towers(text_token_ids=ids[rows], text_paddings=paddings[rows])
         assert embedded is not None  # There were texts.
         embeddings[rows] = np.array(embedded.astype(mx.float32))
+    if error := not_finite({"embeddings": embeddings}, "the texts"):
+        raise error
     return embeddings
 
 
@@ -50,6 +53,8 @@ def probabilities(
     """The softmax over texts of similarities (V, Q), as in the official demo."""
     if not 0 < temperature < np.inf:
         raise InputError(f"the temperature is {temperature!r}; expected a number above 0")
+    if not np.isfinite(similarity).all():
+        raise InputError("the similarities or logits contain NaN or infinity")
     logits = similarity.astype(np.float64) / temperature
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     shares: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)

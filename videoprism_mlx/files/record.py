@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,22 @@ def own_version() -> str:
 def made_with(**settings: Any) -> dict[str, Any]:
     """A record: the version of this package, then the settings."""
     return {"version": own_version(), **settings}
+
+
+def as_json(value: Any, indent: int | None = 2, ascii: bool = True) -> str:
+    """The JSON text of a value. JSON has no NaN and no infinity: they become null."""
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=ascii, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), indent=indent, ensure_ascii=ascii)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def digest(value: Any) -> str:

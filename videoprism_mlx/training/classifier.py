@@ -5,7 +5,6 @@ Shapes: B batch, E examples, T frames, N patches of a frame, D width, C classes.
 
 import dataclasses
 import functools
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from videoprism_mlx.evaluation.metrics import (
     multi_label_metrics,
     single_label_metrics,
 )
-from videoprism_mlx.files.record import digest, made_with
+from videoprism_mlx.files.record import as_json, digest, made_with
 from videoprism_mlx.models import get_model
 from videoprism_mlx.training.classes import (
     Lists,
@@ -252,10 +251,7 @@ class ClassifierTask:
             PROCESSOR_FILE: self.features.processor.settings(),
             RESULT_FILE: metrics,
         }
-        texts = {
-            name: json.dumps(each, indent=2, ensure_ascii=False) + "\n"
-            for name, each in files.items()
-        }
+        texts = {name: as_json(each, ascii=False) + "\n" for name, each in files.items()}
         publish(classifier, output, texts, source={"trained_from": self.model})
         return metrics
 

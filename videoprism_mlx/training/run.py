@@ -95,9 +95,8 @@ class Run:
             restored = self._files.restore(self._record(), parameters, optimizer.state)
             parameters, optimizer.state, progress = restored
             if progress.history:
-                self._files.best(
-                    parameters
-                )  # If the file is damaged, raise the error now and not at the end.
+                # If the file is damaged, raise the error now and not at the end.
+                self._files.best(parameters, progress.checksum)
         while not self._is_finished(progress):
             parameters, progress = self._epoch(learner, parameters, optimizer, progress, steps)
             measured = {

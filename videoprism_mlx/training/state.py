@@ -4,12 +4,13 @@ Parameters are a tree of float32 arrays.
 """
 
 import dataclasses
-import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
+import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_map_with_path
 from safetensors import SafetensorError, safe_open
 
@@ -17,7 +18,7 @@ from videoprism_mlx.errors import TrainingError, excerpt
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.lock import LOCK_FILE
 from videoprism_mlx.files.reading import parse_json
-from videoprism_mlx.files.record import differences
+from videoprism_mlx.files.record import as_json, differences
 from videoprism_mlx.pictures.curves import CURVES_FILE
 from videoprism_mlx.weights.directory import write_arrays
 from videoprism_mlx.weights.identity import checksum
@@ -75,10 +76,12 @@ class RunFiles:
         progress: Progress,
     ) -> None:
         """Writes the state of the run and its optimizer, and the metrics as a readable file."""
-        described = {"record": record, "progress": progress._asdict()}
-        self._write(LAST_FILE, named(parameters, state), {"run": json.dumps(described)})
+        described = as_json({"record": record, "progress": progress._asdict()}, indent=None)
+        arrays = named(parameters, state)
+        metadata = {"run": described, "crc32": crc32(described, arrays)}
+        self._write(LAST_FILE, arrays, metadata)
         with new_file(self.folder / METRICS_FILE, replace=True) as partial:
-            lines = [json.dumps(measured) + "\n" for measured in progress.history]
+            lines = [as_json(measured, indent=None) + "\n" for measured in progress.history]
             partial.write_text("".join(lines), encoding="utf-8")
 
     def keep_best(self, parameters: Parameters) -> str:
@@ -97,7 +100,10 @@ class RunFiles:
         """
         there, progress = self._described()
         self._refuse(there, record)
-        arrays, _ = self._read(LAST_FILE)
+        arrays, metadata = self._read(LAST_FILE)
+        # Earlier versions wrote no checksum.
+        if metadata.get("crc32") not in (None, crc32(metadata["run"], arrays)):
+            raise self._damaged(self.folder / LAST_FILE, "its checksum is wrong")
         expected = named(parameters, state)
         shapes = {name: array.shape for name, array in arrays.items()}
         if shapes != {name: array.shape for name, array in expected.items()}:
@@ -141,6 +147,8 @@ class RunFiles:
     def _read(self, name: str) -> tuple[dict[str, mx.array], dict[str, str]]:
         """The arrays and the metadata of a file. Raises TrainingError if it is damaged."""
         path = self.folder / name
+        if not path.is_file():
+            raise self._damaged(path, "it is no file")
         try:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
@@ -170,6 +178,15 @@ class RunFiles:
                 f"{self.folder} holds a run with other settings, so it cannot be continued: "
                 f"{'; '.join(changed)}. Name another output, or remove {self.folder}"
             )
+
+
+def crc32(described: str, arrays: Mapping[str, mx.array]) -> str:
+    """The checksum of a run's state: of its description, and of its arrays with their names."""
+    check = zlib.crc32(described.encode())
+    for name, array in sorted(arrays.items()):
+        check = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), check)
+        check = zlib.crc32(np.ascontiguousarray(np.asarray(array)).data, check)
+    return f"{check:08x}"
 
 
 def arrays_of(tree: dict[str, Any]) -> dict[str, mx.array]:

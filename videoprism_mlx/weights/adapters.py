@@ -24,14 +24,13 @@ from videoprism_mlx.files.atomic import new_file, require_new_directory, require
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.places import user_path
 from videoprism_mlx.files.reading import parse_json, read_text
-from videoprism_mlx.files.record import own_version
+from videoprism_mlx.files.record import as_json, own_version
 from videoprism_mlx.layers import AttenTokenPoolingLayer, Linear, StackedTransformer
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
 from videoprism_mlx.weights.directory import (
     LABELS_FILE,
     PROCESSOR_FILE,
     WEIGHTS_FILE,
-    as_json,
     check_parameters,
     named_parameters,
     read_arrays,
@@ -39,6 +38,7 @@ from videoprism_mlx.weights.directory import (
     write_arrays,
     write_directory,
 )
+from videoprism_mlx.weights.integrity import CHECKSUM_KEY, examine, require_intact
 from videoprism_mlx.weights.loading import finished, load_with_directory
 
 ADAPTERS_FILE = "adapters.safetensors"
@@ -182,6 +182,8 @@ def adapted_layers(model: VideoPrismModel, settings: AdapterSettings) -> dict[st
                 f"the width of {path}"
             )
         linears[path] = linear
+    if not linears:
+        raise InputError(f"this {type(model).__name__} has no layers that adapters could be in")
     return linears
 
 
@@ -236,15 +238,16 @@ def save_adapters(model: VideoPrismModel, directory: str | Path, base: str | Pat
     }
     directory = Path(directory)
     require_new_file(directory / ADAPTER_CONFIG_FILE)
-    described = {
+    described: dict[str, Any] = {
         **dataclasses.asdict(model.adapters),
         "base": {"name": str(base), "weights": base_checksum(model, base)},
         "version": own_version(),
     }
     with new_file(directory / ADAPTERS_FILE, replace=True) as partial:
         write_arrays(partial, arrays, is_sorted=True)
+        described[CHECKSUM_KEY] = examine(partial)
     with new_file(directory / ADAPTER_CONFIG_FILE) as partial:
-        partial.write_text(as_json(described), encoding="utf-8")
+        partial.write_text(as_json(described) + "\n", encoding="utf-8")
 
 
 def base_checksum(model: VideoPrismModel, base: str | Path | None = None) -> str | None:
@@ -255,7 +258,10 @@ def base_checksum(model: VideoPrismModel, base: str | Path | None = None) -> str
 
 
 def read_adapter_config(directory: Path) -> tuple[AdapterSettings, dict[str, Any]]:
-    """The settings in an adapter_config.json, and the name and checksum of the base model."""
+    """The settings in an adapter_config.json, and the name and checksum of the base model.
+
+    The checksum of the adapters themselves is under CHECKSUM_KEY.
+    """
     path = directory / ADAPTER_CONFIG_FILE
     if not path.is_file():
         raise CheckpointError(
@@ -269,7 +275,8 @@ def read_adapter_config(directory: Path) -> tuple[AdapterSettings, dict[str, Any
         values = {name: described[name] for name in fields}
         settings = AdapterSettings(**values | {"towers": tuple(values["towers"])})
         base = described["base"]
-        return settings, {"name": base["name"], "weights": base["weights"]}
+        checksum = described.get(CHECKSUM_KEY)
+        return settings, {"name": base["name"], "weights": base["weights"], CHECKSUM_KEY: checksum}
     except KeyError as error:
         raise CheckpointError(
             f"{path} does not contain valid settings of adapters: {error} is missing"
@@ -296,11 +303,13 @@ def load_adapters(model: VideoPrismModel, directory: str | Path) -> VideoPrismMo
         expected[f"{name}.lora_a"] = (settings.rank, inputs)
         expected[f"{name}.lora_b"] = (outputs, settings.rank)
     check_parameters(expected, stored_shapes(path), path)
+    require_intact(path, base)
     checksum = base_checksum(model)
     if None not in (checksum, base["weights"]) and checksum != base["weights"]:
         raise CheckpointError(
-            f"{directory} was trained on {base['name']}, whose weights have the checksum "
-            f"{base['weights']}; those of {model.directory} have {checksum}. Load that model"
+            f"{directory} was trained on {excerpt(base['name'])}, whose weights have the checksum "
+            f"{excerpt(base['weights'])}; those of {model.directory} have {checksum}. Load that "
+            "model"
         )
     return with_adapters(model, settings, linears, read_arrays(path))
 

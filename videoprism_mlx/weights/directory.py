@@ -9,7 +9,6 @@ labels.json          the names of the classes, for a classifier
 """
 
 import errno
-import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -25,6 +24,7 @@ from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputError, InputTypeError, excerpt, shown
 from videoprism_mlx.files.atomic import new_directory, new_file
 from videoprism_mlx.files.reading import read_json_object
+from videoprism_mlx.files.record import as_json
 from videoprism_mlx.models import checked_config
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
 from videoprism_mlx.weights.integrity import CHECKSUM_KEY, examine, remember, require_intact
@@ -63,11 +63,6 @@ def read_config(directory: Path) -> dict[str, Any]:
             "expected a directory that `videoprism-mlx convert` has written"
         )
     return read_json_object(path, CheckpointError)
-
-
-def as_json(content: Mapping[str, Any]) -> str:
-    """The text of a JSON file in a model directory."""
-    return json.dumps(content, indent=2) + "\n"
 
 
 def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -205,7 +200,7 @@ def _write_files(
         checksum = examine(partial / WEIGHTS_FILE)
         described = dict(config) | {CHECKSUM_KEY: checksum}
         described |= {"source": dict(source)} if source else {}
-        (partial / CONFIG_FILE).write_text(as_json(described), encoding="utf-8")
+        (partial / CONFIG_FILE).write_text(as_json(described) + "\n", encoding="utf-8")
         if tokenizer is not None:
             shutil.copyfile(tokenizer, partial / TOKENIZER_FILE)
         for file in copied:

@@ -6,7 +6,6 @@ versions lack it.
 
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.identity import FileIdentity, sha256
 from videoprism_mlx.files.places import cache_directory
 from videoprism_mlx.files.reading import open_regular, parse_json, read_json
+from videoprism_mlx.files.record import as_json
 
 CHECKSUM_KEY = "weights_sha256"
 
@@ -107,7 +107,7 @@ def remember(path: Path, checksum: str) -> None:
         if identity.bytes >= REMEMBERED_BYTES:
             with new_file(_note(identity), replace=True) as partial:
                 noted = {**dataclasses.asdict(identity), "sha256": checksum}
-                partial.write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
+                partial.write_text(as_json(noted) + "\n", encoding="utf-8")
 
 
 def is_remembered(path: Path, expected: object) -> bool:
