@@ -182,7 +182,11 @@ def read_features(path: Path) -> Features:
         kinds: dict[str, Any] = dict.fromkeys(names, np.float32)
         kinds |= dict.fromkeys(lines[0].get(HALVES, []), np.float16)
         kinds |= {"start": np.float64, "end": np.float64}
-        return {name: np.array([line[name] for line in lines], kinds[name]) for name in names}
+        with np.errstate(over="ignore"):  # What overflows is not finite.
+            return {
+                name: _require_finite(np.array([line[name] for line in lines], kinds[name]))
+                for name in names
+            }
 
 
 def lazy_features(path: Path) -> dict[str, Rows]:

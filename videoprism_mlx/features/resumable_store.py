@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from videoprism_mlx.errors import FeatureFileError, InputError, OutputError
+from videoprism_mlx.errors import FeatureFileError, InputError, OutputError, excerpt
 from videoprism_mlx.features.formats import (
     FORMATS,
     Rows,
@@ -107,7 +107,7 @@ class FeatureStore:
     def _require_alike(self, found: Record, where: Path) -> None:
         if changed := differences(found, self.record):
             raise OutputError(
-                f"{where} was made with other settings: {'; '.join(changed)}. "
+                f"{where} was made with other settings: {excerpt('; '.join(changed), 300)}. "
                 "Name another output, or remove it"
             )
 

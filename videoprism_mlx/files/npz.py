@@ -33,6 +33,9 @@ MOST_EXPANSION, SMALL_BYTES = 100, 2**28
 
 CHUNK_BYTES = 2**20
 
+# What the end of an archive begins with, how long it can be, and the count of 65,535 and more.
+END_OF_ARCHIVE, LONGEST_END, MANY_MEMBERS = b"PK\5\6", 2**16 + 22, 2**16 - 1
+
 # What zipfile raises for damaged archives.
 DAMAGED = (
     zipfile.BadZipFile,
@@ -100,6 +103,8 @@ class NpzFile:
         if len(set(names)) != len(names):
             raise self._error(f"{self.path} holds several arrays of the same name")
         size = os.fstat(self._file.fileno()).st_size
+        if self._counted(size) not in (len(members), MANY_MEMBERS):
+            raise ValueError("its list of members is damaged")
         stored = sum(member.compress_size for member in members)
         claimed = sum(member.file_size for member in members)
         if stored > size:
@@ -110,6 +115,12 @@ class NpzFile:
                 f"{MOST_EXPANSION} times as many"
             )
         return dict(zip(names, members, strict=True))
+
+    def _counted(self, size: int) -> int:
+        """How many members the end of the archive counts, which zipfile does not compare."""
+        self._file.seek(max(0, size - LONGEST_END))
+        _, _, end = self._file.read().rpartition(END_OF_ARCHIVE)
+        return int.from_bytes(end[6:8], "little")
 
     def _header(self, name: str) -> Header:
         member = self._members[name]

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from videoprism_mlx.errors import excerpt
+
 # Settings by name, nested as in a JSON object.
 Record = Mapping[str, Any]
 
@@ -69,7 +71,8 @@ def differences(there: Record, now: Record) -> list[str]:
     """A phrase for each setting in which an earlier record and the present one differ."""
     there, now = flat(there), flat(now)
     return [
-        f"{key} was {there.get(key)} and is now {now.get(key)}{MEANING.get(key, '')}"
+        f"{excerpt(key)} was {excerpt(there.get(key))} and is now {excerpt(now.get(key))}"
+        f"{MEANING.get(key, '')}"
         for key in sorted(there.keys() | now.keys())
         if key not in INCIDENTAL and there.get(key) != now.get(key)
     ]

@@ -99,11 +99,11 @@ class RunFiles:
         tree depends on the order.
         """
         there, progress = self._described()
-        self._refuse(there, record)
         arrays, metadata = self._read(LAST_FILE)
         # Earlier versions wrote no checksum.
         if metadata.get("crc32") not in (None, crc32(metadata["run"], arrays)):
             raise self._damaged(self.folder / LAST_FILE, "its checksum is wrong")
+        self._refuse(there, record)
         expected = named(parameters, state)
         shapes = {name: array.shape for name, array in arrays.items()}
         if shapes != {name: array.shape for name, array in expected.items()}:
@@ -176,7 +176,7 @@ class RunFiles:
         if changed := differences(there, now):
             raise TrainingError(
                 f"{self.folder} holds a run with other settings, so it cannot be continued: "
-                f"{'; '.join(changed)}. Name another output, or remove {self.folder}"
+                f"{excerpt('; '.join(changed), 300)}. Name another output, or remove {self.folder}"
             )
 
 

@@ -5,7 +5,6 @@ Shapes: T frames, H and W the height and width of a frame in pixels.
 
 import io
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -78,8 +77,8 @@ def read_image(path: Path) -> Frame:
         described = describe_image(content)
         if described.pixels > MAX_PIXELS:
             raise VideoError(
-                f"{path} says that it has {described.pixels:,} pixels; expected at most "
-                f"{MAX_PIXELS:,}: it is damaged, or scale it down"
+                f"{path} says that it has more than {MAX_PIXELS:,} pixels: it is damaged, or "
+                "scale it down"
             )
         if (count := described.count) > 1:
             more = "or more " if count == MOST_IMAGES else ""
@@ -107,14 +106,14 @@ def describe_image(content: bytes) -> Described:
     """What an image file says, without decoding it. The default if that is unknown."""
     described = Described()
     try:
-        # A large image only makes Pillow warn. Whether it is too large is decided elsewhere.
-        with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as image:
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(content)) as image:
             described = Described(image.width * image.height)
             if isinstance(image, TiffImageFile):
                 return described._replace(count=count_pages(image))
             if image.format in MOVING:
                 return described._replace(count=min(getattr(image, "n_frames", 1), MOST_IMAGES))
+    except Image.DecompressionBombError:
+        return Described(pixels=MAX_PIXELS + 1)
     except Exception:  # Damaged files make Pillow raise almost anything. OpenCV decides.
         pass
     return described

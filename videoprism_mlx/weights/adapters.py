@@ -296,7 +296,10 @@ def load_adapters(model: VideoPrismModel, directory: str | Path) -> VideoPrismMo
     directory = user_path(directory)
     settings, base = read_adapter_config(directory)
     path = directory / ADAPTERS_FILE
-    linears = adapted_layers(model, settings)
+    try:
+        linears = adapted_layers(model, settings)
+    except InputError as error:
+        raise CheckpointError(f"{directory} does not fit the model: {error}") from None
     expected = {}
     for name, linear in linears.items():
         outputs, inputs = linear.weight.shape

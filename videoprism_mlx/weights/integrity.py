@@ -54,9 +54,9 @@ def compare(path: Path, expected: object, found: str) -> None:
     """Raises CheckpointError if the checksum of the weights differs from the one that is noted."""
     if expected not in (None, found):
         raise CheckpointError(
-            f"{path} is damaged or has been changed: its SHA-256 is {found}, and {CHECKSUM_KEY} "
-            f"beside it is {shown(expected, 70)}. Copy, download or convert it again; if the "
-            f"change is yours, remove {CHECKSUM_KEY} there"
+            f"{path} or the JSON file beside it is damaged or has been changed: the SHA-256 is "
+            f"{found}, and {CHECKSUM_KEY} in the JSON file is {shown(expected, 70)}. Copy, download "
+            f"or convert them again; if the change is yours, remove {CHECKSUM_KEY}"
         )
     remember(path, found)
 
