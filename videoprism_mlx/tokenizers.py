@@ -14,6 +14,7 @@ import numpy.typing as npt
 from videoprism_mlx.errors import InputError, InputTypeError, NotFoundError, suggestion
 from videoprism_mlx.files import download, places
 from videoprism_mlx.files.atomic import new_file
+from videoprism_mlx.files.reading import read_bytes
 
 TEXT_MAX_LENGTH = 64
 
@@ -36,7 +37,7 @@ class SentencePieceTokenizer:
     def __init__(self, model: str | Path | bytes):
         from sentencepiece import SentencePieceProcessor
 
-        serialized = model if isinstance(model, bytes) else Path(model).read_bytes()
+        serialized = model if isinstance(model, bytes) else read_bytes(model)
         self._model = SentencePieceProcessor()
         try:
             self._model.LoadFromSerializedProto(serialized)
@@ -131,7 +132,7 @@ def tokenizer_path(name: str) -> Path:
     """The file of a named tokenizer. It is downloaded once, checked, and kept in the cache."""
     path = places.cache_directory() / "tokenizers" / f"{name}.model"
     if path.exists():
-        check_c4_en(path.read_bytes(), f"the cached {path}", "remove it to download it again")
+        check_c4_en(read_bytes(path), f"the cached {path}", "remove it to download it again")
     else:
         serialized = download.download_bytes(TOKENIZER_URLS[name])
         check_c4_en(serialized, "the download", "it was not saved; try again")

@@ -4,6 +4,18 @@ import random
 import re
 from collections.abc import Callable
 
+TYPES = (
+    (b"<f4", b"<f2"),
+    (b"<f4", b">f4"),
+    (b"<f4", b"<i4"),
+    (b"<f8", b"<f4"),
+    (b"F32", b"I32"),
+    (b"F32", b"F16"),
+    (b"F16", b"F32"),
+    (b"False", b"True "),
+    (b"true", b"null"),
+)
+
 Damage = Callable[[bytes, random.Random], bytes]
 
 
@@ -47,9 +59,7 @@ def put_in(content: bytes, draw: random.Random) -> bytes:
 
 def swap_types(content: bytes, draw: random.Random) -> bytes:
     """A type or a flag in a header becomes another one."""
-    pairs = ((b"<f4", b"<f2"), (b"<f4", b">f4"), (b"<f4", b"<i4"), (b"<f8", b"<f4"), (b"F32", b"I32"),
-             (b"F32", b"F16"), (b"False", b"True "), (b"F16", b"F32"), (b"true", b"null"))  # fmt: skip
-    usable = [pair for pair in pairs if pair[0] in content]
+    usable = [pair for pair in TYPES if pair[0] in content]
     if not usable:
         return flip_bits(content, draw)
     old, new = draw.choice(usable)

@@ -51,9 +51,9 @@ def new_file(target: str | Path, replace: bool = False) -> Iterator[Path]:
 
     The temporary path has the same suffix as `target`. If the block raises, the temporary file is
     removed and `target` stays as it was. Raises AlreadyExistsError if something exists at `target`,
-    unless `replace` is set.
+    unless `replace` is set and it is a file.
     """
-    if not replace:
+    if not replace or (os.path.exists(target) and not os.path.isfile(target)):
         require_new_file(Path(target))
     with _partial(target) as (partial, target):
         yield partial

@@ -55,8 +55,8 @@ def compare(path: Path, expected: object, found: str) -> None:
     if expected not in (None, found):
         raise CheckpointError(
             f"{path} or the JSON file beside it is damaged or has been changed: the SHA-256 is "
-            f"{found}, and {CHECKSUM_KEY} in the JSON file is {shown(expected, 70)}. Copy, download "
-            f"or convert them again; if the change is yours, remove {CHECKSUM_KEY}"
+            f"{found}, and {CHECKSUM_KEY} in the JSON file is {shown(expected, 70)}. Copy, "
+            f"download or convert them again; if the change is yours, remove {CHECKSUM_KEY}"
         )
     remember(path, found)
 
