@@ -232,17 +232,18 @@ def checked_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def parameter_estimate(class_name: str, config: Mapping[str, Any]) -> int:
     """About how many parameters a model has, without biases and norms."""
     parameters = inspect.signature(MODEL_CLASSES[class_name]).parameters.items()
-    settings = {key: parameter.default for key, parameter in parameters} | dict(config)
+    settings: dict[str, Any] = {key: each.default for key, each in parameters} | dict(config)
     if class_name == "FactorizedVideoClassifier":
         encoder = settings["encoder_params"]
         default = inspect.signature(FactorizedEncoder).parameters["model_dim"].default
         width = encoder.get("model_dim", default)
-        head = width * (4 * width + settings["num_classes"])
+        head = int(width * (4 * width + settings["num_classes"]))
         return parameter_estimate("FactorizedEncoder", encoder) + head
     width, mlp_dim = settings["model_dim"], settings["mlp_dim"]
 
     def layers(hidden_dim: int, *names: str) -> int:
-        return sum(settings[name] for name in names) * width * (4 * width + 2 * hidden_dim)
+        count = sum(settings[name] for name in names)
+        return int(count * width * (4 * width + 2 * hidden_dim))
 
     total = width * settings.get("vocabulary_size", 0)
     if class_name == "TextEncoder":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.errors import InputError
 from videoprism_mlx.video.find import local_path
 
 
@@ -23,6 +24,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         metavar="NAME|DIR|VIDEO",
         help="a model's name, a model directory, or a video file",
     )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="read all weights of a model that is on this machine: look for NaN, and compare their "
+        "checksum with the one in config.json",
+    )
     shared.add_json(parser)
     shared.add_stream(parser)
     parser.set_defaults(run=run)
@@ -31,19 +38,40 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(options: argparse.Namespace) -> int:
     path = local_path(options.model)
     if path.is_file():
+        if options.verify:
+            raise InputError("--verify is for models; leave it out for a video")
         return run_video(path, options)
     described = describe(options.model)
+    if options.verify:
+        described["verified"] = verify(options.model)
     if options.json:
         shared.print_json(described)
         return 0
     memory = described.pop("weights_bytes")
     for key, value in described.items():
+        if key == "verified":
+            what = "as config.json says" if value["compared"] else "no checksum to compare it with"
+            value = f"all weights are finite; SHA-256 {value['sha256']}, {what}"
         if isinstance(value, dict):
             value = ", ".join(f"{name} {one}" for name, one in value.items())
         shown = f"{value:,}" if isinstance(value, int) else value
         print(f"{key.replace('_', ' '):16}{shown}")
     print(f"{'weights':16}" + ", ".join(f"{size / 1e6:,.0f} MB {t}" for t, size in memory.items()))
     return 0
+
+
+def verify(name_or_dir: str) -> dict[str, Any]:
+    """What was found when all weights of a model were read."""
+    from videoprism_mlx.models import canonical_name
+    from videoprism_mlx.weights import hub
+    from videoprism_mlx.weights.directory import verify_weights
+
+    directory = find(name_or_dir)[1]
+    if directory is None:
+        directory = hub.converted_directory(canonical_name(name_or_dir) or name_or_dir)
+    if not directory.is_dir():
+        raise InputError(f"{name_or_dir} is not on this machine yet, so --verify has nothing to do")
+    return verify_weights(directory)
 
 
 def run_video(path: Path, options: argparse.Namespace) -> int:

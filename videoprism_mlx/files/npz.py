@@ -75,7 +75,7 @@ class NpzFile:
         with self._explained(name), self._zip.open(member) as opened:
             if read_header(opened) != header:
                 raise ValueError("its header has changed")
-            rest, view = len(data), memoryview(data)
+            rest, view = len(data), data.data
             # The last piece makes zipfile compare the checksum. It has no data.
             while piece := opened.read(CHUNK_BYTES):
                 start = len(data) - rest

@@ -80,7 +80,7 @@ def read_image(path: Path) -> Frame:
                 f"{path} says that it has more than {MAX_PIXELS:,} pixels: it is damaged, or "
                 "scale it down"
             )
-        if (count := described.count) > 1:
+        if (count := described.images) > 1:
             more = "or more " if count == MOST_IMAGES else ""
             raise VideoError(
                 f"{path} holds {count} {more}images; expected one: convert it to a video, for "
@@ -99,7 +99,7 @@ class Described(NamedTuple):
     """What a file says of its images."""
 
     pixels: int = 0  # Of the first image.
-    count: int = 1  # How many are to be shown one after the other, MOST_IMAGES at most.
+    images: int = 1  # How many are to be shown one after the other, MOST_IMAGES at most.
 
 
 def describe_image(content: bytes) -> Described:
@@ -109,9 +109,9 @@ def describe_image(content: bytes) -> Described:
         with Image.open(io.BytesIO(content)) as image:
             described = Described(image.width * image.height)
             if isinstance(image, TiffImageFile):
-                return described._replace(count=count_pages(image))
+                return described._replace(images=count_pages(image))
             if image.format in MOVING:
-                return described._replace(count=min(getattr(image, "n_frames", 1), MOST_IMAGES))
+                return described._replace(images=min(getattr(image, "n_frames", 1), MOST_IMAGES))
     except Image.DecompressionBombError:
         return Described(pixels=MAX_PIXELS + 1)
     except Exception:  # Damaged files make Pillow raise almost anything. OpenCV decides.

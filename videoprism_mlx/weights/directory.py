@@ -27,7 +27,13 @@ from videoprism_mlx.files.reading import read_json_object
 from videoprism_mlx.files.record import as_json
 from videoprism_mlx.models import checked_config
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
-from videoprism_mlx.weights.integrity import CHECKSUM_KEY, examine, remember, require_intact
+from videoprism_mlx.weights.integrity import (
+    CHECKSUM_KEY,
+    compare,
+    examine,
+    remember,
+    require_intact,
+)
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -146,6 +152,19 @@ def check_weights(directory: Path, model: nn.Module, described: Mapping[str, Any
     path = Path(directory) / WEIGHTS_FILE
     check_parameters(parameter_shapes(model), stored_shapes(path), path)
     require_intact(path, described)
+
+
+def verify_weights(directory: Path) -> dict[str, Any]:
+    """Reads all weights of a model directory. Raises CheckpointError unless they are intact.
+
+    Returns their checksum, and whether config.json holds it, so that it was compared.
+    """
+    described = read_checked_config(directory)[1]
+    path = Path(directory) / WEIGHTS_FILE
+    stored_shapes(path)
+    checksum = examine(path)
+    compare(path, described.get(CHECKSUM_KEY), checksum)
+    return {"sha256": checksum, "compared": CHECKSUM_KEY in described}
 
 
 def load_weights(model: nn.Module, directory: Path, described: Mapping[str, Any]) -> None:
