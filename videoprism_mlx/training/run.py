@@ -95,8 +95,9 @@ class Run:
             restored = self._files.restore(self._record(), parameters, optimizer.state)
             parameters, optimizer.state, progress = restored
             if progress.history:
-                # If the file is damaged, raise the error now and not at the end.
-                self._files.best(parameters, progress.checksum)
+                # If the file is damaged, raise the error now and not at the end. A run that was
+                # killed may have left the parameters of a later epoch, so the checksum may differ.
+                self._files.best(parameters)
         while not self._is_finished(progress):
             parameters, progress = self._epoch(learner, parameters, optimizer, progress, steps)
             measured = {
