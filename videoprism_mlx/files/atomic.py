@@ -37,7 +37,7 @@ def new_directory(target: str | Path) -> Iterator[Path]:
         yield partial
         for path in partial.rglob("*"):
             if path.is_file():
-                _flush(path)
+                flush(path)
         try:
             os.rename(partial, target)  # This can replace an empty directory, but nothing else.
         except OSError:
@@ -57,7 +57,7 @@ def new_file(target: str | Path, replace: bool = False) -> Iterator[Path]:
         require_new_file(Path(target))
     with _partial(target) as (partial, target):
         yield partial
-        _flush(partial)
+        flush(partial)
         if not replace:
             require_new_file(target)
         os.replace(partial, target)
@@ -146,7 +146,7 @@ def _is_running(ending: str) -> bool:
     return True
 
 
-def _flush(file: Path) -> None:
+def flush(file: Path) -> None:
     """Makes sure that the content of a file is on the disk."""
     with open(file, "rb") as opened:
         os.fsync(opened.fileno())

@@ -33,6 +33,9 @@ MOST_EXPANSION, SMALL_BYTES = 100, 2**28
 
 CHUNK_BYTES = 2**20
 
+# Where the header in front of a member says how long its name is, and what follows the name.
+LOCAL_LENGTHS = 26
+
 # What the end of an archive begins with, how long it can be, and the count of 65,535 and more.
 END_OF_ARCHIVE, LONGEST_END, MANY_MEMBERS = b"PK\5\6", 2**16 + 22, 2**16 - 1
 
@@ -71,19 +74,41 @@ class NpzFile:
     def read(self, name: str) -> Array:
         """The array of that name."""
         header, member = self.headers[name], self._members[name]
-        data = np.empty(header.data_bytes, np.uint8)
-        with self._explained(name), self._zip.open(member) as opened:
-            if read_header(opened) != header:
-                raise ValueError("its header has changed")
+        with self._explained(name):
+            data = np.empty(header.data_bytes, np.uint8)
+            if member.compress_type == zipfile.ZIP_STORED:
+                self._read_stored(member, header, data)
+            else:
+                self._read_compressed(member, header, data)
+        return header.array(data)
+
+    def _read_stored(
+        self, member: zipfile.ZipInfo, header: Header, data: npt.NDArray[np.uint8]
+    ) -> None:
+        """Reads the data straight into its place, and compares the checksum."""
+        self._file.seek(member.header_offset + LOCAL_LENGTHS)
+        name_and_extra = sum(struct.unpack("<2H", self._file.read(4)))
+        self._file.seek(name_and_extra, os.SEEK_CUR)
+        checksum = zlib.crc32(self._file.read(header.length))
+        if self._file.readinto(data.data) != len(data):
+            raise ValueError("it ends too early")
+        if zlib.crc32(data.data, checksum) != member.CRC:
+            raise ValueError("its checksum (CRC) is wrong")
+
+    def _read_compressed(
+        self, member: zipfile.ZipInfo, header: Header, data: npt.NDArray[np.uint8]
+    ) -> None:
+        """Reads the data in pieces. zipfile compares the checksum."""
+        with self._zip.open(member) as opened:
+            opened.read(header.length)
             rest, view = len(data), data.data
-            # The last piece makes zipfile compare the checksum. It has no data.
+            # The last piece, which has no data, makes zipfile compare the checksum.
             while piece := opened.read(CHUNK_BYTES):
                 start = len(data) - rest
                 view[start : start + len(piece)] = piece
                 rest -= len(piece)
             if rest:
                 raise ValueError(f"it ends {rest:,} bytes too early")
-        return header.array(data)
 
     def close(self) -> None:
         """Closes the file."""

@@ -91,7 +91,7 @@ def read_image(path: Path) -> Frame:
         if image is None:
             what = "not an image that OpenCV can read, or damaged" if encoded.size else "empty"
             raise VideoError(f"{path} is {what}")
-        frame: Frame = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        frame: Frame = cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)  # In its place.
         return frame
 
 

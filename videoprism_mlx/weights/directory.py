@@ -12,6 +12,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputError, InputTypeError, excerpt, shown
-from videoprism_mlx.files.atomic import new_directory, new_file
+from videoprism_mlx.files.atomic import flush, new_directory, new_file
 from videoprism_mlx.files.reading import read_json_object
 from videoprism_mlx.files.record import as_json
 from videoprism_mlx.models import checked_config
@@ -216,7 +217,11 @@ def _write_files(
     """As `write_directory`. Returns the checksum of the weights."""
     with new_directory(directory) as partial:
         write_arrays(partial / WEIGHTS_FILE, arrays)
-        checksum = examine(partial / WEIGHTS_FILE)
+        # The disk takes the file while its checksum is computed.
+        with ThreadPoolExecutor(1) as background:
+            flushed = background.submit(flush, partial / WEIGHTS_FILE)
+            checksum = examine(partial / WEIGHTS_FILE)
+            flushed.result()
         described = dict(config) | {CHECKSUM_KEY: checksum}
         described |= {"source": dict(source)} if source else {}
         (partial / CONFIG_FILE).write_text(as_json(described) + "\n", encoding="utf-8")
