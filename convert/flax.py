@@ -13,9 +13,10 @@ import numpy as np
 from videoprism_mlx.convert.npz import BFLOAT16, Archive
 from videoprism_mlx.convert.rules import Array, Layout, Leaf
 from videoprism_mlx.errors import CheckpointError, DownloadError, InputError
-from videoprism_mlx.files.atomic import new_file, replaced_directory, require_new_directory
+from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.npz import write_array
+from videoprism_mlx.files.reading import read_json
 from videoprism_mlx.files.record import own_version
 from videoprism_mlx.models import (
     CONFIGS,
@@ -35,9 +36,8 @@ from videoprism_mlx.weights.directory import (
     misfit,
     parameter_problems,
     read_arrays,
-    read_config,
-    read_json,
-    require_model,
+    read_checked_config,
+    require_new_model,
     write_directory,
 )
 
@@ -73,12 +73,7 @@ def flax_to_mlx(
     put beside a video-text model, by default c4_en. `origin` goes into the config.json.
     """
     mlx_dtype = parse_dtype(dtype)
-    if overwrite:
-        require_model(Path(output))
-        with replaced_directory(output) as new:
-            made = flax_to_mlx(checkpoint, new, config, dtype, tokenizer, origin)
-        return made._replace(output=Path(output))
-    require_new_directory(Path(output))
+    require_new_model(Path(output), overwrite)
     with Archive(Path(checkpoint)) as archive, ThreadPoolExecutor(1) as background:
         if config is None:
             config = matching_config(archive.shapes, archive.path)
@@ -101,7 +96,7 @@ def flax_to_mlx(
             "layout": "scanned" if any(key in archive.shapes for key in stacks) else "unscanned",
             "converter": f"videoprism_mlx {own_version()}",
         }
-    write_directory(output, config, arrays, source, tokenizer)
+    write_directory(output, config, arrays, source, tokenizer, overwrite=overwrite)
     return Conversion(
         Path(output),
         config["model"],
@@ -124,13 +119,12 @@ def mlx_to_flax(
     checkpoints, unless the model came from a checkpoint in which it was not.
     """
     path = Path(model_dir) / WEIGHTS_FILE
-    described = read_config(Path(model_dir))
-    config = checked_config(described)
+    config, described = read_checked_config(Path(model_dir))
     if scan is None:
         source = described.get("source")
         scan = not isinstance(source, Mapping) or source.get("layout") != "unscanned"
     model = build(config)
-    check_weights(Path(model_dir), model)
+    check_weights(Path(model_dir), model, described)
     layout = Layout(model)
 
     stored = read_arrays(path)
@@ -160,10 +154,10 @@ def given_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     path = Path(config)
     if canonical_name(str(config)) is None:
         if path.is_dir():
-            return checked_config(read_config(path))
+            return read_checked_config(path)[0]
         if path.is_file():
             try:
-                return checked_config(read_json(path))
+                return checked_config(read_json(path, CheckpointError))
             except InputError as error:
                 raise CheckpointError(f"{path} is not a configuration: {error}") from None
     return get_config(str(config))  # If the name is unknown, its error lists the known ones.
@@ -189,7 +183,7 @@ def matching_config(shapes: Shapes, path: Path) -> dict[str, Any]:
         if fewest is None or problems < fewest:
             closest, fewest = expected, problems
     raise CheckpointError(
-        f"{misfit(closest, shapes, path)}\nThat is compared with the closest of the known "
+        f"{misfit(closest, shapes, path)}. That is compared with the closest of the known "
         "configurations. If this is a model of your own, give its configuration with config= "
         "(--config): a config.json or a mapping"
     )
@@ -237,10 +231,11 @@ def read_group(
             array = stack if each.layer is None else stack[index]
         if not np.isfinite(array).all():
             raise CheckpointError(f"{archive.path}: {each.key} holds NaN or infinite values")
+        is_wide = array.dtype != np.float32
         with np.errstate(over="ignore"):  # It is checked below.
             array = np.ascontiguousarray(each.rule.to_mlx(array), np.float32)
         parameter = mx.array(array).astype(dtype)
-        if not mx.isfinite(parameter).all().item():
+        if (is_wide or dtype != mx.float32) and not mx.isfinite(parameter).all().item():
             raise CheckpointError(
                 f"{archive.path}: {each.key} holds values beyond the range of {dtype}; "
                 "convert to a wider type"

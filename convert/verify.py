@@ -21,9 +21,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from videoprism_mlx.convert.npz import DAMAGED, Array
+from videoprism_mlx.convert.npz import Array
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import CheckpointError, InputError
+from videoprism_mlx.files.npz import NpzFile
 from videoprism_mlx.layers import Linear
 from videoprism_mlx.runtime import rounding
 from videoprism_mlx.runtime.device import plain
@@ -35,6 +36,8 @@ FACTOR = 2.0
 FLOOR = 1e-6
 
 OUTPUT = "output"
+
+ADVICE = "expected saved activations: write them again with tests/reference/generate.py"
 
 
 class Comparison(NamedTuple):
@@ -66,7 +69,9 @@ def verify(model: VideoPrismModel, activations: str | Path) -> list[Comparison]:
     unmatched = [
         path
         for path in paths
-        if path not in ours or ours[path].size != saved[f"float64/{path}"].size
+        if path not in ours
+        or ours[path].size != saved[f"float64/{path}"].size
+        or f"distance/{path}" not in saved
     ]
     if unmatched:
         raise InputError(
@@ -110,15 +115,8 @@ def saved_inputs(saved: Mapping[str, Array]) -> dict[str, Array]:
 
 def read_activations(path: str | Path) -> dict[str, Array]:
     """The arrays in an activations file. Raises InputError if it is damaged or another file."""
-    try:
-        with np.load(path, allow_pickle=False) as opened:
-            saved = dict(opened)
-    # The last three are raised for files of another kind.
-    except (*DAMAGED, AttributeError, TypeError, MemoryError) as error:
-        raise InputError(
-            f"{path} is damaged or not an activations file ({error}); "
-            "write it again with tests/reference/generate.py"
-        ) from None
+    with NpzFile(Path(path), CheckpointError, ADVICE) as opened:
+        saved = {name: opened.read(name) for name in opened.headers}
     if not all(any(key.startswith(kind) for key in saved) for kind in ("input/", "float64/")):
         raise InputError(
             f"{path} contains no saved activations; expected a file that "

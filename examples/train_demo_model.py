@@ -36,7 +36,7 @@ CAPTIONS = 4  # Of each clip. The first says everything.
 # First on captions that say everything: they teach colours fast. Then on all captions: those that
 # say little teach motion.
 FIRST = vp.Recipe(
-    epochs=2, batch_size=64, learning_rate=1.5e-3, weight_decay=0.05, warmup=100, clip=1
+    epochs=2, batch_size=64, learning_rate=1.5e-3, weight_decay=0.05, warmup=100, max_grad_norm=1
 )
 # Shapes are the hardest. They are learned last, with more captions that name little else.
 THEN = dataclasses.replace(FIRST, epochs=30, lr_schedule="cosine")

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from videoprism_mlx.errors import InputError, InputTypeError, NotFoundError, suggestion
 from videoprism_mlx.files import download, places
 from videoprism_mlx.files.atomic import new_file
+from videoprism_mlx.files.reading import read_bytes, read_text
 
 TEXT_MAX_LENGTH = 64
 
@@ -43,7 +44,7 @@ class SentencePieceTokenizer:
     def __init__(self, model: str | Path | bytes):
         from sentencepiece import SentencePieceProcessor
 
-        serialized = model if isinstance(model, bytes) else Path(model).read_bytes()
+        serialized = model if isinstance(model, bytes) else read_bytes(model)
         self._model = SentencePieceProcessor()
         try:
             self._model.LoadFromSerializedProto(serialized)
@@ -128,7 +129,7 @@ class KnownWords:
         path = directory / WORDS_FILE
         if not path.is_file():
             return None
-        return cls(str(directory), path.read_text(encoding="utf-8").split())
+        return cls(str(directory), read_text(path).split())
 
     def check(self, texts: Iterable[str]) -> None:
         """Logs a warning that names the words of the texts that are new to the model."""
@@ -169,7 +170,7 @@ def tokenizer_path(name: str) -> Path:
     """The file of a named tokenizer. It is downloaded once, checked, and kept in the cache."""
     path = places.cache_directory() / "tokenizers" / f"{name}.model"
     if path.exists():
-        check_c4_en(path.read_bytes(), f"the cached {path}", "remove it to download it again")
+        check_c4_en(read_bytes(path), f"the cached {path}", "remove it to download it again")
     else:
         serialized = download.download_bytes(TOKENIZER_URLS[name], path)
         check_c4_en(serialized, "the download", "it was not saved; try again")

@@ -18,11 +18,10 @@ from commands import command, run
 
 import videoprism_mlx as vp
 from videoprism_mlx.cli import shared
-from videoprism_mlx.errors import OutputError
+from videoprism_mlx.errors import OutputError, printable, printable_lines
 from videoprism_mlx.features.cache import ArrayCache
 from videoprism_mlx.features.formats import read_record
 from videoprism_mlx.files.atomic import new_directory, new_file
-from videoprism_mlx.files.printable import printable, printable_lines
 
 EVIL = "\x1b]0;title\x07\x9b31m\u202egpj.\n"
 SHOWN = r"\x1b]0;title\x07\x9b31m\u202egpj.\n"

@@ -15,8 +15,8 @@ from safetensors.numpy import load_file
 
 import videoprism_mlx as vp
 from videoprism_mlx.errors import FeatureFileError
-from videoprism_mlx.features import formats
-from videoprism_mlx.features.formats import Rows, read_features, read_record, write_features
+from videoprism_mlx.features.formats import parquet, read_features, read_record, write_features
+from videoprism_mlx.features.formats.rows import Rows
 
 FORMATS = ("npz", "safetensors", "jsonl", "parquet")
 COUNTS = [3, 1, 5]
@@ -86,7 +86,7 @@ def test_safetensors_hold_what_an_npz_holds(tmp_path: Path) -> None:
 def test_a_parquet_file_has_a_row_for_each_window(
     group: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "ROW_GROUP", group)
+    monkeypatch.setattr(parquet, "ROW_GROUP", group)
     path = written(tmp_path / "out.parquet")
     assert written(tmp_path / "again.parquet", piece=7).read_bytes() == path.read_bytes()
     assert pq.ParquetFile(path).metadata.num_row_groups == -(-9 // group)

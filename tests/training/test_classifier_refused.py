@@ -147,12 +147,15 @@ def test_an_output_that_holds_something_else(train: Train, backbone: Path, tmp_p
     assert contents_of_model(backbone) == before
 
 
-def test_features_that_are_no_numbers(train: Train, backbone: Path, tmp_path: Path) -> None:
+def test_features_that_are_no_numbers(
+    train: Train, backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = vp.load_model(backbone)
     model.temporal_ln.weight = mx.full(24, 1e30)
     vp.save_model(model, tmp_path / "wild")
-    with pytest.raises(ValueError, match="features of a video contain NaN or infinity"):
+    with pytest.raises(ValueError, match="12 of 12 videos cannot be used, as listed above"):
         train(model=tmp_path / "wild")
+    assert "features of a video contain NaN or infinity" in capsys.readouterr().err
 
 
 def test_without_matplotlib_the_training_ends_well(

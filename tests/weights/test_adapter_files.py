@@ -39,6 +39,7 @@ def test_saved_and_loaded(converted: Converted, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a" / ADAPTER_CONFIG_FILE).read_text()) == {
         "rank": 2, "alpha": 6, "towers": ["video"], "layers": 1,
         "base": {"name": "some/model", "weights": checksum}, "version": "0.1.0",
+        "weights_sha256": sha256(tmp_path / "a" / ADAPTERS_FILE),
     }  # fmt: skip
     stored = dict(mx.load(str(tmp_path / "a" / ADAPTERS_FILE)))
     assert stored.keys() == trainable(model).keys()

@@ -66,11 +66,11 @@ models.CONFIGS["videoprism_tiny"] = vp.models.get_config(vp.convert.flax.given_c
 models.RELEASES["videoprism_tiny"] = models.Release("google/videoprism-tiny", "flax_tiny.npz")
 write = vp.convert.flax.write_directory
 
-def write_together(*arguments):  # Both are about to write before either has.
+def write_together(*arguments, **options):  # Both are about to write before either has.
     own.touch()
     while not other.exists():
         time.sleep(0.01)
-    write(*arguments)
+    write(*arguments, **options)
 
 vp.convert.flax.write_directory = write_together
 video = np.random.RandomState(1).uniform(size=(1, 4, 18, 18, 3))

@@ -30,8 +30,7 @@ from videoprism_mlx.cli import (
 )
 from videoprism_mlx.cli.program import completion, messages
 from videoprism_mlx.cli.program.parser import Parser, build
-from videoprism_mlx.errors import EXPECTED
-from videoprism_mlx.files.printable import printable_lines
+from videoprism_mlx.errors import EXPECTED, printable_lines
 
 COMMANDS = (
     demo,

@@ -63,7 +63,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(options: argparse.Namespace) -> int:
     from videoprism_mlx import convert
-    from videoprism_mlx.files.printable import printable
+    from videoprism_mlx.errors import printable
     from videoprism_mlx.models import SHIPPED, canonical_name
     from videoprism_mlx.weights import hub
     from videoprism_mlx.weights.loading import load_model
@@ -121,11 +121,11 @@ def check(options: argparse.Namespace, is_model: bool) -> None:
     """Raises an error for what would fail later. `is_model` says that a model goes back to Flax."""
     from videoprism_mlx.convert.flax import given_config
     from videoprism_mlx.convert.verify import read_activations
-    from videoprism_mlx.files.atomic import require_new_directory, require_new_file
+    from videoprism_mlx.files.atomic import require_new_file
     from videoprism_mlx.files.output import require_writable
     from videoprism_mlx.models import SHIPPED, parse_dtype
     from videoprism_mlx.tokenizers import load_text_tokenizer
-    from videoprism_mlx.weights.directory import read_config, require_model
+    from videoprism_mlx.weights.directory import read_config, require_new_model
 
     if options.output is None and not (is_model and options.verify):
         raise InputError("there is no output; name it with -o")
@@ -143,10 +143,10 @@ def check(options: argparse.Namespace, is_model: bool) -> None:
                 f"{options.source} is a model directory already, from which a Flax .npz is "
                 f"written; {options.output} does not end in .npz"
             )
-        if not options.overwrite:
-            (require_new_file if is_model else require_new_directory)(options.output)
-        elif not is_model:
-            require_model(options.output)
+        if not is_model:
+            require_new_model(options.output, options.overwrite)
+        elif not options.overwrite:
+            require_new_file(options.output)
         require_writable(options.output, is_file=is_model)
     if options.dtype is not None:
         parse_dtype(options.dtype)

@@ -78,7 +78,7 @@ def open_page(page: Path) -> None:
 def print_table(demo: "Demo") -> None:
     """Prints the best clips of each query, the clips played backwards, and how long it took."""
     from videoprism_mlx.demo.page import TOP
-    from videoprism_mlx.files.printable import printable
+    from videoprism_mlx.errors import printable
 
     words = {True: "yes", False: "no", None: ""}
     print("rank  cosine  right  clip        what it shows")

@@ -106,8 +106,8 @@ def run(options: argparse.Namespace) -> int:
 
 def run_videos(options: argparse.Namespace, output: str | TextIO) -> int:
     """Embeds videos."""
+    from videoprism_mlx.errors import printable
     from videoprism_mlx.features.embed import embed
-    from videoprism_mlx.files.printable import printable
     from videoprism_mlx.progress import note
 
     if options.template is not None:

@@ -201,7 +201,7 @@ def common(options: argparse.Namespace, model: Any, directory: Path) -> dict[str
 
 def report(options: argparse.Namespace, result: dict[str, Any], table: Sequence[str]) -> int:
     """Prints a result, as JSON or as a table. The exit code: 1 if videos were skipped."""
-    from videoprism_mlx.files.printable import printable_lines
+    from videoprism_mlx.errors import printable_lines
     from videoprism_mlx.progress import note
 
     if options.json:

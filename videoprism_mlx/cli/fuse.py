@@ -25,7 +25,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    from videoprism_mlx.files.printable import printable
+    from videoprism_mlx.errors import printable
     from videoprism_mlx.weights.directory import read_config
     from videoprism_mlx.weights.fuse import fuse_to_directory
 

@@ -25,7 +25,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "damaged.",
         epilog="examples:\n"
         "  videoprism-mlx info\n"
-        "  videoprism-mlx info videoprism_lvt_public_v1_base\n"
+        "  videoprism-mlx info videoprism_lvt_public_v1_base --verify\n"
         "  videoprism-mlx info clip.mp4",
     )
     option: Any = parser.add_argument(
@@ -35,6 +35,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="a model's name, a model directory, or a video file (default: list the models)",
     )
     option.completer = models_and_files
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="read all weights of a model that is on this machine: look for NaN, and compare their "
+        "checksum with the one in config.json",
+    )
     shared.add_json(parser)
     shared.add_stream(parser)
     parser.set_defaults(run=run)
@@ -42,8 +48,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(options: argparse.Namespace) -> int:
     if options.model is None:
+        if options.verify:
+            raise InputError("--verify needs the name or the directory of a model")
         return run_list(options)
-    from videoprism_mlx.files.printable import printable
+    from videoprism_mlx.errors import printable
 
     path = local_path(options.model)
     if path.is_file():
@@ -52,13 +60,20 @@ def run(options: argparse.Namespace) -> int:
                 f"{path} is a file of arrays; expected a model's name, a model directory or a "
                 f"video. A Flax checkpoint is converted with `videoprism-mlx convert {path}`"
             )
+        if options.verify:
+            raise InputError("--verify is for models; leave it out for a video")
         return run_video(path, options)
     described = describe(options.model)
+    if options.verify:
+        described["verified"] = verify(options.model)
     if options.json:
         shared.print_json(described)
         return 0
     memory = described.pop("weights_bytes")
     for key, value in described.items():
+        if key == "verified":
+            what = "as config.json says" if value["compared"] else "no checksum to compare it with"
+            value = f"all weights are finite; SHA-256 {value['sha256']}, {what}"
         if isinstance(value, dict):
             value = ", ".join(f"{name} {one}" for name, one in value.items())
         shown = f"{value:,}" if isinstance(value, int) else value
@@ -108,9 +123,23 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:,.0f} MB" if size >= 1e7 else f"{size / 1e6:.1f} MB"
 
 
+def verify(name_or_dir: str) -> dict[str, Any]:
+    """What was found when all weights of a model were read."""
+    from videoprism_mlx.models import canonical_name
+    from videoprism_mlx.weights import hub
+    from videoprism_mlx.weights.directory import verify_weights
+
+    directory = find(name_or_dir)[1]
+    if directory is None:
+        directory = hub.converted_directory(canonical_name(name_or_dir) or name_or_dir)
+    if not directory.is_dir():
+        raise InputError(f"{name_or_dir} is not on this machine yet, so --verify has nothing to do")
+    return verify_weights(directory)
+
+
 def run_video(path: Path, options: argparse.Namespace) -> int:
     """Prints what a video file holds. 1 if it is damaged."""
-    from videoprism_mlx.files.printable import printable
+    from videoprism_mlx.errors import printable
     from videoprism_mlx.video.ffmpeg.decoding import Decoding
     from videoprism_mlx.video.ffmpeg.describe import describe_video
 
@@ -174,14 +203,13 @@ def describe(name_or_dir: str) -> dict[str, Any]:
 def find(name_or_dir: str) -> tuple[dict[str, Any], Path | None, Any]:
     """A model's configuration, its directory if it is on this machine, and where it is from."""
     from videoprism_mlx.files.places import user_path
-    from videoprism_mlx.models import RELEASES, SHIPPED, canonical_name, checked_config, get_config
+    from videoprism_mlx.models import RELEASES, SHIPPED, canonical_name, get_config
     from videoprism_mlx.weights import hub
-    from videoprism_mlx.weights.directory import WEIGHTS_FILE, read_config, stored_shapes
+    from videoprism_mlx.weights.directory import WEIGHTS_FILE, read_checked_config, stored_shapes
 
     name, directory = canonical_name(name_or_dir), user_path(name_or_dir)
     if name is None and directory.is_dir():
-        described = read_config(directory)
-        config = checked_config(described)
+        config, described = read_checked_config(directory)
         stored_shapes(directory / WEIGHTS_FILE)  # Raises an error if the file is damaged.
         return config, directory, described.get("source", "not recorded")
     config = get_config(name_or_dir)

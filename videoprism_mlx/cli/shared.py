@@ -1,7 +1,6 @@
 """What several commands share: their options, loading the model, and printing."""
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -178,11 +177,9 @@ def read_texts(options: argparse.Namespace) -> list[str]:
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file, without empty ones. Raises InputError if there are none."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not text in UTF-8 ({error})") from None
-    texts = [line.strip() for line in lines if line.strip()]
+    from videoprism_mlx.files.reading import read_text
+
+    texts = [line.strip() for line in read_text(path).split("\n") if line.strip()]
     if not texts:
         raise InputError(f"{path} holds no text; expected one on each line")
     return texts
@@ -292,19 +289,20 @@ def each_video(
 
 def print_json(result: Any) -> None:
     """Prints a result on one line of stdout."""
-    from videoprism_mlx.files.printable import is_unsafe, json_text
+    from videoprism_mlx.errors import is_unsafe
+    from videoprism_mlx.files.record import as_json
 
-    line = json_text(result)
+    line = as_json(result, None, ascii=False)
     try:
         line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:  # Then write the characters as JSON escapes.
-        line = json.dumps(result)
+        line = as_json(result, None)
     print("".join(f"\\u{ord(one):04x}" if is_unsafe(one) else one for one in line))
 
 
 def report_picture(options: argparse.Namespace, **result: object) -> int:
     """Prints where the picture is and, in JSON, what it shows."""
-    from videoprism_mlx.files.printable import printable
+    from videoprism_mlx.errors import printable
 
     if options.json:
         print_json({"output": str(options.output), **result})

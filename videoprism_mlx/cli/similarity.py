@@ -33,8 +33,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
+    from videoprism_mlx.errors import printable
     from videoprism_mlx.features.compare import check_comparing, compare
-    from videoprism_mlx.files.printable import printable
     from videoprism_mlx.video.find import find_videos
     from videoprism_mlx.video.source import require_one
 

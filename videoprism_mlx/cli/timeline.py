@@ -3,7 +3,6 @@
 import argparse
 import csv
 import io
-import json
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -85,8 +84,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(options: argparse.Namespace) -> int:
     check(options)
 
+    from videoprism_mlx.errors import printable
     from videoprism_mlx.features.timeline import check_scoring, find_peaks, score_windows
-    from videoprism_mlx.files.printable import printable
 
     sampling = (options.window, options.stride, options.fps)
     needs = partial(
@@ -177,9 +176,10 @@ def draw(
 def write(output: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Writes the peaks to a .csv or .json file."""
     from videoprism_mlx.files.atomic import new_file
+    from videoprism_mlx.files.record import as_json
 
     is_csv = output.suffix.lower() == ".csv"
-    text = as_csv(rows) if is_csv else json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
+    text = as_csv(rows) if is_csv else as_json(rows, ascii=False) + "\n"
     with new_file(output, replace=True) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
@@ -196,7 +196,7 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 def print_peaks(texts: Sequence[str], peaks: "Sequence[Peak]") -> None:
     """Prints the best peaks of each text."""
-    from videoprism_mlx.files.printable import printable
+    from videoprism_mlx.errors import printable
     from videoprism_mlx.pictures.drawing import clock
 
     for text in texts:

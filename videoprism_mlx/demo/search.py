@@ -3,7 +3,6 @@
 Shapes: V clips, D width of an embedding.
 """
 
-import json
 import re
 import shutil
 import time
@@ -34,7 +33,7 @@ from videoprism_mlx.features.text import embed_texts
 from videoprism_mlx.files.atomic import new_directory, new_file
 from videoprism_mlx.files.lock import locked
 from videoprism_mlx.files.output import require_own, visible
-from videoprism_mlx.files.record import made_with
+from videoprism_mlx.files.record import as_json, made_with
 from videoprism_mlx.models import DEMO_MODEL
 
 # What the demo writes into its folder, besides the page and the picture.
@@ -179,4 +178,4 @@ def write_record(output: Path, **settings: object) -> None:
     """Marks a folder as the demo's."""
     record = {"made_by": "videoprism-mlx demo", **made_with(**settings)}
     with new_file(output / RECORD, replace=True) as partial:
-        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(as_json(record) + "\n", encoding="utf-8")

@@ -26,14 +26,14 @@ from videoprism_mlx.evaluation.metrics import (
 )
 from videoprism_mlx.features.cache import ArrayCache, fill, require_usable
 from videoprism_mlx.features.encode import check_features, video_features
+from videoprism_mlx.features.pipeline import not_finite
 from videoprism_mlx.features.processor import PROMPT, Processor, check_template
 from videoprism_mlx.features.text import embed_texts, require_tokenizer
 from videoprism_mlx.files import places
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.output import require_writable
-from videoprism_mlx.files.printable import json_text
-from videoprism_mlx.files.record import made_with
+from videoprism_mlx.files.record import as_json, made_with
 from videoprism_mlx.video.source import Files
 from videoprism_mlx.weights.identity import ModelIdentity
 
@@ -272,7 +272,10 @@ class Evaluation:
 
         def embed(clip: Array) -> Array:
             array = video_features(self.model, mx.array(clip)[None], [feature])[feature][0]
-            return np.array(array.astype(mx.float32))
+            vector = np.array(array.astype(mx.float32))
+            if error := not_finite({feature: vector}, "a video"):
+                raise error
+            return vector
 
         paths, skipped = fill(cache, videos, read, embed, "videos")
         require_usable(skipped, len(videos), self.skip_bad)
@@ -294,7 +297,8 @@ class Evaluation:
         result = {"protocol": protocol, **measured, "settings": noted}
         if self.output is not None:
             with new_file(self.output, replace=True) as partial:
-                partial.write_text(json_text(result, indent=2) + "\n", encoding="utf-8")
+                written = as_json(result, ascii=False) + "\n"
+                partial.write_text(written, encoding="utf-8")
         return result
 
 

@@ -16,6 +16,7 @@ from videoprism_mlx.features.encode import one_line
 from videoprism_mlx.features.pipeline import Array, read_ahead
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.identity import FileIdentity
+from videoprism_mlx.files.npy import map_array
 from videoprism_mlx.files.record import RECORD_FILE
 from videoprism_mlx.video.find import images_in
 from videoprism_mlx.video.source import Files
@@ -46,13 +47,7 @@ class ArrayCache:
 
     def load(self, path: Path) -> Array:
         """The array at `path`, memory-mapped."""
-        try:
-            array: Array = np.load(path, mmap_mode="r")
-        except (ValueError, EOFError) as error:
-            raise FeatureFileError(
-                f"{path} is damaged ({error}); remove it, and it will be made again"
-            ) from None
-        return array
+        return map_array(path, FeatureFileError, "remove it, and it will be made again")
 
     def store(self, path: Path, array: Array) -> None:
         """Writes an array to `path`."""
@@ -105,10 +100,14 @@ def fill(
         read_ahead(attempt, missing, readers=None, ahead=ahead) as clips,
     ):
         for path, clip in clips:
-            if isinstance(clip, Exception):
-                failed[path] = clip
+            try:
+                array = clip if isinstance(clip, Exception) else finish(clip)
+            except EXPECTED as error:
+                array = error
+            if isinstance(array, Exception):
+                failed[path] = array
             else:
-                cache.store(path, finish(clip))
+                cache.store(path, array)
             bar.update()
     for number, path in enumerate(paths):
         if path in failed:

@@ -11,10 +11,17 @@ import mlx.core as mx
 import numpy as np
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import EXPECTED, InputError, suggestion
-from videoprism_mlx.features.pipeline import Array, Features, Lazy, evaluated, read_ahead, rows_of
+from videoprism_mlx.errors import EXPECTED, InputError, printable, suggestion
+from videoprism_mlx.features.pipeline import (
+    Array,
+    Features,
+    Lazy,
+    evaluated,
+    not_finite,
+    read_ahead,
+    rows_of,
+)
 from videoprism_mlx.features.processor import Processor, require_count
-from videoprism_mlx.files.printable import printable
 from videoprism_mlx.video.sampling import check_times
 from videoprism_mlx.video.source import Source
 
@@ -95,9 +102,11 @@ def encode(
 
     for group in evaluated(lazily()):
         for encoded, arrays in group:
+            if encoded.error is None:
+                encoded.error = not_finite(arrays, encoded.source)
             if encoded.error is not None and errors == "raise":
                 raise encoded.error
-            encoded.features = arrays
+            encoded.features = arrays if encoded.error is None else {}
             yield encoded
 
 

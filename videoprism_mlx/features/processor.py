@@ -4,7 +4,6 @@ Shapes: B batch, T frames, S size of a frame, L text positions.
 """
 
 import dataclasses
-import json
 import operator
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import CheckpointError, InputError, InputTypeError, VideoError
+from videoprism_mlx.errors import CheckpointError, InputError, InputTypeError, VideoError, excerpt
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.places import user_path
+from videoprism_mlx.files.reading import parse_json, read_text
+from videoprism_mlx.files.record import as_json
 from videoprism_mlx.models import parse_dtype
 from videoprism_mlx.tokenizers import (
     C4_EN_VOCABULARY_SIZE,
@@ -154,7 +155,7 @@ class Processor:
     def save(self, directory: str | Path) -> None:
         """Writes the settings into a model directory, where `load` finds them."""
         with new_file(Path(directory) / PROCESSOR_FILE) as partial:
-            partial.write_text(json.dumps(self.settings(), indent=2) + "\n", encoding="utf-8")
+            partial.write_text(as_json(self.settings()) + "\n", encoding="utf-8")
 
 
 # Raises an error if a model with its processor cannot do what is asked of it.
@@ -304,11 +305,12 @@ def with_settings_of(directory: Path, processor: Processor) -> Processor:
     path = directory / PROCESSOR_FILE
     if not path.is_file():
         return processor
+    text = read_text(path, CheckpointError)
     try:
-        return dataclasses.replace(processor, **json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError, RecursionError) as error:  # The file, and no bug, is the cause.
+        return dataclasses.replace(processor, **parse_json(text, "it"))
+    except (TypeError, ValueError) as error:  # The file, and no bug, is the cause.
         raise CheckpointError(
-            f"{path} does not contain valid settings of a processor: {error}"
+            f"{path} does not contain valid settings of a processor: {excerpt(error, 200)}"
         ) from None
 
 

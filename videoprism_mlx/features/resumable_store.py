@@ -1,7 +1,6 @@
 """Features of many videos on disk. A run that is killed loses nothing, and the next continues."""
 
 import dataclasses
-import json
 import math
 import os
 import tempfile
@@ -12,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from videoprism_mlx.errors import FeatureFileError, InputError, OutputError
+from videoprism_mlx.errors import FeatureFileError, InputError, OutputError, excerpt
 from videoprism_mlx.features.formats import (
     FORMATS,
-    Rows,
     lazy_features,
     read_features,
     read_record,
-    require_parquet,
     write_features,
 )
+from videoprism_mlx.features.formats.parquet import require_parquet
+from videoprism_mlx.features.formats.rows import Rows
 from videoprism_mlx.features.pipeline import Array
 from videoprism_mlx.features.windows import Window
 from videoprism_mlx.files.atomic import (
@@ -33,7 +32,8 @@ from videoprism_mlx.files.atomic import (
 )
 from videoprism_mlx.files.identity import FileIdentity
 from videoprism_mlx.files.lock import LOCK_FILE, locked
-from videoprism_mlx.files.record import RECORD_FILE, Record, differences
+from videoprism_mlx.files.reading import read_json_object
+from videoprism_mlx.files.record import RECORD_FILE, Record, as_json, differences
 from videoprism_mlx.video.find import images_in
 
 # Endings of files that nobody means as the name of a folder.
@@ -90,11 +90,9 @@ class FeatureStore:
         path = self._folder / RECORD_FILE
         if path.exists():
             try:
-                found = json.loads(path.read_text(encoding="utf-8"))
-            except (ValueError, RecursionError):
-                raise FeatureFileError(f"{path} is damaged; name another output") from None
-            if not isinstance(found, dict):
-                raise FeatureFileError(f"{path} is damaged; name another output")
+                found = read_json_object(path, FeatureFileError)
+            except FeatureFileError as error:
+                raise FeatureFileError(f"{error}; name another output") from None
             self._require_alike(found, self.output)
         elif any(not one.name.startswith(".") for one in self._folder.iterdir()):
             raise OutputError(
@@ -102,7 +100,7 @@ class FeatureStore:
             )
         else:
             with new_file(path) as partial:
-                partial.write_text(json.dumps(self.record, indent=2) + "\n", encoding="utf-8")
+                partial.write_text(as_json(self.record) + "\n", encoding="utf-8")
 
     def _remove(self) -> None:
         """Removes the features of earlier runs, whatever their settings, and nothing else."""
@@ -120,7 +118,7 @@ class FeatureStore:
     def _require_alike(self, found: Record, where: Path) -> None:
         if changed := differences(found, self.record):
             raise OutputError(
-                f"{where} was made with other settings: {'; '.join(changed)}. "
+                f"{where} was made with other settings: {excerpt('; '.join(changed), 300)}. "
                 "Name another output, or begin anew with --overwrite (overwrite=True)"
             )
 
@@ -153,7 +151,14 @@ class FeatureStore:
         """Writes the parts of the one file, except for those that are there already."""
         arrays = read_features(self.output)
         first = 0
-        for video in read_record(self.output)["videos"]:
+        videos = read_record(self.output)["videos"]
+        rows_of_all = sum(video.get("windows", 1) for video in videos)
+        if any(len(array) != rows_of_all for array in arrays.values()):
+            raise FeatureFileError(
+                f"{self.output} is damaged: its features have other numbers of rows than the "
+                f"{rows_of_all} that its record names; name another output, or remove it"
+            )
+        for video in videos:
             last = first + video.get("windows", 1)
             if not self._part(video["name"]).is_file():
                 rows = {key: Rows.of(array[first:last]) for key, array in arrays.items()}

@@ -42,7 +42,7 @@ def new_directory(target: str | Path) -> Iterator[Path]:
         yield partial
         for path in partial.rglob("*"):
             if path.is_file():
-                _flush(path)
+                flush(path)
         try:
             os.rename(partial, target)  # This can replace an empty directory, but nothing else.
         except OSError:
@@ -71,13 +71,13 @@ def new_file(target: str | Path, replace: bool = False) -> Iterator[Path]:
 
     The temporary path has the same suffix as `target`. If the block raises, the temporary file is
     removed and `target` stays as it was. Raises AlreadyExistsError if something exists at `target`,
-    unless `replace` is set.
+    unless `replace` is set and it is a file.
     """
-    if not replace:
+    if not replace or (os.path.exists(target) and not os.path.isfile(target)):
         require_new_file(Path(target))
     with _partial(target) as (partial, target):
         yield partial
-        _flush(partial)
+        flush(partial)
         if not replace:
             require_new_file(target)
         os.replace(partial, target)
@@ -165,7 +165,7 @@ def _is_running(ending: str) -> bool:
     return True
 
 
-def _flush(file: Path) -> None:
+def flush(file: Path) -> None:
     """Makes sure that the content of a file is on the disk."""
     with open(file, "rb") as opened:
         os.fsync(opened.fileno())

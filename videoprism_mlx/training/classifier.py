@@ -21,8 +21,7 @@ from videoprism_mlx.evaluation.metrics import (
     multi_label_metrics,
     single_label_metrics,
 )
-from videoprism_mlx.files.printable import json_text
-from videoprism_mlx.files.record import digest, made_with
+from videoprism_mlx.files.record import as_json, digest, made_with
 from videoprism_mlx.models import get_model
 from videoprism_mlx.training.classes import (
     Lists,
@@ -53,7 +52,7 @@ from videoprism_mlx.weights.directory import (
     RESULT_FILE,
     WEIGHTS_FILE,
     publish,
-    read_config,
+    read_checked_config,
 )
 from videoprism_mlx.weights.identity import checksum
 from videoprism_mlx.weights.labels import Labels, load_labels, numbered
@@ -257,7 +256,7 @@ class ClassifierTask:
             PROCESSOR_FILE: self.features.processor.settings(),
             RESULT_FILE: metrics,
         }
-        texts = {name: json_text(each, indent=2) + "\n" for name, each in files.items()}
+        texts = {name: as_json(each, ascii=False) + "\n" for name, each in files.items()}
         publish(classifier, output, texts, source={"trained_from": self.model})
         return metrics
 
@@ -338,8 +337,9 @@ def logits_of(
 
 def is_classifier(directory: Path, count: int) -> bool:
     """Whether a model directory holds a classifier with `count` classes."""
-    config = read_config(directory)
-    return config.get("model") == "FactorizedVideoClassifier" and config["num_classes"] == count
+    config, _ = read_checked_config(directory)
+    found: object = config.get("num_classes")
+    return config["model"] == "FactorizedVideoClassifier" and found == count
 
 
 def names_of(listed: tuple[str, ...] | None, count: int, directory: Path) -> tuple[str, ...]:
@@ -355,13 +355,13 @@ def starting_model(
 ) -> tuple[FactorizedVideoClassifier, Path]:
     """A classifier with `count` classes and the encoder of any model, and the model's directory."""
     directory = model_directory(name_or_dir)
-    config = read_config(directory)
+    config, _ = read_checked_config(directory)
     if seed >= SEEDS:
         raise InputError(f"seed is {seed}; expected a number below {SEEDS}")
     mx.random.seed(seed)
     if is_classifier(directory, count):
         return load_classifier(directory, dtype=dtype), directory
-    if config.get("model") != "FactorizedVideoClassifier":
+    if config["model"] != "FactorizedVideoClassifier":
         return with_new_head(load_video_encoder(directory, dtype), count), directory
     classifier: Any = get_model(config, num_classes=count)
     classifier.encoder = load_video_encoder(directory, dtype)

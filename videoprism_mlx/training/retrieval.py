@@ -5,7 +5,6 @@ Shapes: B batch, T frames, S size of a frame, L text positions, D width.
 
 import dataclasses
 import functools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from videoprism_mlx.features.processor import Processor
 from videoprism_mlx.features.text import embed_texts, require_text, require_tokenizer
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.identity import sha256
-from videoprism_mlx.files.record import made_with
+from videoprism_mlx.files.record import as_json, made_with
 from videoprism_mlx.layers import StackedTransformer
 from videoprism_mlx.models import parse_dtype
 from videoprism_mlx.progress import bar
@@ -278,8 +277,8 @@ class RetrievalTask:
         model.update(learner.untrained)
         model.update(outcome.best["model"])
         files = {
-            PROCESSOR_FILE: json.dumps(self.processor.settings(), indent=2) + "\n",
-            RESULT_FILE: json.dumps(outcome.measured, indent=2) + "\n",
+            PROCESSOR_FILE: as_json(self.processor.settings()) + "\n",
+            RESULT_FILE: as_json(outcome.measured) + "\n",
         }
         if self.tuning.rank is None:
             tokenizer = self.directory / TOKENIZER_FILE

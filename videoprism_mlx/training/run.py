@@ -101,9 +101,9 @@ class Run:
             parameters, optimizer.state, progress = restored
             self._files.write_metrics(progress)  # A run that was killed may not have done it.
             if progress.history:
-                self._files.best(
-                    parameters
-                )  # If the file is damaged, raise the error now and not at the end.
+                # If the file is damaged, raise the error now and not at the end. A run that was
+                # killed may have left the parameters of a later epoch, so the checksum may differ.
+                self._files.best(parameters)
             logger.info(self._found(progress))
         while not self._is_finished(progress):
             parameters, progress = self._epoch(learner, parameters, optimizer, progress, steps)

@@ -4,20 +4,22 @@ Parameters are a tree of float32 arrays.
 """
 
 import dataclasses
-import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
+import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_map_with_path
 from safetensors import SafetensorError, safe_open
 
-from videoprism_mlx.errors import TrainingError
+from videoprism_mlx.errors import TrainingError, excerpt, shown
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.lock import LOCK_FILE
-from videoprism_mlx.files.record import differences
+from videoprism_mlx.files.reading import parse_json
+from videoprism_mlx.files.record import as_json, differences
 from videoprism_mlx.pictures.curves import CURVES_FILE
 from videoprism_mlx.weights.directory import write_arrays
 from videoprism_mlx.weights.identity import checksum
@@ -81,13 +83,15 @@ class RunFiles:
         progress: Progress,
     ) -> None:
         """Writes the state of the run and its optimizer, and the metrics as a readable file."""
-        described = {"record": record, "progress": progress._asdict()}
-        self._write(LAST_FILE, named(parameters, state), {"run": json.dumps(described)})
+        described = as_json({"record": record, "progress": progress._asdict()}, indent=None)
+        arrays = named(parameters, state)
+        metadata = {"run": described, "crc32": crc32(described, arrays)}
+        self._write(LAST_FILE, arrays, metadata)
         self.write_metrics(progress)
 
     def write_metrics(self, progress: Progress) -> None:
         """Writes the metrics of each epoch, a line each, unless the file holds them already."""
-        text = "".join(json.dumps(measured) + "\n" for measured in progress.history)
+        text = "".join(as_json(each, indent=None) + "\n" for each in progress.history)
         path = self.folder / METRICS_FILE
         if not path.is_file() or path.read_bytes() != text.encode():
             with new_file(path, replace=True) as partial:
@@ -108,8 +112,11 @@ class RunFiles:
         tree depends on the order.
         """
         there, progress = self._described()
+        arrays, metadata = self._read(LAST_FILE)
+        # Earlier versions wrote no checksum.
+        if metadata.get("crc32") not in (None, crc32(metadata["run"], arrays)):
+            raise self._damaged(self.folder / LAST_FILE, "its checksum is wrong")
         self._refuse(there, record, progress)
-        arrays, _ = self._read(LAST_FILE)
         expected = named(parameters, state)
         shapes = {name: array.shape for name, array in arrays.items()}
         if shapes != {name: array.shape for name, array in expected.items()}:
@@ -153,6 +160,8 @@ class RunFiles:
     def _read(self, name: str) -> tuple[dict[str, mx.array], dict[str, str]]:
         """The arrays and the metadata of a file. Raises TrainingError if it is damaged."""
         path = self.folder / name
+        if not path.is_file():
+            raise self._damaged(path, "it is no file")
         try:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
@@ -164,14 +173,19 @@ class RunFiles:
         """The record and the progress of the run in the folder."""
         _, metadata = self._read(LAST_FILE)
         try:
-            described = json.loads(metadata["run"])
+            described = parse_json(metadata["run"], "its metadata", TrainingError)
             record, progress = dict(described["record"]), Progress(**described["progress"])
+            counts = progress.epoch, progress.step, record.get("recipe", {}).get("epochs", 1)
+            if not all(isinstance(count, int) and count >= 0 for count in counts) or not counts[2]:
+                raise ValueError(f"its epochs and steps are {shown(counts)}")
             return record, progress._replace(history=tuple(progress.history))
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise self._damaged(self.folder / LAST_FILE, error) from None
 
     def _damaged(self, path: Path, error: object) -> TrainingError:
-        return TrainingError(f"{path} is damaged ({error}); remove {self.folder} to start again")
+        return TrainingError(
+            f"{path} is damaged ({excerpt(error)}); remove {self.folder} to start again"
+        )
 
     def _refuse(self, there: Mapping[str, Any], now: Mapping[str, Any], progress: Progress) -> None:
         """Raises TrainingError if two records differ.
@@ -186,8 +200,8 @@ class RunFiles:
         if changed:
             raise TrainingError(
                 f"{self.folder} holds a run with other settings, so it cannot be continued: "
-                f"{'; '.join(changed)}{reason}. Name another output, or begin anew with "
-                "--overwrite (overwrite=True)"
+                f"{excerpt('; '.join(changed), 300)}{reason}. Name another output, or begin anew "
+                "with --overwrite (overwrite=True)"
             )
 
 
@@ -215,6 +229,15 @@ def epochs_conflict(there: Mapping[str, Any], now: Mapping[str, Any], progress: 
         f", and with the {there['decay']} that ends after the last of them, every step would have "
         f"had another learning rate{now_and_then}"
     )
+
+
+def crc32(described: str, arrays: Mapping[str, mx.array]) -> str:
+    """The checksum of a run's state: of its description, and of its arrays with their names."""
+    check = zlib.crc32(described.encode())
+    for name, array in sorted(arrays.items()):
+        check = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), check)
+        check = zlib.crc32(np.ascontiguousarray(np.asarray(array)).data, check)
+    return f"{check:08x}"
 
 
 def arrays_of(tree: dict[str, Any]) -> dict[str, mx.array]:

@@ -5,7 +5,6 @@ from pathlib import Path
 import mlx.core as mx
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.files.atomic import replaced_directory, require_new_directory
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.output import require_writable
 from videoprism_mlx.files.places import user_path
@@ -23,7 +22,7 @@ from videoprism_mlx.weights.directory import (
     PROCESSOR_FILE,
     WEIGHTS_FILE,
     named_parameters,
-    require_model,
+    require_new_model,
     write_directory,
 )
 from videoprism_mlx.weights.loading import finished, load_with_directory, model_outline
@@ -64,11 +63,7 @@ def fuse_to_directory(
     """
     adapters = user_path(adapters)
     require_writable(Path(output))
-    if overwrite:
-        require_model(Path(output))
-        with replaced_directory(output) as new:
-            return fuse_to_directory(name_or_dir, adapters, new, dtype, revision)
-    require_new_directory(Path(output))
+    require_new_model(Path(output), overwrite)
     name_or_dir = base_model(adapters) if name_or_dir is None else name_or_dir
     model, directory = load_fused(name_or_dir, adapters, dtype, revision)
     source = {
@@ -82,5 +77,6 @@ def fuse_to_directory(
         processor = directory / PROCESSOR_FILE
     beside = [directory / TOKENIZER_FILE, processor, directory / LABELS_FILE]
     copied = [file for file in beside if file.is_file()]
-    write_directory(output, model.config, named_parameters(model), source, copied=copied)
+    parameters = named_parameters(model)
+    write_directory(output, model.config, parameters, source, copied=copied, overwrite=overwrite)
     return source

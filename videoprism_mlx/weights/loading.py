@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import mlx.core as mx
 
@@ -27,7 +27,7 @@ from videoprism_mlx.weights.directory import (
     MODEL_FILES,
     WEIGHTS_FILE,
     load_weights,
-    read_config,
+    read_checked_config,
 )
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def load_with_directory(
     except CheckpointError as error:
         if directory.is_relative_to(places.cache_directory()):
             raise CheckpointError(
-                f"{error}\nThis is the cached copy of {name_or_dir}: remove {directory}, "
+                f"{error}. This is the cached copy of {name_or_dir}: remove {directory}, "
                 "and it will be converted again"
             ) from None
         raise
@@ -119,16 +119,16 @@ def with_new_head(encoder: FactorizedEncoder, num_classes: int) -> FactorizedVid
 
 def read_model(directory: Path) -> VideoPrismModel:
     """The model in a directory. Raises CheckpointError unless all of its weights are there."""
-    model = described_model(directory)
-    load_weights(model, directory)
+    model, described = described_model(directory)
+    load_weights(model, directory, described)
     return model
 
 
-def described_model(directory: Path) -> VideoPrismModel:
-    """The model that a directory's config.json describes, without its weights."""
-    described = read_config(directory)
+def described_model(directory: Path) -> tuple[VideoPrismModel, dict[str, Any]]:
+    """The model that a directory's config.json describes, without its weights; and that file."""
+    config, described = read_checked_config(directory)
     try:
-        return build(checked_config(described))
+        return build(config), described
     except InputError as error:
         raise CheckpointError(f"{directory / CONFIG_FILE}: {error}") from None
 
@@ -152,7 +152,7 @@ def model_outline(
         directory = hub.download_model(repository, revision, small)
     else:
         directory = model_directory(name_or_dir, revision)
-    model = described_model(directory)
+    model, _ = described_model(directory)
     model.directory = directory
     return model, directory
 

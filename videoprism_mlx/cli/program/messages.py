@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from videoprism_mlx import progress
-from videoprism_mlx.files.printable import printable_lines
+from videoprism_mlx.errors import printable_lines
 
 QUIET, VERBOSE = "quiet", "verbose"
 LEVELS = {QUIET: logging.WARNING, VERBOSE: logging.DEBUG}

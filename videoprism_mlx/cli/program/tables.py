@@ -32,7 +32,7 @@ def padded(text: str, columns: int) -> str:
 
 def class_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line for each class: its name, how many videos it has, and how well it is recognized."""
-    from videoprism_mlx.files.printable import printable
+    from videoprism_mlx.errors import printable
 
     if not rows:
         return []

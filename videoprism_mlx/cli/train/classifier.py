@@ -67,7 +67,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    from videoprism_mlx.files.printable import printable
+    from videoprism_mlx.errors import printable
     from videoprism_mlx.training.classifier import train_classifier
 
     shares = {name: getattr(options, name) for name in ("crop", "span")}

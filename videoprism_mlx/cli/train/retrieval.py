@@ -86,7 +86,7 @@ def add_tuning(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from videoprism_mlx.files.printable import printable
+    from videoprism_mlx.errors import printable
     from videoprism_mlx.progress import note
     from videoprism_mlx.training.retrieval import Tuning, train_retrieval
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from videoprism_mlx.encoders import FactorizedVideoCLIP, VideoPrismModel
 from videoprism_mlx.errors import InputError
+from videoprism_mlx.features.pipeline import not_finite
 from videoprism_mlx.features.processor import Processor, require_count
 from videoprism_mlx.progress import bar
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
@@ -69,6 +70,8 @@ def embed_texts(
         _, embedded, _ = towers(text_token_ids=ids[rows], text_paddings=paddings[rows])
         assert embedded is not None  # There were texts.
         embeddings[rows] = np.array(embedded.astype(mx.float32))
+    if error := not_finite({"embeddings": embeddings}, "the texts"):
+        raise error
     return embeddings
 
 
@@ -77,6 +80,8 @@ def probabilities(
 ) -> npt.NDArray[np.float64]:
     """The softmax over texts of similarities (V, Q), as in the official demo."""
     check_temperature(temperature)
+    if not np.isfinite(similarity).all():
+        raise InputError("the similarities or logits contain NaN or infinity")
     logits = similarity.astype(np.float64) / temperature
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     shares: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)

@@ -7,14 +7,8 @@ from typing import TextIO
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import InputError, InputTypeError, OutputError
 from videoprism_mlx.features.embed import prepare
-from videoprism_mlx.features.formats import (
-    FORMATS,
-    TEXTS,
-    Rows,
-    json_line,
-    read_record,
-    write_features,
-)
+from videoprism_mlx.features.formats import FORMATS, json_line, read_record, write_features
+from videoprism_mlx.features.formats.rows import TEXTS, Rows
 from videoprism_mlx.features.processor import Processor, check_text
 from videoprism_mlx.features.resumable_store import check_format
 from videoprism_mlx.features.text import embed_texts, require_tokenizer
