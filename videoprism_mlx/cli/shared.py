@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from videoprism_mlx.cli.program.completion import models
+from videoprism_mlx.cli.program.completion import DTYPES, dtypes, models
 from videoprism_mlx.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from videoprism_mlx.video.ffmpeg.decoding import Decoding
 
 DEFAULT_MODEL = "videoprism_lvt_public_v1_base"
-
-# As in `models.parse_dtype`, which imports MLX.
-DTYPES = ("float32", "bfloat16", "float16")
 
 Result = TypeVar("Result", bound="Compared | Classified")
 
@@ -49,8 +46,10 @@ def add_model(
 
 
 def add_dtype(parser: argparse.ArgumentParser, help: str, default: str | None = None) -> None:
-    """Adds the option for the type of parameters and activations."""
-    parser.add_argument("--dtype", choices=DTYPES, default=default, help=help)
+    """Adds the option for the type of parameters and activations. `parse_dtype` checks it."""
+    metavar = f"{{{','.join(DTYPES)}}}"
+    option: Any = parser.add_argument("--dtype", metavar=metavar, default=default, help=help)
+    option.completer = dtypes
 
 
 def add_overwrite(parser: argparse.ArgumentParser, help: str) -> None:
