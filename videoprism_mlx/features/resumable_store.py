@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from videoprism_mlx.errors import FeatureFileError, InputError, OutputError
+from videoprism_mlx.errors import FeatureFileError, InputError, MissingLibraryError, OutputError
 from videoprism_mlx.features.formats import (
     FORMATS,
     Rows,
@@ -89,33 +89,48 @@ class FeatureStore:
             self._require_alike(read_record(self.output), self.output)
         path = self._folder / RECORD_FILE
         if path.exists():
-            try:
-                found = json.loads(path.read_text(encoding="utf-8"))
-            except (ValueError, RecursionError):
-                raise FeatureFileError(f"{path} is damaged; name another output") from None
-            if not isinstance(found, dict):
-                raise FeatureFileError(f"{path} is damaged; name another output")
-            self._require_alike(found, self.output)
+            self._require_alike(self._stored_record(), self.output)
         elif any(not one.name.startswith(".") for one in self._folder.iterdir()):
             raise OutputError(
                 f"{self._folder} holds files other than features; name a new or empty folder"
             )
         else:
-            with new_file(path) as partial:
-                partial.write_text(json.dumps(self.record, indent=2) + "\n", encoding="utf-8")
+            self._write_record()
+
+    def _stored_record(self) -> dict[str, Any]:
+        """The record in the folder. Raises FeatureFileError if it is damaged."""
+        path = self._folder / RECORD_FILE
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise FeatureFileError(f"{path} is damaged; name another output")
+        return found
+
+    def _write_record(self) -> None:
+        """Writes the record into the folder."""
+        with new_file(self._folder / RECORD_FILE, replace=True) as partial:
+            partial.write_text(json.dumps(self.record, indent=2) + "\n", encoding="utf-8")
 
     def _remove(self) -> None:
-        """Removes the features of earlier runs, whatever their settings, and nothing else."""
-        if self.is_one_file:
-            self.output.unlink(missing_ok=True)
-        elif not (self._folder / RECORD_FILE).exists():
-            return  # `_check_record` refuses a folder that holds anything else.
+        """Removes the features of earlier runs, whatever their settings, and nothing else.
+
+        Raises an error, before it removes anything, if the folder is not one of features.
+        """
+        is_ours = (self._folder / RECORD_FILE).exists() and "features" in self._stored_record()
+        if not is_ours and any(not one.name.startswith(".") for one in self._folder.iterdir()):
+            raise OutputError(
+                f"{self._folder} holds files other than features; name a new or empty folder"
+            )
         for kind in FORMATS:
             for path in sorted(self._folder.rglob(f"*.{kind}")):
-                with suppress(FeatureFileError):
+                with suppress(FeatureFileError, MissingLibraryError):
                     read_record(path)
                     path.unlink()
-        (self._folder / RECORD_FILE).unlink(missing_ok=True)
+        if self.is_one_file:
+            self.output.unlink(missing_ok=True)
+        self._write_record()
 
     def _require_alike(self, found: Record, where: Path) -> None:
         if changed := differences(found, self.record):
