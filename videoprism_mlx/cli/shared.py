@@ -25,14 +25,16 @@ def add_model(
     parser: argparse.ArgumentParser, required: bool = False, adapters_required: bool = False
 ) -> None:
     """Adds the options for the model and its type."""
-    default = "" if adapters_required else f"{DEFAULT_MODEL} or, "
-    with_adapters = f"; default: {default}with --adapters, the model that they were trained on"
+    base = "the model that they were trained on"
+    default = f"{DEFAULT_MODEL} or, with --adapters, {base}"
+    if adapters_required:
+        default = base.replace("they", "the adapters")
     option: Any = parser.add_argument(
         "--model",
         required=required,
         metavar="NAME|DIR",
         help="a model's name (`videoprism-mlx info` lists them), a model directory or a Hub id"
-        + ("" if required else with_adapters),
+        + ("" if required else f" (default: {default})"),
     )
     option.completer = models
     add_dtype(parser, "type to compute in (default: as the weights are stored)")

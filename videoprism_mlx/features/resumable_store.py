@@ -69,16 +69,18 @@ class FeatureStore:
         Raises OutputError if another run is writing to it, or if its record differs.
         """
         is_new = not self._folder.exists()
+        is_own = False
         with locked(self._folder, self.output):
             try:
                 if overwrite:
                     self._remove()
                 self._check_record()
+                is_own = True
                 yield self
             finally:
                 nothing_stored = self._folder.exists() and next(self._parts(), None) is None
                 if nothing_stored and (is_new or self.is_one_file):
-                    self._clear()
+                    self._clear(is_own)
 
     def _check_record(self) -> None:
         """Raises OutputError unless the output is new or has the same record.
@@ -214,11 +216,15 @@ class FeatureStore:
                 write_features(partial, self.format, arrays, {**self.record, "videos": videos})
         self._clear()
 
-    def _clear(self) -> None:
-        """Removes what a store has put into the folder, and the folder if nothing else is there."""
-        for path in self._folder.rglob("*"):
-            is_own = path.name in (RECORD_FILE, LOCK_FILE) or is_partial(path)
-            if path.is_file() and (is_own or path.name.endswith(f".{self._part_format}")):
+    def _clear(self, is_own: bool = True) -> None:
+        """Removes what a store has put into the folder, and the folder if nothing else is there.
+
+        Unless the folder `is_own`, that is only the lock.
+        """
+        for name in (LOCK_FILE, RECORD_FILE) if is_own else (LOCK_FILE,):
+            (self._folder / name).unlink(missing_ok=True)
+        for path in self._folder.rglob("*") if is_own else ():
+            if path.is_file() and (is_partial(path) or path.suffix == f".{self._part_format}"):
                 path.unlink()
         for place, _, _ in os.walk(self._folder, topdown=False):
             with suppress(OSError):  # It is not empty.
