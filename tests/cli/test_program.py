@@ -9,12 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import media
 import pytest
 from commands import command, run
 
 import videoprism_mlx as vp
 from videoprism_mlx import progress
-from videoprism_mlx.cli import build_parser
+from videoprism_mlx.cli import build_parser, demo
 from videoprism_mlx.cli.program.parser import HelpOf, all_parsers
 from videoprism_mlx.files.record import own_version
 
@@ -146,3 +147,35 @@ def completions(line: str, tmp_path: Path) -> list[str]:
 )
 def test_completion(line: str, offered: str, tmp_path: Path) -> None:
     assert completions(line, tmp_path) == [offered]
+
+
+def test_what_takes_long_has_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shows = {
+        ("show", "-o", "x.mp4"): ["reading", "encoding", "writing"],
+        ("show", "-o", "x.png"): ["reading", "encoding"],
+        ("timeline", "--text", "a ball", "-o", "x.png"): ["window", "frames"],
+        ("similarity", "--text", "a ball"): ["video"],
+    }
+    monkeypatch.chdir(tmp_path)
+    for (name, *options), words in shows.items():
+        for loudness in ([], ["--quiet"]):
+            terminal = Terminal()
+            monkeypatch.setattr(sys, "stderr", terminal)
+            model = ("--model", "videoprism_lvt_demo_tiny", *loudness)
+            assert run(name, media.clip("b.mp4"), *options, *model) == 0
+            said = terminal.getvalue()
+            assert [word for word in words if word in said] == ([] if loudness else words)
+
+
+@pytest.mark.parametrize("there_is_one", [True, False])
+def test_opening_the_page(
+    there_is_one: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda page: opened.append(page) or there_is_one)
+    demo.open_page(tmp_path / "a page.html")
+    assert opened == [f"{tmp_path.as_uri()}/a%20page.html"]
+    assert (opened[0] in capsys.readouterr().err) != there_is_one
