@@ -21,12 +21,13 @@ import mlx.core as mx  # isort: skip
 import numpy as np  # isort: skip
 import numpy.typing as npt  # isort: skip
 import sentencepiece  # isort: skip
-from videoprism_mlx.demo.captions import name_shapes
+from videoprism_mlx.demo.captions import name_shapes, vocabulary
 from videoprism_mlx.demo.scenes import draw_scenes
 from videoprism_mlx.demo.world import sentences, write_world
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.files.atomic import new_directory
 from videoprism_mlx.models import DEMO_MODEL
+from videoprism_mlx.tokenizers import WORDS_FILE
 
 Floats = npt.NDArray[np.float64]
 
@@ -170,6 +171,8 @@ def main() -> None:
     tokenizer = options.output / "tokenizer" / "spm.model"
     if not (options.output / "shipped").exists():
         vp.save_model(shipped, options.output / "shipped", tokenizer)
+        words = "\n".join(vocabulary()) + "\n"
+        (options.output / "shipped" / WORDS_FILE).write_text(words, encoding="utf-8")
     record = {"seed": options.seed, "clips": options.clips, **tuned.metrics}
     record |= {"minutes": round((time.perf_counter() - started) / 60, 1)}
     print(json.dumps(record, indent=2))

@@ -37,7 +37,14 @@ def bar(
 
     disable = True if _is_hidden or not show else None
     return tqdm(
-        items, what, total, leave, unit=unit, initial=done, disable=disable, dynamic_ncols=True
+        items,
+        what,
+        total,
+        leave,
+        unit=f" {unit}",
+        initial=done,
+        disable=disable,
+        dynamic_ncols=True,
     )
 
 

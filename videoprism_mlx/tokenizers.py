@@ -114,13 +114,10 @@ class SentencePieceTokenizer:
 
 
 class KnownWords:
-    """The words of a small model's captions. It warns of words that the model was not trained on.
+    """The words that a small model was trained on. It warns of others, once of each."""
 
-    `model` is the model's name in the warning. Each word is warned of once.
-    """
-
-    def __init__(self, model: str, words: Iterable[str]):
-        self.model, self.words = model, frozenset(words)
+    def __init__(self, words: Iterable[str]):
+        self.words = frozenset(words)
         self._said: set[str] = set()
 
     @classmethod
@@ -129,7 +126,7 @@ class KnownWords:
         path = directory / WORDS_FILE
         if not path.is_file():
             return None
-        return cls(str(directory), read_text(path).split())
+        return cls(read_text(path).split())
 
     def check(self, texts: Iterable[str]) -> None:
         """Logs a warning that names the words of the texts that are new to the model."""
@@ -137,9 +134,9 @@ class KnownWords:
         new = [word for word in dict.fromkeys(words) if word not in self.words | self._said]
         if not new:
             return
-        lines = [f"{self.model} was never trained on {', '.join(new)}: expect little of that."]
+        lines = [f"The model was never trained on these words: {', '.join(new)}."]
         if not self._said:
-            lines.append(f"It knows: {', '.join(sorted(self.words))}.")
+            lines.append(f"It knows {', '.join(sorted(self.words))}.")
         self._said.update(new)
         logger.warning("%s", "\n".join(textwrap.fill(line, 79) for line in lines))
 

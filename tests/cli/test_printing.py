@@ -18,7 +18,7 @@ from commands import command, run
 
 import videoprism_mlx as vp
 from videoprism_mlx.cli import shared
-from videoprism_mlx.errors import OutputError, printable, printable_lines
+from videoprism_mlx.errors import OutputError, VideoPrismError, printable, printable_lines
 from videoprism_mlx.features.cache import ArrayCache
 from videoprism_mlx.features.formats import read_record
 from videoprism_mlx.files.atomic import new_directory, new_file
@@ -176,7 +176,17 @@ def test_files_of_others_among_the_parts_stay(has_record: bool, tmp_path: Path) 
             vp.embed(video, tmp_path / "u.npz", MODEL)
     assert (parts / "mine" / "notes.txt").read_text() == "months of work"
     left = {path.name for path in parts.rglob("*")}
-    assert left - {".lock"} == {"mine", "notes.txt"}
+    assert left == {"mine", "notes.txt"}
+
+
+@pytest.mark.parametrize("name", ["record.json", "mine.safetensors"])
+def test_a_refusal_deletes_nothing(name: str, tmp_path: Path) -> None:
+    video = shutil.copy(media.clip("b.mp4"), tmp_path / "b.mp4")
+    (tmp_path / ".u.npz.parts").mkdir()
+    (tmp_path / ".u.npz.parts" / name).write_text("months of work")
+    with pytest.raises(VideoPrismError):
+        vp.embed(video, tmp_path / "u.npz", MODEL)
+    assert (tmp_path / ".u.npz.parts" / name).read_text() == "months of work"
 
 
 @contextmanager
@@ -240,5 +250,4 @@ def test_a_stopped_embed_leaves_no_hidden_files(tmp_path: Path) -> None:
         time.sleep(0.01)
     process.terminate()
     assert process.wait(timeout=30) in (0, 143)
-    left = [path.name for path in (tmp_path / "out").iterdir()]
-    assert not [name for name in left if ".partial-" in name]
+    assert not [path for path in tmp_path.rglob("*") if ".partial-" in path.name]

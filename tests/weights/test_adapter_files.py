@@ -311,6 +311,10 @@ def test_fusing_as_a_call(searchable: Path, adapters: Path, tmp_path: Path) -> N
     assert called == said
     with pytest.raises(FileExistsError):
         fuse_to_directory(searchable, adapters, tmp_path / "called")
+    (tmp_path / "called" / WEIGHTS_FILE).write_bytes(b"an earlier model")
+    again = ("--adapters", adapters, "-o", tmp_path / "called", "--overwrite")
+    assert run("fuse", "--model", searchable, *again) == 0
+    assert (tmp_path / "called" / WEIGHTS_FILE).read_bytes() == said[WEIGHTS_FILE]
 
 
 def test_a_processor_of_the_adapters_comes_first(

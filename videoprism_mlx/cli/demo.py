@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.cli.program.tables import fitted
 
 if TYPE_CHECKING:
     from videoprism_mlx.demo.results import Demo
@@ -86,7 +87,7 @@ def print_table(demo: "Demo") -> None:
         print(f"\n{printable(ranking.query.text)}")
         for place, hit in enumerate(ranking.hits[:TOP], 1):
             name, right = hit.clip.path.name, words[hit.is_right]
-            print(f"{place:4}  {hit.cosine:6.3f}  {right:5}  {name:10}  {hit.clip.shows}")
+            print(fitted(f"{place:4}  {hit.cosine:6.3f}  {right:5}  {name:10}  {hit.clip.shows}"))
     print("\nplayed forwards and backwards, and compared with either sentence")
     for turn in demo.turns:
         for text, cosines in ((turn.text, turn.cosines[:, 0]), (turn.opposite, turn.cosines[:, 1])):

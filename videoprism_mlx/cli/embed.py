@@ -133,8 +133,8 @@ def run_videos(options: argparse.Namespace, output: str | TextIO) -> int:
 
     done, skipped = len(embedded.videos), len(embedded.skipped)
     if options.json:
-        result = {"output": options.output, "videos": done, "skipped": embedded.skipped}
-        shared.print_json(result)
+        counts = {"videos": done, "total": done + skipped, "used": done}
+        shared.print_json({"output": options.output, **counts, "skipped": embedded.skipped})
     where = f"in {output}" if isinstance(output, str) and done else "embedded"
     failed = f", {skipped} skipped" if skipped else ""
     note(printable(f"{done} of {done + skipped} videos are {where}{failed}"))

@@ -52,8 +52,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="how well a video-text model finds classes by their names",
         description="Measures top-1, top-5 and mean class accuracy of a video-text model that is "
         "given the names of the classes; mean average precision if videos have several labels.",
-        epilog="example:\n"
-        '  videoprism-mlx evaluate zero-shot --data classes.csv --template "a video of {}."',
+        epilog="example:\n  videoprism-mlx evaluate zero-shot --data classes.csv",
     )
     add_data(parser, LABELLED)
     add_labels(parser)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from videoprism_mlx.cli.program.completion import models
+from videoprism_mlx.cli.program.completion import DTYPES, dtypes, models
 from videoprism_mlx.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "videoprism_lvt_public_v1_base"
 
-# As in `models.parse_dtype`, which imports MLX.
-DTYPES = ("float32", "bfloat16", "float16")
-
 Result = TypeVar("Result", bound="Compared | Classified")
 
 
@@ -27,14 +24,16 @@ def add_model(
     parser: argparse.ArgumentParser, required: bool = False, adapters_required: bool = False
 ) -> None:
     """Adds the options for the model and its type."""
-    default = "" if adapters_required else f"{DEFAULT_MODEL} or, "
-    with_adapters = f"; default: {default}with --adapters, the model that they were trained on"
+    base = "the model that they were trained on"
+    default = f"{DEFAULT_MODEL} or, with --adapters, {base}"
+    if adapters_required:
+        default = base.replace("they", "the adapters")
     option: Any = parser.add_argument(
         "--model",
         required=required,
         metavar="NAME|DIR",
         help="a model's name (`videoprism-mlx info` lists them), a model directory or a Hub id"
-        + ("" if required else with_adapters),
+        + ("" if required else f" (default: {default})"),
     )
     option.completer = models
     add_dtype(parser, "type to compute in (default: as the weights are stored)")
@@ -48,8 +47,10 @@ def add_model(
 
 
 def add_dtype(parser: argparse.ArgumentParser, help: str, default: str | None = None) -> None:
-    """Adds the option for the type of parameters and activations."""
-    parser.add_argument("--dtype", choices=DTYPES, default=default, help=help)
+    """Adds the option for the type of parameters and activations. `parse_dtype` checks it."""
+    metavar = f"{{{','.join(DTYPES)}}}"
+    option: Any = parser.add_argument("--dtype", metavar=metavar, default=default, help=help)
+    option.completer = dtypes
 
 
 def add_overwrite(parser: argparse.ArgumentParser, help: str) -> None:

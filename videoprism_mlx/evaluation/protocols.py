@@ -229,8 +229,10 @@ class Vectors:
     skipped: list[str]
 
     def counts(self, videos: int) -> dict[str, Any]:
-        """How many of `videos` videos were measured."""
-        return {"videos": videos, "measured": len(self.rows), "skipped": self.skipped}
+        """How many of `videos` videos were used. `videos` and `measured` are older names."""
+        used = len(self.rows)
+        older = {"videos": videos, "measured": used}
+        return {**older, "total": videos, "used": used, "skipped": self.skipped}
 
 
 @dataclasses.dataclass(frozen=True)

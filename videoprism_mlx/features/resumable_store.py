@@ -11,7 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from videoprism_mlx.errors import FeatureFileError, InputError, OutputError, excerpt
+from videoprism_mlx.errors import (
+    FeatureFileError,
+    InputError,
+    MissingLibraryError,
+    OutputError,
+    excerpt,
+)
 from videoprism_mlx.features.formats import (
     FORMATS,
     lazy_features,
@@ -69,16 +75,18 @@ class FeatureStore:
         Raises OutputError if another run is writing to it, or if its record differs.
         """
         is_new = not self._folder.exists()
+        is_own = False
         with locked(self._folder, self.output):
             try:
                 if overwrite:
                     self._remove()
                 self._check_record()
+                is_own = True
                 yield self
             finally:
                 nothing_stored = self._folder.exists() and next(self._parts(), None) is None
                 if nothing_stored and (is_new or self.is_one_file):
-                    self._clear()
+                    self._clear(is_own)
 
     def _check_record(self) -> None:
         """Raises OutputError unless the output is new or has the same record.
@@ -89,31 +97,44 @@ class FeatureStore:
             self._require_alike(read_record(self.output), self.output)
         path = self._folder / RECORD_FILE
         if path.exists():
-            try:
-                found = read_json_object(path, FeatureFileError)
-            except FeatureFileError as error:
-                raise FeatureFileError(f"{error}; name another output") from None
-            self._require_alike(found, self.output)
+            self._require_alike(self._stored_record(), self.output)
         elif any(not one.name.startswith(".") for one in self._folder.iterdir()):
             raise OutputError(
                 f"{self._folder} holds files other than features; name a new or empty folder"
             )
         else:
-            with new_file(path) as partial:
-                partial.write_text(as_json(self.record) + "\n", encoding="utf-8")
+            self._write_record()
+
+    def _stored_record(self) -> dict[str, Any]:
+        """The record in the folder. Raises FeatureFileError if it is damaged."""
+        try:
+            return read_json_object(self._folder / RECORD_FILE, FeatureFileError)
+        except FeatureFileError as error:
+            raise FeatureFileError(f"{error}; name another output") from None
+
+    def _write_record(self) -> None:
+        """Writes the record into the folder."""
+        with new_file(self._folder / RECORD_FILE, replace=True) as partial:
+            partial.write_text(as_json(self.record) + "\n", encoding="utf-8")
 
     def _remove(self) -> None:
-        """Removes the features of earlier runs, whatever their settings, and nothing else."""
-        if self.is_one_file:
-            self.output.unlink(missing_ok=True)
-        elif not (self._folder / RECORD_FILE).exists():
-            return  # `_check_record` refuses a folder that holds anything else.
+        """Removes the features of earlier runs, whatever their settings, and nothing else.
+
+        Raises an error, before it removes anything, if the folder is not one of features.
+        """
+        is_ours = (self._folder / RECORD_FILE).exists() and "features" in self._stored_record()
+        if not is_ours and any(not one.name.startswith(".") for one in self._folder.iterdir()):
+            raise OutputError(
+                f"{self._folder} holds files other than features; name a new or empty folder"
+            )
         for kind in FORMATS:
             for path in sorted(self._folder.rglob(f"*.{kind}")):
-                with suppress(FeatureFileError):
+                with suppress(FeatureFileError, MissingLibraryError):
                     read_record(path)
                     path.unlink()
-        (self._folder / RECORD_FILE).unlink(missing_ok=True)
+        if self.is_one_file:
+            self.output.unlink(missing_ok=True)
+        self._write_record()
 
     def _require_alike(self, found: Record, where: Path) -> None:
         if changed := differences(found, self.record):
@@ -204,11 +225,15 @@ class FeatureStore:
                 write_features(partial, self.format, arrays, {**self.record, "videos": videos})
         self._clear()
 
-    def _clear(self) -> None:
-        """Removes what a store has put into the folder, and the folder if nothing else is there."""
-        for path in self._folder.rglob("*"):
-            is_own = path.name in (RECORD_FILE, LOCK_FILE) or is_partial(path)
-            if path.is_file() and (is_own or path.name.endswith(f".{self._part_format}")):
+    def _clear(self, is_own: bool = True) -> None:
+        """Removes what a store has put into the folder, and the folder if nothing else is there.
+
+        Unless the folder `is_own`, that is only the lock.
+        """
+        for name in (LOCK_FILE, RECORD_FILE) if is_own else (LOCK_FILE,):
+            (self._folder / name).unlink(missing_ok=True)
+        for path in self._folder.rglob("*") if is_own else ():
+            if path.is_file() and (is_partial(path) or path.suffix == f".{self._part_format}"):
                 path.unlink()
         for place, _, _ in os.walk(self._folder, topdown=False):
             with suppress(OSError):  # It is not empty.

@@ -51,7 +51,7 @@ def draw_curves(
 ) -> None:
     """Writes the picture of a training run into its folder. If that fails, it logs a warning."""
     try:
-        write_curves(folder / CURVES_FILE, history, best, titles=titles)
+        write_curves(folder / CURVES_FILE, history, best, titles)
     except Exception as error:  # A picture that fails must not stop the training run.
         is_bug = not isinstance(error, EXPECTED)
         logger.warning("the training curves could not be drawn: %s", error, exc_info=is_bug)
@@ -61,8 +61,8 @@ def write_curves(
     path: Path,
     history: Sequence[Mapping[str, Any]],
     best: int | None = None,
-    *,
     titles: Mapping[str, str] | None = None,
+    *,
     all_metrics: bool = False,
 ) -> None:
     """Writes a PNG of the measurements of each epoch: losses above, metrics from 0 to 1 below.
@@ -125,9 +125,9 @@ def _draw_panel(
 
     marker = "o" if len(epochs) < 40 else None
     for (name, values), (dash, colour) in zip(
-        curves.items(), itertools.product(DASHES, COLOURS), strict=False
+        curves.items(), itertools.cycle(itertools.product(DASHES, COLOURS)), strict=False
     ):
-        label = "training" if name == "loss" else name.replace("_", " ")
+        label = "training" if name == "loss" else name.replace("_", " ").replace("/", " ")
         axes.plot(
             epochs,
             values,

@@ -7,6 +7,7 @@ from videoprism_mlx.errors import MissingLibraryError
 # What needs each library, and what to install for it.
 OPTIONAL = {
     "matplotlib": ("timeline, and the curves of train", "videoprism_mlx[pictures]"),
+    "argcomplete": ("shell completion", "videoprism_mlx[completion]"),
     "pyarrow": ("Parquet files of embed", "videoprism_mlx[parquet]"),
 }
 

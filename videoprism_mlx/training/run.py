@@ -232,10 +232,10 @@ def printed_names(measured: Mapping[str, Any], first: Sequence[str]) -> list[str
     room = LINE_WIDTH - len("epoch 1000: ")
     chosen = set()
     for name in sorted(names, key=lambda name: name not in first):
-        room -= len(name) + len(" 1.234e-05, ")
-        if room < 0:
-            break
-        chosen.add(name)
+        length = len(name) + len(" 1.234e-05, ")
+        if length <= room:
+            room -= length
+            chosen.add(name)
     return [name for name in names if name in chosen]
 
 

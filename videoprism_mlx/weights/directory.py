@@ -6,6 +6,7 @@ model.safetensors    the parameters, by their names in the model
 sentencepiece.model  the tokenizer, for a video-text model
 processor.json       how videos and texts are preprocessed, if not as the configuration implies
 labels.json          the names of the classes, for a classifier
+words.txt            the words that a small model was trained on; it warns of others
 """
 
 import errno

@@ -63,7 +63,16 @@ def load_with_directory(
             ) from None
         raise
     model.directory = directory
-    return finished(model, dtype), directory
+    model = finished(model, dtype)
+    logger.debug(
+        "%s: a %s from %s, in %s on the %s",
+        name_or_dir,
+        type(model).__name__,
+        directory,
+        str(model.dtype).removeprefix("mlx.core."),
+        str(mx.default_device()).partition("DeviceType.")[2].rstrip(")") or mx.default_device(),
+    )
+    return model, directory
 
 
 def load_video_encoder(

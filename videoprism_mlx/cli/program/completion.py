@@ -4,6 +4,9 @@ import argparse
 import os
 from typing import Any
 
+# As in `models.parse_dtype`, which imports MLX.
+DTYPES = ("float32", "bfloat16", "float16")
+
 
 def complete(parser: argparse.ArgumentParser) -> None:
     """Answers the shell and ends, if it is the shell that has started the program."""
@@ -14,6 +17,11 @@ def complete(parser: argparse.ArgumentParser) -> None:
     except ImportError:
         raise SystemExit(1) from None
     argcomplete.autocomplete(parser)
+
+
+def dtypes(**_: Any) -> tuple[str, ...]:
+    """What may follow --dtype."""
+    return DTYPES
 
 
 def models(prefix: str, **_: Any) -> list[str]:

@@ -30,6 +30,16 @@ def padded(text: str, columns: int) -> str:
     return text + " " * (columns - width(text))
 
 
+def fitted(line: str) -> str:
+    """The line, cut to the width of the terminal if stdout is one."""
+    import shutil
+    import sys
+
+    if not (sys.stdout and sys.stdout.isatty()):
+        return line
+    return cut(line, shutil.get_terminal_size().columns)
+
+
 def class_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line for each class: its name, how many videos it has, and how well it is recognized."""
     from videoprism_mlx.errors import printable

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.cli.program.completion import models
 from videoprism_mlx.cli.program.parser import add_alias
 
 if TYPE_CHECKING:
@@ -28,13 +29,14 @@ def add_options(parser: argparse.ArgumentParser, data: str, model: str) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR", help="the directory to write"
     )
-    parser.add_argument(
+    option: Any = parser.add_argument(
         "--model",
         default=model,
         metavar="NAME|DIR",
-        help="the model to start from: a released model's name, a model directory or a Hub id "
-        "(default: %(default)s)",
+        help="the model to start from: a model's name (`videoprism-mlx info` lists them), a model "
+        "directory or a Hub id (default: %(default)s)",
     )
+    option.completer = models
     shared.add_frames(parser)
     shared.add_reading(parser)
     shared.add_overwrite(parser, "remove an earlier run and begin anew; by default it is continued")
