@@ -88,9 +88,10 @@ def model_cost(model: nn.Module, inputs: Mapping[str, Any], plainly: bool = Fals
         length = int((inputs["text_paddings"] == 0).sum(axis=1).max())
         arrays |= {name: arrays[name][:, :length] for name in ("text_token_ids", "text_paddings")}
     gpu = device.gpu_backend()._replace(
-        gelu=STAND_INS["gelu"], capped_exp=lambda cap: STAND_INS["capped exp"], block_megabytes=1e9
+        gelu=STAND_INS["gelu"], capped_exp=lambda cap: STAND_INS["capped exp"]
     )
     with ExitStack() as stack:
+        stack.enter_context(device.block_size(1e9))
         if plainly:
             stack.enter_context(device.plain())
         stack.enter_context(patch.object(device, "backend", lambda: gpu))

@@ -1,6 +1,8 @@
 """What the tests share: the small reference models, converted once."""
 
 import json
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,15 @@ import pytest
 
 import videoprism_mlx as vp
 from videoprism_mlx import models
+from videoprism_mlx.runtime import blas
+
+# Without OpenBLAS, the import above has said so. Processes that tests start need not say it again.
+if blas.loaded() is None:
+    os.environ[blas.VARIABLE] = "0"
+
+# The user's own cache changes nothing in a test: it may hold a block size tuned for this machine.
+CACHE = tempfile.TemporaryDirectory(prefix="videoprism_mlx-")
+os.environ["VIDEOPRISM_MLX_CACHE"] = CACHE.name
 
 REFERENCE = Path(__file__).parent / "reference"
 MODELS = sorted(path.parent.name for path in REFERENCE.glob("*/config.json"))

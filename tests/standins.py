@@ -6,6 +6,7 @@ without a network.
 """
 
 import json
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from PIL import Image
 
 import videoprism_mlx as vp
 from videoprism_mlx import models
+from videoprism_mlx.check import clip, published
+from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.tokenizers import C4_EN_VOCABULARY_SIZE
 
 SMALL = dict(
@@ -77,6 +80,23 @@ def write_tokenizer(path: Path, scratch: Path) -> None:
         content += b"\x0a" + bytes([len(piece)]) + piece
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
+
+
+def publish_figures(monkeypatch: pytest.MonkeyPatch, video: Path) -> None:
+    """Takes a video for the official clip, and what a model computes from it for published."""
+    clip.kept().parent.mkdir(exist_ok=True)
+    shutil.copyfile(video, clip.kept())
+    monkeypatch.setattr(clip, "SHA256", sha256(video))
+    name = "videoprism_lvt_public_v1_base"
+    frames = vp.read_video(video, num_frames=4, size=72, resample="lanczos")
+    prompts = [f"a video of {text}." for text in published.TEXTS]
+    tokens = vp.tokenize_texts(vp.load_text_tokenizer("c4_en"), prompts)
+    seen, said, _ = vp.load_model(name)(frames[None], *tokens)
+    figures = {
+        "video embeddings": np.array(seen)[:, :9].tolist(),
+        "text embeddings": np.array(said)[:, :3].tolist(),
+    }
+    monkeypatch.setitem(published.FIGURES, name, figures)
 
 
 def write_videos(folder: Path) -> None:

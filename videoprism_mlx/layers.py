@@ -73,7 +73,11 @@ class Linear(nn.Linear):
         cuts = [width * part // self.parts for part in range(self.parts + 1)]
         rows, outputs = inputs.flatten(0, -2), self.bias  # Columns of a matrix need no copy.
         for start, stop in itertools.pairwise(cuts):
-            outputs = mx.addmm(outputs, rows[:, start:stop], self.weight[:, start:stop].T)
+            factors = rows[:, start:stop], self.weight[:, start:stop].T
+            if outputs.dtype == mx.float32:  # In addmm, a BLAS may go on with the earlier sum.
+                outputs = outputs + factors[0] @ factors[1]
+            else:  # Here addmm rounds once, not twice.
+                outputs = mx.addmm(outputs, *factors)
         return mx.unflatten(outputs, 0, shape)
 
     def to_quantized(self, group_size: int | None = None, *args: Any, **kwargs: Any) -> nn.Module:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import mlx.core as mx
@@ -13,7 +13,7 @@ from videoprism_mlx.check import machine, replay
 from videoprism_mlx.check.replay import Result, replay_all, worst
 from videoprism_mlx.cli import main
 from videoprism_mlx.models import DEMO_MODEL, SHIPPED
-from videoprism_mlx.runtime import precision
+from videoprism_mlx.runtime import device, precision
 
 
 @pytest.fixture(autouse=True)
@@ -125,3 +125,25 @@ def test_the_worst_output_is_shown_and_nan_is_the_worst() -> None:
     assert [one.output for one in shown] == ["other", "other"]
     assert [one.agrees for one in shown] == [True, False]
     assert not Result("cpu", "float32", "model", "one", 3e-6, 1e-7, 2e-6).agrees
+
+
+@pytest.mark.parametrize(("gflops", "side"), [(7.0, 1024), (230.0, 2048), (14_000.0, 2048)])
+def test_a_slow_device_multiplies_smaller_matrices(
+    gflops: float, side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the rate is known in seconds with the reference BLAS, too."""
+    sides = []
+
+    def products(factor: mx.array, streams: Sequence[mx.Stream | None]) -> float:
+        sides.append(len(factor))
+        return len(streams) * 2 * len(factor) ** 3 / gflops / 1e9
+
+    monkeypatch.setattr(machine, "products", products)
+    monkeypatch.setattr(machine.device, "backend", lambda: device.gpu_backend())
+    assert REAL_RATE("float32") == pytest.approx(gflops)
+    assert sides[-1] == side
+
+
+def test_options_that_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--model", "videoprism_public_v1_base", "--speed"]) == 2
+    assert "--speed and --tune have no effect with --model" in capsys.readouterr().err

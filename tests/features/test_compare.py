@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import media
 import numpy as np
 import pytest
-from expected import CLOSE, expected_features
+from expected import assert_close, expected_features
 
 import videoprism_mlx as vp
 from videoprism_mlx.errors import InputError, InputTypeError
@@ -30,7 +30,7 @@ def test_comparing(searchable: Path, tmp_path: Path) -> None:
     expected = np.array(found) @ np.array(words).T
     for row, each in enumerate((first, last)):
         assert each.error is None
-        np.testing.assert_allclose(each.cosines, expected[row], **CLOSE)
+        assert_close(each.cosines, expected[row])
         np.testing.assert_array_equal(each.probabilities, vp.probabilities(each.cosines))
     [warm] = vp.compare(model, processor, sources[:1], TEXTS, 1.0)
     np.testing.assert_array_equal(warm.probabilities, vp.probabilities(warm.cosines, 1.0))
@@ -101,7 +101,7 @@ def test_scores_over_time(searchable: Path) -> None:
     assert timeline.ends.tolist() == [window.end for window in windows]
     embeddings = np.stack([window.features["embedding"] for window in windows])
     texts = vp.embed_texts(model, processor, TEXTS)
-    np.testing.assert_allclose(timeline.scores, embeddings @ texts.T, **CLOSE)
+    assert_close(timeline.scores, embeddings @ texts.T)
     with pytest.raises(InputError, match="expected a list"):
         score_windows(model, processor, video, [])
 
@@ -126,11 +126,11 @@ def test_features_by_place(count: int, converted: Callable[[str], Path]) -> None
     clip = vp.read_video(video, count, size=18)
     window = min(count, 4)
     last = expected_features(model, clip[-window:])["tokens"].reshape(window, 3, 3, 24)
-    np.testing.assert_allclose(maps.features[-window:], last, **CLOSE)
+    assert_close(maps.features[-window:], last)
     if count > window:
         first = expected_features(model, clip[:window])["tokens"].reshape(window, 3, 3, 24)
         alone = count - window  # Frames of the first window alone.
-        np.testing.assert_allclose(maps.features[:alone], first[:alone], **CLOSE)
+        assert_close(maps.features[:alone], first[:alone])
 
 
 def test_maps_at_a_rate(converted: Callable[[str], Path]) -> None:

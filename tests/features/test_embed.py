@@ -13,7 +13,7 @@ from typing import Any
 import media
 import numpy as np
 import pytest
-from expected import CLOSE, assert_alike, expected_features
+from expected import assert_alike, assert_close, expected_features
 
 import videoprism_mlx as vp
 from videoprism_mlx.cli import main
@@ -62,7 +62,7 @@ def test_settings_are_those_of_the_processor(
     processor = dataclasses.replace(processor, **sizing)
     [result] = vp.encode(model, processor, [folder / "b.mp4"])
     found = read_features(tmp_path / "out.npz")["embedding"][0]
-    np.testing.assert_allclose(found, result.features["embedding"], **CLOSE)
+    assert_close(found, result.features["embedding"])
 
 
 def test_windows(folder: Path, searchable: Path, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_windows(folder: Path, searchable: Path, tmp_path: Path) -> None:
     found = read_features(output)
     np.testing.assert_array_equal(found["start"], [window.start for window in windows])
     expected = [window.features["embedding"] for window in windows]
-    np.testing.assert_allclose(found["embedding"], expected, **CLOSE)
+    assert_close(found["embedding"], expected)
 
 
 OPTIONS: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -133,7 +133,7 @@ def test_adapters(folder: Path, searchable: Path, tmp_path: Path) -> None:
     assert processor.num_frames == 3
     [result] = vp.encode(fused, processor, [folder / "b.mp4"])
     found = read_features(output)["embedding"][0]
-    np.testing.assert_allclose(found, result.features["embedding"], **CLOSE)
+    assert_close(found, result.features["embedding"])
     with pytest.raises(OutputError, match=r"model\.adapters was"):
         vp.embed(folder / "b.mp4", output, searchable, num_frames=3)
 
@@ -225,7 +225,7 @@ def test_lines_to_an_open_file(folder: Path, searchable: Path) -> None:
     assert [line["video"] for line in lines] == GOOD
     model, processor = vp.load(searchable)
     expected = np.array(model(**processor(videos=[folder / "b.mp4"]))[0][0])
-    np.testing.assert_allclose(lines[0]["embedding"], expected, **CLOSE)
+    assert_close(lines[0]["embedding"], expected)
 
 
 def test_what_is_printed(

@@ -10,7 +10,7 @@ import media
 import mlx.core as mx
 import numpy as np
 import pytest
-from expected import ALL, CLOSE, assert_alike, expected_features
+from expected import ALL, assert_alike, assert_close, expected_features
 
 import videoprism_mlx as vp
 from videoprism_mlx.errors import InputTypeError
@@ -67,7 +67,7 @@ def test_clips_of_several_lengths(clip: Any) -> None:
         clip_ = vp.read_video(source, 9, fps=1, size=18)
         assert len(clip_) == -(-len(source) // 25)
         expected = expected_features(model, clip_)["tokens"]
-        np.testing.assert_allclose(result.features["tokens"], expected, **CLOSE)
+        assert_close(result.features["tokens"], expected)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
@@ -83,7 +83,7 @@ def test_a_bad_file_among_good_ones(batch_size: int, clip: Any, tmp_path: Path) 
     assert isinstance(results[3].error, vp.VideoError)
     good = [result.features["embedding"] for result in results if result.error is None]
     for found, alone in zip(good, encode(*clip, paths(), 1), strict=True):
-        np.testing.assert_allclose(found, alone.features["embedding"], **CLOSE)
+        assert_close(found, alone.features["embedding"])
 
     raising = encode(*clip, sources, batch_size)
     assert [next(raising).source for _ in range(2)] == sources[:2]

@@ -9,7 +9,7 @@ import media
 import mlx.core as mx
 import numpy as np
 import pytest
-from expected import ALL, CLOSE, assert_alike, expected_features
+from expected import ALL, assert_alike, assert_close, expected_features
 
 import videoprism_mlx as vp
 from videoprism_mlx.features import windows as windowing
@@ -63,7 +63,7 @@ def test_windows_at_a_rate_and_in_a_span(clip: Any) -> None:
     frames = vp.read_video(path, None, start=1, end=3, fps=6, size=18)
     assert len(frames) == 12
     for window, wanted in zip(windows, independent(model, frames, 4, 2), strict=True):
-        np.testing.assert_allclose(window.features["pooled"], wanted["pooled"], **CLOSE)
+        assert_close(window.features["pooled"], wanted["pooled"])
     assert [window.start for window in windows] == pytest.approx([1, 4 / 3, 5 / 3, 2, 7 / 3])
     assert [window.end for window in windows] == pytest.approx([5 / 3, 2, 7 / 3, 8 / 3, 3])
 
@@ -88,7 +88,7 @@ def test_a_video_shorter_than_a_window(count: int, clip: Any) -> None:
     )
     repeated = vp.read_video(frames, 6, size=18)
     expected = expected_features(model, repeated)["embedding"]
-    np.testing.assert_allclose(window.features["embedding"], expected, **CLOSE)
+    assert_close(window.features["embedding"], expected)
     assert (window.start, window.end) == (0, pytest.approx(count / 10))
     assert (window.number, window.count) == (0, 1)
 

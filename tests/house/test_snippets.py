@@ -31,6 +31,8 @@ NOT_RUN = {
     "make ": "it runs this test, or sets up an environment",
     "python -m pytest": "it runs this test",
     "python -m benchmarks.": "it takes minutes; test_benchmarks.py runs its parts",
+    "videoprism-mlx check --speed": "it takes minutes; test_speed.py runs it in small",
+    "videoprism-mlx check --tune": "it tunes this machine; test_speed.py runs it in small",
     "python examples/train_demo_model.py": "it takes an hour; test_examples.py runs it in small",
     "python -c": "it draws a checkpoint at full size, for the two below",
     "python tests/reference/": "it needs the official package; what it saved is in the repository",
@@ -145,6 +147,8 @@ def test_snippets_run(
 ) -> None:
     if page == "docs/evaluation.md":  # The page before it trains one.
         shutil.copytree(prepared / "my-classifier", reader / "my-classifier")
+    if page == "docs/precision.md":
+        standins.publish_figures(monkeypatch, reader / "clip.mp4")
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks_of(page):
         if block.language == "python":

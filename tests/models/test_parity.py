@@ -19,11 +19,13 @@ from videoprism_mlx.convert.verify import (
     OUTPUT,
     distance,
     least_cosine,
+    longest_sum,
     named_outputs,
     replay,
     saved_inputs,
 )
 from videoprism_mlx.files.identity import sha256
+from videoprism_mlx.runtime import rounding
 from videoprism_mlx.training.classifier import trained_parameters
 from videoprism_mlx.training.losses import classification_loss, contrastive_gradients
 from videoprism_mlx.training.recipe import Recipe
@@ -248,12 +250,12 @@ def test_the_full_size_video_text_model(tmp_path: Path) -> None:
         pixels = np.random.RandomState(2024 + 1600 + 288).uniform(size=(1, 16, 288, 288, 3))
         paddings = np.array([[0] * 8 + [1] * 56, [0] * 64], np.float32)
         ids = np.random.RandomState(2024).randint(0, 32_000, paddings.shape)
-        named = named_outputs(
-            model(pixels.astype(np.float32), ids, paddings, return_intermediate=True)
-        )
+        pixels = pixels.astype(np.float32)
+        named = named_outputs(model(pixels, ids, paddings, return_intermediate=True))
+        factor = 1.5 * rounding.growth(longest_sum(model, {"inputs": pixels}))
         expected = {key for key in saved.files if key.startswith("float64/")}
         assert expected == {f"float64/{path}" for path in named}
         for path, array in named.items():
             tokens = array[:, ::127] if array.ndim == 3 and array.shape[1] > 127 else array
             ours = distance(np.array(tokens), saved[f"float64/{path}"])
-            assert ours <= 1.5 * float(saved[f"distance/{path}"]), path
+            assert ours <= factor * float(saved[f"distance/{path}"]), path

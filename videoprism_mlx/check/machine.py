@@ -8,22 +8,26 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from videoprism_mlx.runtime import blas, precision
+from videoprism_mlx.runtime import blas, device, precision, tuning
 
 PACKAGES = ("videoprism_mlx", "mlx", "numpy", "av")
 
 # The codecs of nearly all video, by FFmpeg's names of their decoders.
 DECODERS = {"H.264": "h264", "HEVC": "hevc", "VP9": "vp9", "AV1": "libdav1d", "ProRes": "prores"}
 
-# The side of the square matrices that are multiplied to measure the rate, and how often.
-RATE_SIDE, RATE_TIMES = 2048, 5
+# The side of the square matrices that are multiplied to measure the rate, and how often. Where a
+# product would take more than that many seconds, the matrices are smaller.
+RATE_SIDE, LEAST_SIDE, LONGEST_PRODUCT, RATE_TIMES = 2048, 256, 0.4, 5
+
+# Products that a GPU is given at once.
+RATE_QUEUE = 16
 
 # Optional libraries, and what needs them.
 OPTIONAL = {"matplotlib": ("timeline, and the curves of train", "videoprism_mlx[pictures]")}
@@ -56,8 +60,9 @@ def abilities() -> dict[str, Any]:
 
     return {
         "gflops": {kind: round(matrix_rate(kind)) for kind in ("float32", "bfloat16")},
+        "blocks": block_sizes(),
         "decoders": decoders(),
-        "hardware_decoding": [device] if (device := machine_decoder()) else [],
+        "hardware_decoding": [found] if (found := machine_decoder()) else [],
     }
 
 
@@ -129,18 +134,44 @@ def openblas_kernels() -> str | None:
     return name.decode()
 
 
-def matrix_rate(dtype: str) -> float:
-    """Billions of floating-point operations a second in matrix products on the default device."""
-    # bfloat16 products are slow on the CPU: fewer rows take as long.
-    side = RATE_SIDE if dtype == "float32" or mx.default_device().type == mx.gpu else RATE_SIDE // 8
+def matrix_rate(dtype: str, times: int = RATE_TIMES) -> float:
+    """Billions of floating-point operations a second in matrix products on the default device.
+
+    On the CPU, each core computes a product of its own. On a GPU, a few are queued at once, because
+    one alone would be over too soon.
+    """
+    on_gpu = mx.default_device().type == mx.gpu
+    streams = [None] * RATE_QUEUE if on_gpu else device.backend().streams
+    side = LEAST_SIDE
     factor = mx.ones((side, side), getattr(mx, dtype))
-    mx.eval(factor @ factor)
-    seconds = []
-    for _ in range(RATE_TIMES):
-        started = time.perf_counter()
-        mx.eval(factor @ factor)
-        seconds.append(time.perf_counter() - started)
-    return 2 * side**3 / min(seconds) / 1e9
+    products(factor, streams)
+    seconds = products(factor, streams)
+    while side < RATE_SIDE and 8 * seconds < LONGEST_PRODUCT:  # Twice the side, 8 times the work.
+        side *= 2
+        factor = mx.ones((side, side), getattr(mx, dtype))
+        seconds = products(factor, streams)
+    seconds = min(products(factor, streams) for _ in range(times))
+    return len(streams) * 2 * side**3 / seconds / 1e9
+
+
+def products(factor: mx.array, streams: Sequence[mx.Stream | None]) -> float:
+    """Multiplies a square matrix by itself on each stream. Returns the seconds."""
+    mx.eval(factor)
+    started = time.perf_counter()
+    results = []
+    for stream in streams:
+        with mx.stream(stream or mx.default_stream(mx.default_device())):
+            results.append(factor @ factor)
+    mx.eval(results)
+    return time.perf_counter() - started
+
+
+def block_sizes() -> dict[str, Any]:
+    """The block sizes in force, in megabytes, and where they come from."""
+    kinds = {"float32": mx.float32, "bfloat16": mx.bfloat16}
+    tuned = any(device.tuned_block(kind) for kind in kinds.values())
+    sizes = {name: f"{device.block_megabytes(kind):g} MB" for name, kind in kinds.items()}
+    return {**sizes, "tuned": str(tuning.path()) if tuned else False}
 
 
 def decoders() -> dict[str, bool]:

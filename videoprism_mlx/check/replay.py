@@ -20,10 +20,10 @@ import numpy as np
 from videoprism_mlx import convert
 from videoprism_mlx.convert.npz import Array
 from videoprism_mlx.convert.verify import (
-    FACTOR,
-    FLOOR,
+    allowed_distance,
     distance,
     least_cosine,
+    longest_sum,
     named_outputs,
     read_activations,
     saved_inputs,
@@ -122,14 +122,17 @@ def replay(
 
     `result` makes a Result, and knows the device, the type and the model already.
     """
-    ours = named_outputs(model(**saved_inputs(activations)))
+    inputs = saved_inputs(activations)
+    ours = named_outputs(model(**inputs))
+    terms = longest_sum(model, inputs)
     outputs = OUTPUTS[type(model).__name__]
     for (path, array), called in zip(ours.items(), outputs, strict=True):
         reference = activations[f"float64/{path}"]
         output = np.array(array.astype(mx.float32))
         if model.dtype == mx.float32:
             flax = float(activations[f"distance/{path}"])
-            yield result(called, distance(output, reference), flax, FACTOR * max(flax, FLOOR))
+            allowed = allowed_distance(flax, terms)
+            yield result(called, distance(output, reference), flax, allowed)
         else:
             flax = float(activations[f"cosine/{path}"])
             yield result(called, least_cosine(output, reference), flax, least_allowed)

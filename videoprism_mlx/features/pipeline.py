@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx.errors import InputError
+from videoprism_mlx.runtime.limits import available_cores
 
 Array = npt.NDArray[Any]
 
@@ -33,7 +34,7 @@ def read_ahead(
     `readers` threads, by default at most four, read up to `ahead` items before they are needed.
     """
     items = iter(items)
-    workers = ThreadPoolExecutor(readers or min(4, os.cpu_count() or 1), "reader")
+    workers = ThreadPoolExecutor(readers or min(4, available_cores()), "reader")
     queue: deque[tuple[Item, Future[Read]]] = deque()
 
     def results() -> Iterator[tuple[Item, Read]]:

@@ -8,7 +8,6 @@ shortcut of the model, for comparison.
 
 import functools
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,15 +18,27 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map
 
 from videoprism_mlx.errors import InputError
-from videoprism_mlx.runtime import functions
+from videoprism_mlx.runtime import functions, memory, tuning
 from videoprism_mlx.runtime.functions import Function
+from videoprism_mlx.runtime.limits import available_cores
 
 # Default size of the largest array inside a block, in megabytes. On the CPU: what stays in its
-# caches, two frames of the base model. On a GPU: enough to keep it busy.
-CPU_BLOCK, GPU_BLOCK = 6.4, 128.0
+# caches, two frames of the base model.
+CPU_BLOCK = 6.4
+
+# On a GPU, it is this share of the working set, between these sizes. A forward pass takes up to
+# GPU_COPIES times as much (docs/speed.md), an eighth of the working set in all. GPU_BLOCK is for
+# a GPU that tells nothing.
+GPU_COPIES = 8
+GPU_SHARE = 1 / (8 * GPU_COPIES)
+GPU_BLOCK, LEAST_GPU_BLOCK, MOST_GPU_BLOCK = 128.0, 32.0, 512.0
 
 # Bytes of freed memory that MLX may keep on the CPU. Its own default there is 32 MB.
 CPU_CACHE = 256 * 2**20
+
+# On a GPU, MLX keeps nearly all that was ever freed. Where the working set is smaller than this,
+# as on a Mac of 16 GB, it keeps only a share, so that other programs are not swapped out.
+SMALL_WORKING_SET, GPU_CACHE_SHARE = 12e9, 1 / 4
 
 # Work on fewer elements than this is not cut into blocks, nor a batch of such clips into clips.
 LEAST_WORK = 2**18
@@ -69,13 +80,24 @@ def is_plain() -> bool:
 def set_block_size(megabytes: float | None) -> None:
     """Limits the largest array inside a model's layers. Smaller blocks need less memory.
 
-    Very small blocks are slower. None restores the default: 6.4 MB for each core on the CPU,
-    128 MB on a GPU.
+    Very small blocks are slower. None restores what `check --tune` found for this machine, or the
+    default: 6.4 MB for each core on the CPU, on a GPU from 32 to 512 MB, by its memory.
     """
     global _block_megabytes
     if megabytes is not None and not 0 < megabytes < math.inf:
         raise InputError(f"the block size is {megabytes!r}; expected megabytes, above 0, or None")
     _block_megabytes = megabytes
+
+
+@contextmanager
+def block_size(megabytes: float) -> Iterator[None]:
+    """In the block, the largest array has at most that many megabytes, whatever was set before."""
+    before = _block_megabytes
+    set_block_size(megabytes)
+    try:
+        yield
+    finally:
+        set_block_size(before)
 
 
 def backend() -> Backend:
@@ -86,23 +108,34 @@ def backend() -> Backend:
 @functools.cache
 def gpu_backend() -> Backend:
     """The backend of a GPU."""
-    return Backend(nn.gelu, functions.capped_exp, GPU_BLOCK, [None], False)
+    usable = memory.working_set(mx.gpu)
+    if usable is not None and usable < SMALL_WORKING_SET:
+        lower_cache_limit(int(usable * GPU_CACHE_SHARE))
+    return Backend(nn.gelu, functions.capped_exp, gpu_block(usable), [None], False)
+
+
+def gpu_block(usable: int | None) -> float:
+    """The default megabytes of a block on a GPU with that working set in bytes."""
+    if usable is None:
+        return GPU_BLOCK
+    return min(max(usable * GPU_SHARE / 1e6, LEAST_GPU_BLOCK), MOST_GPU_BLOCK)
 
 
 @functools.cache
 def cpu_backend() -> Backend:
     """The backend of the CPU."""
-    keep_buffers()
+    # MLX keeps freed memory for the next block. The system would clear it each time.
+    lower_cache_limit(CPU_CACHE)
     new_stream = getattr(mx, "new_thread_local_stream", mx.new_stream)
-    streams = [new_stream(mx.cpu) for _ in range(os.cpu_count() or 1)]
+    streams = [new_stream(mx.cpu) for _ in range(available_cores())]
     return Backend(functions.rational_gelu, functions.rational_capped_exp, CPU_BLOCK, streams, True)
 
 
-def keep_buffers() -> None:
-    """Lets MLX keep freed memory for the next block. The system would clear it each time."""
-    limit = mx.set_cache_limit(CPU_CACHE)
-    if limit > CPU_CACHE:
-        mx.set_cache_limit(limit)
+def lower_cache_limit(limit: int) -> None:
+    """Limits the bytes of freed memory that MLX keeps, unless the limit is lower already."""
+    before = mx.set_cache_limit(limit)
+    if before < limit:
+        mx.set_cache_limit(before)
 
 
 def gelu(inputs: mx.array) -> mx.array:
@@ -120,8 +153,17 @@ def block_elements(dtype: mx.Dtype) -> float:
 
     In half precision it is half as many as in float32. The logits are float32 even there.
     """
-    megabytes = _block_megabytes or backend().block_megabytes
-    return megabytes * 1e6 / FLOAT32_BYTES * (dtype.size / FLOAT32_BYTES)
+    return block_megabytes(dtype) * 1e6 / FLOAT32_BYTES * (dtype.size / FLOAT32_BYTES)
+
+
+def block_megabytes(dtype: mx.Dtype) -> float:
+    """The block size in force: the user's, that of `check --tune`, or the default."""
+    return _block_megabytes or tuned_block(dtype) or backend().block_megabytes
+
+
+def tuned_block(dtype: mx.Dtype) -> float | None:
+    """The megabytes that `check --tune` found faster than the default on this machine, if any."""
+    return tuning.kept(mx.default_device().type).get(str(dtype).removeprefix("mlx.core."))
 
 
 def in_blocks(
