@@ -4,8 +4,9 @@ import json
 import os
 import stat
 from collections.abc import Iterable
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 from videoprism_mlx.errors import InputError, excerpt
 from videoprism_mlx.files.places import require_path
@@ -17,7 +18,7 @@ MOST_BYTES = 2**29
 MOST_LEVELS = 64
 
 
-def open_regular(path: str | Path, error: type[InputError] = InputError) -> BinaryIO:
+def open_regular(path: str | Path, error: type[InputError] = InputError) -> BufferedReader:
     """The open file. Raises `error` if it is a folder, a pipe or a device, which could hang."""
     require_path(path)
     # Opening a pipe would otherwise wait until something writes to it.
