@@ -71,14 +71,7 @@ def fill(
     path of a bad video is None; its line is also printed to stderr. With `size`, the bytes of one
     array, the disk space that all will take is printed first.
     """
-    paths: list[Path | None] = []
-    bad: dict[int, Exception] = {}
-    for number, files in enumerate(videos):
-        try:
-            paths.append(cache.path(files))
-        except EXPECTED as error:
-            bad[number] = error
-            paths.append(None)
+    paths, bad = paths_of(cache, videos)
     missing: dict[Path, int] = {}  # A video that is listed twice is here once.
     for number, path in enumerate(paths):
         if path is not None and path not in missing and not path.exists():
@@ -117,6 +110,21 @@ def fill(
     for line in lines:
         progress.write(line)
     return paths, lines
+
+
+def paths_of(
+    cache: ArrayCache, videos: Sequence[Files]
+) -> tuple[list[Path | None], dict[int, Exception]]:
+    """The path of each array, None for a video that is missing, and its error by its number."""
+    paths: list[Path | None] = []
+    bad: dict[int, Exception] = {}
+    for number, files in enumerate(videos):
+        try:
+            paths.append(cache.path(files))
+        except EXPECTED as error:
+            bad[number] = error
+            paths.append(None)
+    return paths, bad
 
 
 def print_room(folder: Path, what: str, missing: int, total: int, size: int) -> None:

@@ -4,7 +4,7 @@ Shapes: B batch, T frames, N patches of a frame, S size of a frame, D width.
 """
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
 import mlx.core as mx
@@ -85,20 +85,7 @@ def encode(
     def lazily() -> Iterator[list[tuple[Encoded, Lazy]]]:
         with read_ahead(read, sources, readers, 2 * batch_size) as clips:
             while group := list(islice(clips, batch_size)):
-                batches: dict[tuple[int, ...], list[Array]] = {}
-                for _, clip in group:
-                    if not isinstance(clip, Exception):
-                        batches.setdefault(clip.shape, []).append(clip)
-                rows = {
-                    shape: iter(rows_of(video_features(model, mx.array(np.stack(clips)), features)))
-                    for shape, clips in batches.items()
-                }
-                yield [
-                    (Encoded(source, error=clip), {})
-                    if isinstance(clip, Exception)
-                    else (Encoded(source), next(rows[clip.shape]))
-                    for source, clip in group
-                ]
+                yield encoded_group(model, features, group)
 
     for group in evaluated(lazily()):
         for encoded, arrays in group:
@@ -108,6 +95,28 @@ def encode(
                 raise encoded.error
             encoded.features = arrays if encoded.error is None else {}
             yield encoded
+
+
+def encoded_group(
+    model: VideoPrismModel,
+    features: Collection[str],
+    group: Sequence[tuple[Source, Array | Exception]],
+) -> list[tuple[Encoded, Lazy]]:
+    """The features of each clip (T, S, S, 3) of a group, a batch for each shape."""
+    batches: dict[tuple[int, ...], list[Array]] = {}
+    for _, clip in group:
+        if not isinstance(clip, Exception):
+            batches.setdefault(clip.shape, []).append(clip)
+    rows = {
+        shape: iter(rows_of(video_features(model, mx.array(np.stack(clips)), features)))
+        for shape, clips in batches.items()
+    }
+    return [
+        (Encoded(source, error=clip), {})
+        if isinstance(clip, Exception)
+        else (Encoded(source), next(rows[clip.shape]))
+        for source, clip in group
+    ]
 
 
 def check_features(model: VideoPrismModel, names: Collection[str] | None) -> list[str]:
