@@ -119,6 +119,47 @@ def test_a_damaged_parquet_file(damage: str, tmp_path: Path) -> None:
             read(path)
 
 
+@pytest.mark.parametrize("spoilt", ["record", "embedding", "pooled", "start"])
+def test_a_changed_parquet_file(spoilt: str, tmp_path: Path) -> None:
+    """One number or one setting differs from what the checksums say."""
+    path = written(tmp_path / "out.parquet")
+    checksums = pq.ParquetFile(path).metadata.metadata[b"crc32"]
+    assert json.loads(checksums).keys() == {"record", *arrays()}
+    table = pq.read_table(path)
+    if spoilt == "record":
+        record = json.dumps(RECORD | {"model": {"name": "tinx"}})
+        table = table.replace_schema_metadata({**table.schema.metadata, b"record": record})
+    else:
+        field = table.schema.field(spoilt)
+        values = np.array(table.column(spoilt).to_pylist())
+        values.flat[2] += 0.5
+        place = table.schema.get_field_index(spoilt)
+        table = table.set_column(place, field, pa.array(values.tolist(), field.type))
+    with pq.ParquetWriter(path, table.schema) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({"crc32": checksums})
+    read = read_record if spoilt == "record" else read_features
+    with pytest.raises(FeatureFileError, match=r"out\.parquet is damaged, or not a file of"):
+        read(path)
+
+
+def test_a_folder_whose_name_looks_like_a_partition(tmp_path: Path) -> None:
+    (tmp_path / "split=train").mkdir()
+    path = written(tmp_path / "split=train" / "out.parquet")
+    assert read_features(path).keys() == arrays().keys()
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_texts_that_look_like_paths(ending: str, tmp_path: Path) -> None:
+    texts = ["/etc/passwd", "../a", "a red ball"]
+    path = tmp_path / f"texts.{ending}"
+    record = {"model": {"name": "tiny"}, "texts": [{"name": text} for text in texts]}
+    embeddings = np.arange(12, dtype=np.float32).reshape(3, 4)
+    write_features(path, ending, {"embedding": Rows.of(embeddings)}, record)
+    assert [text["name"] for text in read_record(path)["texts"]] == texts
+    np.testing.assert_array_equal(read_features(path)["embedding"], embeddings)
+
+
 @pytest.mark.parametrize("ending", ["parquet", "safetensors"])
 def test_videos_join_a_file(ending: str, tmp_path: Path) -> None:
     """The file is the same as from one call, with windows of a folder of images, too."""

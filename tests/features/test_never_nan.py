@@ -67,6 +67,8 @@ def test_it_is_skipped(broken: Any, clip: Path, tmp_path: Path) -> None:
 def test_json_has_no_nan() -> None:
     value = {"a": [1.5, float("nan"), {"b": -float("inf")}], "c": (True, None, "NaN")}
     assert json.loads(as_json(value)) == {"a": [1.5, None, {"b": None}], "c": [True, None, "NaN"]}
+    assert as_json({"é": float("nan")}, None, ascii=False) == '{"é": null}'
+    assert as_json({"é": "\udcff", "n": 1e999}, None, False) == r'{"\u00e9": "\udcff", "n": null}'
 
 
 def test_a_failed_array_is_a_failed_video(clip: Path, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from coloured_clips import QUICK, Train
 from coloured_clips import contents as results
 from lines import FILES, RECIPE, contents, fit, flat, stopping
 from lines import Stop as Stopped
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from videoprism_mlx.errors import TrainingError
 from videoprism_mlx.training.recipe import Recipe
@@ -68,6 +70,21 @@ def test_a_cosine_is_not_made_longer(tmp_path: Path) -> None:
     assert contents(tmp_path / "run") == before
     with pytest.raises(TrainingError, match=r"recipe\.clip was None and is now 1.0; recipe\.epoch"):
         fit(tmp_path / "run", dataclasses.replace(four, clip=1.0))
+
+
+@pytest.mark.parametrize("epochs", [0, -1, "2", None, 1.5, [2], "missing"])
+def test_a_state_with_absurd_epochs_is_damaged(epochs: object, tmp_path: Path) -> None:
+    """A state of an earlier version, which has no checksum."""
+    fit(tmp_path / "run", TWO)
+    path = tmp_path / "run" / FILES[0]
+    with safe_open(path, "numpy") as file:
+        described = json.loads(file.metadata()["run"])
+    described["record"]["recipe"]["epochs"] = epochs
+    if epochs == "missing":
+        del described["record"]["recipe"]["epochs"]
+    save_file(load_file(path), path, {"run": json.dumps(described)})
+    with pytest.raises(TrainingError, match=r"last\.safetensors is damaged"):
+        fit(tmp_path / "run", RECIPE)
 
 
 def test_a_finished_run_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -132,9 +132,17 @@ def test_what_was_just_written_is_not_read_again(
 ) -> None:
     monkeypatch.setenv("VIDEOPRISM_MLX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(integrity, "REMEMBERED_BYTES", 1)
-    vp.save_model(vp.load_model(directory), tmp_path / "saved")
+    model = vp.load_model(directory)
+    vp.save_model(model, tmp_path / "saved")
+    checkpoint = tmp_path / "flax.npz"
+    vp.convert.mlx_to_flax(directory, checkpoint)
+    for _ in range(2):
+        vp.convert.flax_to_mlx(checkpoint, tmp_path / "again", model.config, overwrite=True)
+    # A note for each model, and none for a temporary folder.
+    assert len(list((tmp_path / "cache" / "checked").iterdir())) == 3
     monkeypatch.setattr(integrity, "examine", None)
     vp.load_model(tmp_path / "saved")
+    vp.load_model(tmp_path / "again")
 
 
 def test_info_verifies(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,6 +160,8 @@ def test_info_verifies(directory: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "is damaged or has been changed" in capsys.readouterr().err
     assert main(["info", "videoprism_v1_giant", "--verify"]) == 2
     assert "is not on this machine yet" in capsys.readouterr().err
+    assert main(["info", "--verify"]) == 2
+    assert "--verify needs the name or the directory of a model" in capsys.readouterr().err
 
 
 def test_a_classifier_that_gives_nan_prints_none(directory: Path) -> None:

@@ -175,11 +175,12 @@ class RunFiles:
         try:
             described = parse_json(metadata["run"], "its metadata", TrainingError)
             record, progress = dict(described["record"]), Progress(**described["progress"])
-            counts = progress.epoch, progress.step, record.get("recipe", {}).get("epochs", 1)
-            if not all(isinstance(count, int) and count >= 0 for count in counts) or not counts[2]:
+            epochs = record.get("recipe", {"epochs": 1})["epochs"]
+            counts = (progress.epoch, progress.step, epochs)
+            if not all(isinstance(count, int) and count >= 0 for count in counts) or epochs == 0:
                 raise ValueError(f"its epochs and steps are {shown(counts)}")
             return record, progress._replace(history=tuple(progress.history))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise self._damaged(self.folder / LAST_FILE, error) from None
 
     def _damaged(self, path: Path, error: object) -> TrainingError:

@@ -76,10 +76,9 @@ def _column(values: Array, kind: Any) -> Any:
     """Rows as a column of a type."""
     import pyarrow as pa
 
-    if values.ndim == 1:
-        return pa.array(values.astype(kind.to_pandas_dtype()), kind)
-    flat = pa.array(values.ravel().astype(kind.value_type.to_pandas_dtype()))
-    return pa.FixedSizeListArray.from_arrays(flat, type=kind)
+    wide = values.astype(np.float32) if values.dtype == np.float16 else values
+    flat = pa.array(wide.ravel())
+    return flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, type=kind)
 
 
 def read_parquet_record(path: Path) -> Any:
