@@ -18,6 +18,7 @@ from conftest import REFERENCE, reference_config
 from PIL import Image
 
 import videoprism_mlx as vp
+from videoprism_mlx.cli.shared import read_lines
 from videoprism_mlx.convert.verify import read_activations
 from videoprism_mlx.datasets.captions import read_captions
 from videoprism_mlx.datasets.labels import read_names
@@ -36,6 +37,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "features.npz": lambda path: (read_record(path), read_features(path)),
     "features.safetensors": read_record,
     "features.jsonl": read_record,
+    "features.parquet": read_record,
     "output.npz": lambda path: FeatureStore(path, {}).opened().__enter__(),
     "array.npy": lambda path: map_array(path, InputError, "remove it"),
     "config.json": lambda path: vp.load_model(path.parent),
@@ -44,6 +46,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "list.csv": read_captions,
     "list.json": read_captions,
     "names.txt": read_names,
+    "texts.txt": read_lines,
     "sentencepiece.model": SentencePieceTokenizer,
     "image.png": lambda path: vp.read_video([path, path]),
 }
