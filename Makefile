@@ -6,7 +6,7 @@ DOCS_READY := $(VENV)/ready-docs
 # The package as it is installed, with convert/ inside: what mypy, import-linter and the docs read.
 HOUSE := build/house
 
-.PHONY: demo test lint style types house docs slow
+.PHONY: demo test lint style types house docs slow attack
 
 demo: $(READY)
 	$(VENV)/bin/videoprism-mlx demo -o demo
@@ -33,6 +33,9 @@ docs: $(DOCS_READY) house
 
 slow: $(READY)
 	$(VENV)/bin/python -m pytest -m slow
+
+attack: $(READY)
+	$(VENV)/bin/python -m pytest -m attack
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \

@@ -13,9 +13,10 @@ import numpy as np
 from videoprism_mlx.convert.npz import BFLOAT16, Archive
 from videoprism_mlx.convert.rules import Array, Layout, Leaf
 from videoprism_mlx.errors import CheckpointError, DownloadError, InputError
-from videoprism_mlx.files.atomic import new_file, require_new_directory
+from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.npz import write_array
+from videoprism_mlx.files.reading import read_json
 from videoprism_mlx.files.record import own_version
 from videoprism_mlx.models import (
     CONFIGS,
@@ -25,6 +26,7 @@ from videoprism_mlx.models import (
     get_config,
     parse_dtype,
 )
+from videoprism_mlx.progress import bar
 from videoprism_mlx.tokenizers import C4_EN_VOCABULARY_SIZE, SentencePieceTokenizer, tokenizer_path
 from videoprism_mlx.weights.directory import (
     WEIGHTS_FILE,
@@ -34,8 +36,8 @@ from videoprism_mlx.weights.directory import (
     misfit,
     parameter_problems,
     read_arrays,
-    read_config,
-    read_json,
+    read_checked_config,
+    require_new_model,
     write_directory,
 )
 
@@ -60,15 +62,18 @@ def flax_to_mlx(
     dtype: str | mx.Dtype = "float32",
     tokenizer: str | Path | None = None,
     origin: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> Conversion:
     """Converts an official `.npz` checkpoint to the new model directory `output`.
+
+    With `overwrite`, an earlier model directory there is replaced when the new one is complete.
 
     `config` is a name, the path of a config.json, or such a mapping. It can be left out if the
     checkpoint has the shapes of a known configuration. `tokenizer` is the SentencePiece model to
     put beside a video-text model, by default c4_en. `origin` goes into the config.json.
     """
     mlx_dtype = parse_dtype(dtype)
-    require_new_directory(Path(output))
+    require_new_model(Path(output), overwrite)
     with Archive(Path(checkpoint)) as archive, ThreadPoolExecutor(1) as background:
         if config is None:
             config = matching_config(archive.shapes, archive.path)
@@ -81,7 +86,7 @@ def flax_to_mlx(
 
         checksum = background.submit(sha256, archive.path)
         arrays: dict[str, mx.array] = {}
-        for group in layout.groups.values():
+        for group in bar(list(layout.groups.values()), "converting", "array"):
             arrays |= read_group(archive, group, mlx_dtype)
         stacks = [key for key, group in layout.groups.items() if group[0].layer is not None]
         source = {
@@ -91,7 +96,7 @@ def flax_to_mlx(
             "layout": "scanned" if any(key in archive.shapes for key in stacks) else "unscanned",
             "converter": f"videoprism_mlx {own_version()}",
         }
-    write_directory(output, config, arrays, source, tokenizer)
+    write_directory(output, config, arrays, source, tokenizer, overwrite=overwrite)
     return Conversion(
         Path(output),
         config["model"],
@@ -100,26 +105,35 @@ def flax_to_mlx(
     )
 
 
-def mlx_to_flax(model_dir: str | Path, output: str | Path, scan: bool | None = None) -> Conversion:
+def mlx_to_flax(
+    model_dir: str | Path,
+    output: str | Path,
+    scan: bool | None = None,
+    overwrite: bool = False,
+) -> Conversion:
     """Writes a model directory as an official `.npz`, in float32, to the new file `output`.
+
+    With `overwrite`, a file there is replaced.
 
     `scan` says whether a stack of layers is one array. By default it is, as in the published
     checkpoints, unless the model came from a checkpoint in which it was not.
     """
     path = Path(model_dir) / WEIGHTS_FILE
-    described = read_config(Path(model_dir))
-    config = checked_config(described)
+    config, described = read_checked_config(Path(model_dir))
     if scan is None:
         source = described.get("source")
         scan = not isinstance(source, Mapping) or source.get("layout") != "unscanned"
     model = build(config)
-    check_weights(Path(model_dir), model)
+    check_weights(Path(model_dir), model, described)
     layout = Layout(model)
 
     stored = read_arrays(path)
     size = 0
-    with new_file(output) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-        for key, group in layout.groups.items():
+    with (
+        new_file(output, replace=overwrite) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        for key, group in bar(list(layout.groups.items()), "converting", "array"):
             layers = [to_flax(each, stored.pop(each.name), layout.heads) for each in group]
             if group[0].layer is None:
                 entries = {key: layers[0]}
@@ -140,10 +154,10 @@ def given_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     path = Path(config)
     if canonical_name(str(config)) is None:
         if path.is_dir():
-            return checked_config(read_config(path))
+            return read_checked_config(path)[0]
         if path.is_file():
             try:
-                return checked_config(read_json(path))
+                return checked_config(read_json(path, CheckpointError))
             except InputError as error:
                 raise CheckpointError(f"{path} is not a configuration: {error}") from None
     return get_config(str(config))  # If the name is unknown, its error lists the known ones.
@@ -169,7 +183,7 @@ def matching_config(shapes: Shapes, path: Path) -> dict[str, Any]:
         if fewest is None or problems < fewest:
             closest, fewest = expected, problems
     raise CheckpointError(
-        f"{misfit(closest, shapes, path)}\nThat is compared with the closest of the known "
+        f"{misfit(closest, shapes, path)}. That is compared with the closest of the known "
         "configurations. If this is a model of your own, give its configuration with config= "
         "(--config): a config.json or a mapping"
     )
@@ -217,10 +231,11 @@ def read_group(
             array = stack if each.layer is None else stack[index]
         if not np.isfinite(array).all():
             raise CheckpointError(f"{archive.path}: {each.key} holds NaN or infinite values")
+        is_wide = array.dtype != np.float32
         with np.errstate(over="ignore"):  # It is checked below.
             array = np.ascontiguousarray(each.rule.to_mlx(array), np.float32)
         parameter = mx.array(array).astype(dtype)
-        if not mx.isfinite(parameter).all().item():
+        if (is_wide or dtype != mx.float32) and not mx.isfinite(parameter).all().item():
             raise CheckpointError(
                 f"{archive.path}: {each.key} holds values beyond the range of {dtype}; "
                 "convert to a wider type"

@@ -99,9 +99,9 @@ class Layout:
 
     def __init__(self, model: nn.Module):
         self.shapes = parameter_shapes(model)
-        self.heads = next(
-            m.num_heads for m in model.modules() if isinstance(m, DotProductAttention)
-        )
+        attention = (m for m in model.modules() if isinstance(m, DotProductAttention))
+        # A model without layers has no attention, and no parameter whose layout depends on heads.
+        self.heads = next((m.num_heads for m in attention), 1)
         self.groups: dict[str, list[Leaf]] = {}
         for name in self.shapes:
             each = leaf(name)

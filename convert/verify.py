@@ -9,6 +9,7 @@ An activations file is an `.npz` with
 where PATH is that of the module in Flax. `#1` is appended for a module's second call.
 """
 
+import inspect
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -20,9 +21,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from videoprism_mlx.convert.npz import DAMAGED, Array
+from videoprism_mlx.convert.npz import Array
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import CheckpointError, InputError
+from videoprism_mlx.files.npz import NpzFile
 from videoprism_mlx.layers import Linear
 from videoprism_mlx.runtime import rounding
 from videoprism_mlx.runtime.device import plain
@@ -34,6 +36,8 @@ FACTOR = 2.0
 FLOOR = 1e-6
 
 OUTPUT = "output"
+
+ADVICE = "expected saved activations: write them again with tests/reference/generate.py"
 
 
 class Comparison(NamedTuple):
@@ -55,21 +59,25 @@ def verify(model: VideoPrismModel, activations: str | Path) -> list[Comparison]:
     saved = read_activations(activations)
     inputs = saved_inputs(saved)
     paths = [key.removeprefix("float64/") for key in saved if key.startswith("float64/")]
-    if not inputs or not paths:
+    taken = inspect.signature(type(model).__call__).parameters
+    if strange := [name for name in inputs if name not in taken]:
         raise InputError(
-            f"{activations} contains no saved activations; expected a file that "
-            "tests/reference/generate.py has written"
+            f"{activations} is of another configuration: it has the input {strange[0]}, which a "
+            f"{type(model).__name__} does not take; use the file that was saved for this model"
         )
     ours = replay(model, inputs)
     unmatched = [
         path
         for path in paths
-        if path not in ours or ours[path].size != saved[f"float64/{path}"].size
+        if path not in ours
+        or ours[path].size != saved[f"float64/{path}"].size
+        or f"distance/{path}" not in saved
     ]
     if unmatched:
         raise InputError(
-            f"{activations} has activations that this model lacks or has in another shape: "
-            f"{', '.join(unmatched)}; use activations that were saved with its configuration"
+            f"{activations} is of another configuration: it has {len(unmatched)} activations that "
+            f"this model lacks or has in another shape, such as {unmatched[0]}; use the file that "
+            "was saved for this model"
         )
     terms = longest_sum(model, inputs)
     compared = []
@@ -111,16 +119,15 @@ def saved_inputs(saved: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def read_activations(path: str | Path) -> dict[str, Array]:
-    """The arrays in an activations file. Raises InputError if the file is damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as saved:
-            return dict(saved)
-    # The last three are raised for files of another kind.
-    except (*DAMAGED, AttributeError, TypeError, MemoryError) as error:
+    """The arrays in an activations file. Raises InputError if it is damaged or another file."""
+    with NpzFile(Path(path), CheckpointError, ADVICE) as opened:
+        saved = {name: opened.read(name) for name in opened.headers}
+    if not all(any(key.startswith(kind) for key in saved) for kind in ("input/", "float64/")):
         raise InputError(
-            f"{path} is damaged or not an activations file ({error}); "
-            "write it again with tests/reference/generate.py"
-        ) from None
+            f"{path} contains no saved activations; expected a file that "
+            "tests/reference/generate.py has written"
+        )
+    return saved
 
 
 def replay(model: nn.Module, inputs: dict[str, Array]) -> dict[str, Array]:

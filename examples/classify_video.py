@@ -1,5 +1,7 @@
 """Says how likely each of some labels is for a video, without training.
 
+It needs a video-text model (videoprism_lvt_*).
+
 python examples/classify_video.py clip.mp4 "playing drums" "sitting" "a concert"
 """
 

@@ -18,10 +18,11 @@ def main() -> None:
     options = parser.parse_args()
 
     model, processor = vp.load(options.model)
-    features, _ = model(**processor(videos=[options.video]))  # (1, T * N, D)
+    [result] = vp.encode(model, processor, [options.video], features=["tokens"])
+    tokens = result.features["tokens"]  # (T * N, D)
 
-    side = processor.size // model.patch_size
-    by_place = np.array(features[0]).reshape(processor.num_frames, side, side, -1)
+    side = processor.size // model.video_encoder.patch_size
+    by_place = tokens.reshape(processor.num_frames, side, side, -1)
     np.savez(options.output, features=by_place)
     print(f"{options.output}: {by_place.shape}, frames, rows, columns, channels")
 

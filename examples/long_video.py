@@ -1,5 +1,7 @@
 """Finds the moments of a long video that fit a description best.
 
+It needs a video-text model (videoprism_lvt_*).
+
 python examples/long_video.py match.mp4 "a goal is scored" --fps 4
 """
 

@@ -1,5 +1,7 @@
 """Finds the videos in a folder that fit each description best.
 
+It needs a video-text model (videoprism_lvt_*).
+
 python examples/search_videos.py clips "a dog runs along the beach"
 """
 

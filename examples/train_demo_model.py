@@ -21,12 +21,13 @@ import mlx.core as mx  # isort: skip
 import numpy as np  # isort: skip
 import numpy.typing as npt  # isort: skip
 import sentencepiece  # isort: skip
-from videoprism_mlx.demo.captions import name_shapes
+from videoprism_mlx.demo.captions import name_shapes, vocabulary
 from videoprism_mlx.demo.scenes import draw_scenes
 from videoprism_mlx.demo.world import sentences, write_world
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.files.atomic import new_directory
 from videoprism_mlx.models import DEMO_MODEL
+from videoprism_mlx.tokenizers import WORDS_FILE
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,10 +37,10 @@ CAPTIONS = 4  # Of each clip. The first says everything.
 # First on captions that say everything: they teach colours fast. Then on all captions: those that
 # say little teach motion.
 FIRST = vp.Recipe(
-    epochs=2, batch_size=64, learning_rate=1.5e-3, weight_decay=0.05, warmup=100, clip=1
+    epochs=2, batch_size=64, learning_rate=1.5e-3, weight_decay=0.05, warmup=100, max_grad_norm=1
 )
 # Shapes are the hardest. They are learned last, with more captions that name little else.
-THEN = dataclasses.replace(FIRST, epochs=30, decay="cosine")
+THEN = dataclasses.replace(FIRST, epochs=30, lr_schedule="cosine")
 LAST = dataclasses.replace(THEN, epochs=14, learning_rate=1e-3)
 
 
@@ -161,7 +162,7 @@ def main() -> None:
             options.output / name,
             lists["val"],
             recipe=dataclasses.replace(recipe, seed=options.seed),
-            tuning=vp.Tuning(at_once=recipe.batch_size),
+            tuning=vp.Tuning(micro_batch_size=recipe.batch_size),
             save_every=100,
             cache=options.output / "frames",
         )
@@ -170,6 +171,8 @@ def main() -> None:
     tokenizer = options.output / "tokenizer" / "spm.model"
     if not (options.output / "shipped").exists():
         vp.save_model(shipped, options.output / "shipped", tokenizer)
+        words = "\n".join(vocabulary()) + "\n"
+        (options.output / "shipped" / WORDS_FILE).write_text(words, encoding="utf-8")
     record = {"seed": options.seed, "clips": options.clips, **tuned.metrics}
     record |= {"minutes": round((time.perf_counter() - started) / 60, 1)}
     print(json.dumps(record, indent=2))

@@ -115,6 +115,7 @@ def released(
             return str(REFERENCE / name / "checkpoint.npz")
 
         monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+        monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *_, **__: None)
         return calls
 
     return release_it

@@ -67,6 +67,7 @@ def shrink_models(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download_model)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *_, **__: None)
 
 
 def write_tokenizer(path: Path, scratch: Path) -> None:

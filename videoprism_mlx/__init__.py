@@ -8,6 +8,8 @@ from videoprism_mlx.runtime import blas, precision
 blas.preload()  # Before anything imports MLX.
 precision.prefer_full()  # Before MLX computes a product.
 
+__version__: str
+
 if TYPE_CHECKING:  # Type checkers read these lines, and not _HOMES and __getattr__ below.
     from videoprism_mlx import convert as convert
     from videoprism_mlx.datasets.captions import read_captions as read_captions
@@ -30,12 +32,14 @@ if TYPE_CHECKING:  # Type checkers read these lines, and not _HOMES and __getatt
     from videoprism_mlx.features.processor import load as load
     from videoprism_mlx.features.text import embed_texts as embed_texts
     from videoprism_mlx.features.text import probabilities as probabilities
+    from videoprism_mlx.features.text.store import save_text_embeddings as save_text_embeddings
+    from videoprism_mlx.features.timeline import video_peaks as video_peaks
+    from videoprism_mlx.features.tokenizer import load_text_tokenizer as load_text_tokenizer
     from videoprism_mlx.features.windows import encode_windows as encode_windows
     from videoprism_mlx.models import get_model as get_model
     from videoprism_mlx.models import has_model as has_model
     from videoprism_mlx.runtime.device import set_block_size as set_block_size
     from videoprism_mlx.tokenizers import canonicalize_text as canonicalize_text
-    from videoprism_mlx.tokenizers import load_text_tokenizer as load_text_tokenizer
     from videoprism_mlx.tokenizers import tokenize_texts as tokenize_texts
     from videoprism_mlx.training.classifier import train_classifier as train_classifier
     from videoprism_mlx.training.recipe import Recipe as Recipe
@@ -49,6 +53,7 @@ if TYPE_CHECKING:  # Type checkers read these lines, and not _HOMES and __getatt
     from videoprism_mlx.weights.adapters import fuse_adapters as fuse_adapters
     from videoprism_mlx.weights.adapters import load_adapters as load_adapters
     from videoprism_mlx.weights.adapters import save_adapters as save_adapters
+    from videoprism_mlx.weights.catalogue import list_models as list_models
     from videoprism_mlx.weights.directory import save_model as save_model
     from videoprism_mlx.weights.loading import load_classifier as load_classifier
     from videoprism_mlx.weights.loading import load_model as load_model
@@ -72,10 +77,13 @@ _HOMES = {
     "features.encode": ["encode"],
     "features.processor": ["Processor", "load"],
     "features.text": ["embed_texts", "probabilities"],
+    "features.text.store": ["save_text_embeddings"],
+    "features.timeline": ["video_peaks"],
+    "features.tokenizer": ["load_text_tokenizer"],
     "features.windows": ["encode_windows"],
     "models": ["get_model", "has_model"],
     "runtime.device": ["set_block_size"],
-    "tokenizers": ["canonicalize_text", "load_text_tokenizer", "tokenize_texts"],
+    "tokenizers": ["canonicalize_text", "tokenize_texts"],
     "training.classifier": ["train_classifier"],
     "training.recipe": ["Recipe"],
     "training.retrieval": ["Tuning", "train_retrieval"],
@@ -84,6 +92,7 @@ _HOMES = {
     "video.find": ["find_videos"],
     "video.sampling": ["read_video"],
     "weights.adapters": ["add_adapters", "fuse_adapters", "load_adapters", "save_adapters"],
+    "weights.catalogue": ["list_models"],
     "weights.directory": ["save_model"],
     "weights.loading": ["load_classifier", "load_model", "load_video_encoder"],
 }
@@ -100,9 +109,12 @@ if not TYPE_CHECKING:  # To a type checker it would say that every name exists, 
     def __getattr__(name: str) -> Any:
         if name in _MODULES:
             return import_module(f"{__name__}.{name}")
-        if name not in _HOME_OF:
+        if name == "__version__":
+            value = import_module(f"{__name__}.files.record").own_version()
+        elif name in _HOME_OF:
+            value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+        else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
         globals()[name] = value
         return value
 

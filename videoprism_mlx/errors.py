@@ -3,10 +3,13 @@
 Each error is a `VideoPrismError` and also a suitable built-in error: `except ValueError` catches an
 `InputError`. Code that continues after a bad video catches `EXPECTED` and nothing else. A
 `TypeError` or `ValueError` that is not a `VideoPrismError` is a bug. It must not be hidden.
+
+It also holds how names and values appear in messages.
 """
 
 import difflib
 import operator
+import unicodedata
 from collections.abc import Iterable
 from typing import SupportsIndex
 
@@ -59,6 +62,12 @@ class DownloadError(VideoPrismError, ConnectionError):
     """A download that failed. The message says what to do without a network."""
 
 
+# Control characters, halves of characters, and ends of lines and paragraphs.
+UNSAFE_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
+
+# What changes the direction of the text that follows.
+DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
 # The errors that a bad video or a user's mistake raises. All other errors are bugs.
 EXPECTED = (VideoPrismError, OSError)
 
@@ -70,6 +79,40 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def is_unsafe(character: str) -> bool:
+    """Whether a character may move the cursor or hide other text, or cannot be encoded."""
+    return unicodedata.category(character) in UNSAFE_CATEGORIES or character in DIRECTIONS
+
+
+def printable(text: object) -> str:
+    r"""A name on one line, with an escape such as \x1b or \udcff for each unsafe character."""
+    return "".join(
+        one.encode("unicode_escape").decode() if is_unsafe(one) else one for one in str(text)
+    )
+
+
+def printable_lines(text: object) -> str:
+    """As `printable`, of a message that may have several lines."""
+    return "\n".join(map(printable, str(text).split("\n")))
+
+
+def excerpt(text: object, most: int = 100) -> str:
+    """As `printable`, cut to `most` characters, for messages about damaged files."""
+    # Every character may become ten. Repeated spaces do not count.
+    whole = printable(" ".join(str(text)[: 10 * most].split()))
+    return whole if len(whole) <= most else whole[: most - 1] + "…"
+
+
+def shown(value: object, most: int = 100) -> str:
+    """The `repr` of a value, cut to `most` characters."""
+    if isinstance(value, (str, bytes)):
+        return excerpt(repr(value[:most]) + ("…" if len(value) > most else ""), most + 3)
+    try:
+        return excerpt(repr(value), most)
+    except (ValueError, RecursionError):  # A number of over 4,300 digits, or deep nesting.
+        return f"a {type(value).__name__}"
 
 
 def whole_number(value: SupportsIndex, name: str) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import InputError, shown
 from videoprism_mlx.runtime import device
 from videoprism_mlx.runtime.device import in_blocks
 from videoprism_mlx.runtime.functions import LARGEST_CAP
@@ -115,7 +115,7 @@ class ResidualBranch(nn.Module):
         super().__init__()
         if norm_policy not in NORM_POLICIES:
             raise InputError(
-                f"norm_policy is {norm_policy!r}; expected one of {', '.join(NORM_POLICIES)}"
+                f"norm_policy is {shown(norm_policy)}; expected one of {', '.join(NORM_POLICIES)}"
             )
         self.norm_policy = norm_policy
         if norm_policy == "primer_hybrid":

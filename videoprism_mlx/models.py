@@ -15,7 +15,7 @@ from videoprism_mlx.encoders import (
     TextEncoder,
     VideoPrismModel,
 )
-from videoprism_mlx.errors import InputError, InputTypeError, suggestion, whole_number
+from videoprism_mlx.errors import InputError, InputTypeError, shown, suggestion, whole_number
 from videoprism_mlx.tokenizers import C4_EN_VOCABULARY_SIZE
 
 KINETICS_400_CLASSES = 400
@@ -128,8 +128,30 @@ RELEASES = {
 for _name in RELEASES:
     CONFIGS[_name] = CONFIGS[_name.replace("public_", "")]
 
+# What a config.json says beside the settings of the model: where its weights come from, how their
+# Flax checkpoint was laid out, and their checksum.
+NOT_SETTINGS = ("source", "scan", "weights_sha256")
+
 # Endings of the settings that may be zero. Every other size is above zero.
 MAY_BE_ZERO = ("_layers", "_class_tokens")
+
+# The most that a setting may be, by the ending of its name: ten times and more of what the largest
+# transformers have. Above is a damaged configuration, which would exhaust the memory.
+MOST = {
+    "_layers": 1000,
+    "_class_tokens": 2**16,
+    "_heads": 2**12,
+    "_cap": 10**6,
+    "patch_size": 2**10,
+    "pos_emb_shape": 2**16,
+    "model_dim": 2**16,
+    "mlp_dim": 2**18,
+    "vocabulary_size": 2**24,
+    "num_classes": 2**24,
+}
+
+# A hundred times as many as the largest VideoPrism has.
+MOST_PARAMETERS = 10**11
 
 _DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
@@ -181,17 +203,16 @@ def get_config(name_or_config: str | Mapping[str, Any]) -> dict[str, Any]:
 def checked_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """`config`, checked, with "model" first and then the settings of its class.
 
-    Raises InputError if a setting is unknown, missing or of the wrong type.
-    Two keys are left out: `source`, which records where a model directory came from, and `scan`,
-    which only changes the layout of Flax checkpoints.
+    Raises InputError if a setting is unknown, missing, of the wrong type or implausibly large.
+    The keys NOT_SETTINGS are left out.
     """
     if not isinstance(config, Mapping):
-        raise InputError(f"the configuration is {config!r}; expected a mapping of settings")
-    config = {str(key): value for key, value in config.items() if key not in ("source", "scan")}
+        raise InputError(f"the configuration is {shown(config)}; expected a mapping of settings")
+    config = {str(key): value for key, value in config.items() if key not in NOT_SETTINGS}
     class_name = config.pop("model", None)
     if not isinstance(class_name, str) or class_name not in MODEL_CLASSES:
         raise InputError(
-            f'the configuration\'s "model" is {class_name!r}; '
+            f'the configuration\'s "model" is {shown(class_name)}; '
             f"expected one of {', '.join(MODEL_CLASSES)}"
         )
     keywords = inspect.signature(MODEL_CLASSES[class_name]).parameters
@@ -200,7 +221,40 @@ def checked_config(config: Mapping[str, Any]) -> dict[str, Any]:
         params = {str(key): v for key, v in config["encoder_params"].items() if key != "scan"}
         check_keywords(params, inspect.signature(FactorizedEncoder).parameters, "encoder_params")
         config["encoder_params"] = params
+    if (parameters := parameter_estimate(class_name, config)) > MOST_PARAMETERS:
+        raise InputError(
+            f"the configuration describes a {class_name} of about {parameters:.1g} parameters; "
+            f"expected at most {MOST_PARAMETERS:.0g}"
+        )
     return dict(model=class_name, **config)
+
+
+def parameter_estimate(class_name: str, config: Mapping[str, Any]) -> int:
+    """About how many parameters a model has, without biases and norms."""
+    parameters = inspect.signature(MODEL_CLASSES[class_name]).parameters.items()
+    settings: dict[str, Any] = {key: each.default for key, each in parameters} | dict(config)
+    if class_name == "FactorizedVideoClassifier":
+        encoder = settings["encoder_params"]
+        default = inspect.signature(FactorizedEncoder).parameters["model_dim"].default
+        width = encoder.get("model_dim", default)
+        head = int(width * (4 * width + settings["num_classes"]))
+        return parameter_estimate("FactorizedEncoder", encoder) + head
+    width, mlp_dim = settings["model_dim"], settings["mlp_dim"]
+
+    def layers(hidden_dim: int, *names: str) -> int:
+        count = sum(settings[name] for name in names)
+        return int(count * width * (4 * width + 2 * hidden_dim))
+
+    total = width * settings.get("vocabulary_size", 0)
+    if class_name == "TextEncoder":
+        return int(total + layers(mlp_dim, "num_layers"))
+    frames, rows, columns = settings["pos_emb_shape"]
+    total += width * (3 * settings["patch_size"] ** 2 + frames + rows * columns)
+    total += layers(mlp_dim, "num_spatial_layers", "num_temporal_layers")
+    if class_name == "FactorizedVideoCLIP":
+        total += layers(mlp_dim, "num_auxiliary_layers") + 16 * width**2
+        total += layers(4 * width, "num_unimodal_layers")
+    return int(total)
 
 
 def check_keywords(
@@ -210,14 +264,18 @@ def check_keywords(
     for key, value in config.items():
         if key not in keywords:
             raise InputError(
-                f"{owner} has no setting {key!r}{suggestion(key, keywords)}. "
+                f"{owner} has no setting {shown(key)}{suggestion(key[:80], keywords)}. "
                 f"It takes: {', '.join(keywords)}"
             )
         kind, expected = _KINDS[keywords[key].annotation]
         if key.endswith(MAY_BE_ZERO):
             kind, expected = _is_count, "a whole number"
-        if not kind(value):
-            raise InputError(f"{owner}: {key} is {value!r}; expected {expected}")
+        most = next((most for ending, most in MOST.items() if key.endswith(ending)), None)
+        if most is not None:
+            expected += f", at most {most:,}"
+        sizes = value if isinstance(value, (list, tuple)) else [value]
+        if not kind(value) or (most is not None and any(size > most for size in sizes)):
+            raise InputError(f"{owner}: {key} is {shown(value)}; expected {expected}")
     for key, parameter in keywords.items():
         if parameter.default is inspect.Parameter.empty and key not in config:
             raise InputError(f"{owner} needs the setting {key!r}")

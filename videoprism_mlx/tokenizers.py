@@ -3,7 +3,9 @@
 Shapes: B batch, L text positions.
 """
 
+import logging
 import string
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import overload
@@ -14,6 +16,7 @@ import numpy.typing as npt
 from videoprism_mlx.errors import InputError, InputTypeError, NotFoundError, suggestion
 from videoprism_mlx.files import download, places
 from videoprism_mlx.files.atomic import new_file
+from videoprism_mlx.files.reading import read_bytes, read_text
 
 TEXT_MAX_LENGTH = 64
 
@@ -23,9 +26,14 @@ C4_EN_VOCABULARY_SIZE = 32_000
 # The tokenizer's file in a model directory.
 TOKENIZER_FILE = "sentencepiece.model"
 
+# The words that a small model was trained on, in its directory.
+WORDS_FILE = "words.txt"
+
 TOKENIZER_URLS = {
     "c4_en": "https://storage.googleapis.com/t5-data/vocabs/cc_en.32000/sentencepiece.model",
 }
+
+logger = logging.getLogger(__name__)
 
 _PUNCTUATION_TO_SPACE = str.maketrans(string.punctuation, " " * len(string.punctuation))
 
@@ -36,7 +44,7 @@ class SentencePieceTokenizer:
     def __init__(self, model: str | Path | bytes):
         from sentencepiece import SentencePieceProcessor
 
-        serialized = model if isinstance(model, bytes) else Path(model).read_bytes()
+        serialized = model if isinstance(model, bytes) else read_bytes(model)
         self._model = SentencePieceProcessor()
         try:
             self._model.LoadFromSerializedProto(serialized)
@@ -105,6 +113,34 @@ class SentencePieceTokenizer:
         return int(self._model.GetPieceSize())
 
 
+class KnownWords:
+    """The words that a small model was trained on. It warns of others, once of each."""
+
+    def __init__(self, words: Iterable[str]):
+        self.words = frozenset(words)
+        self._said: set[str] = set()
+
+    @classmethod
+    def in_directory(cls, directory: Path) -> "KnownWords | None":
+        """Those that a model directory lists, one on each line; None if it lists none."""
+        path = directory / WORDS_FILE
+        if not path.is_file():
+            return None
+        return cls(read_text(path).split())
+
+    def check(self, texts: Iterable[str]) -> None:
+        """Logs a warning that names the words of the texts that are new to the model."""
+        words = (word for text in texts for word in canonicalize_text(text)[:-1].split())
+        new = [word for word in dict.fromkeys(words) if word not in self.words | self._said]
+        if not new:
+            return
+        lines = [f"The model was never trained on these words: {', '.join(new)}."]
+        if not self._said:
+            lines.append(f"It knows {', '.join(sorted(self.words))}.")
+        self._said.update(new)
+        logger.warning("%s", "\n".join(textwrap.fill(line, 79) for line in lines))
+
+
 def load_text_tokenizer(name: str | Path) -> SentencePieceTokenizer:
     """A tokenizer by name (`c4_en`), from a `.model` file, or from a model directory."""
     if name in TOKENIZER_URLS:
@@ -131,9 +167,9 @@ def tokenizer_path(name: str) -> Path:
     """The file of a named tokenizer. It is downloaded once, checked, and kept in the cache."""
     path = places.cache_directory() / "tokenizers" / f"{name}.model"
     if path.exists():
-        check_c4_en(path.read_bytes(), f"the cached {path}", "remove it to download it again")
+        check_c4_en(read_bytes(path), f"the cached {path}", "remove it to download it again")
     else:
-        serialized = download.download_bytes(TOKENIZER_URLS[name])
+        serialized = download.download_bytes(TOKENIZER_URLS[name], path)
         check_c4_en(serialized, "the download", "it was not saved; try again")
         try:
             with new_file(path) as partial:

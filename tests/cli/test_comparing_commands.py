@@ -1,6 +1,7 @@
 """`similarity` and `classify`: what they print and refuse."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +51,23 @@ def test_similarity(folder: Path, searchable: Path, capsys: pytest.CaptureFixtur
     words = vp.embed_texts(model, processor, texts)
     expected = vp.probabilities(np.array(found)[:1] @ words.T, 1.0)[0]
     np.testing.assert_allclose(json.loads(first)["probability"], expected, atol=1e-5)
+
+
+def test_videos_of_one_name(
+    folder: Path, searchable: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        shutil.copy(folder / "b.mp4", tmp_path / place / "clip.mp4")
+    videos = [tmp_path / "a/clip.mp4", folder / "uneven.mkv", tmp_path / "b/clip.mp4"]
+    names = ["a/clip.mp4", "uneven.mkv", "b/clip.mp4"]
+    for arguments in (
+        ("similarity", "--text", LINE, "--video", *videos),
+        ("classify", *videos, "--labels", "cat", "dog"),
+    ):
+        assert run(*arguments, "--model", searchable, "--json") == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [json.loads(line)["video"] for line in lines] == names
 
 
 def test_texts_from_a_file(

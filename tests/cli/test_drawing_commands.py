@@ -79,7 +79,7 @@ def test_a_timeline(
         (["show", "-o", "out.png", "--start", "9"], "outside"),
         (
             ["timeline", "-o", "out.mp4", "--text", LINE],
-            "does not end in .png; name another output",
+            "does not end in .png, .csv or .json; name another output",
         ),
         (["timeline", "-o", "out.png", "--text", LINE, "--window", "0"], "window is 0"),
         (["timeline", "-o", "out.png", "--text", LINE, "--stride", "0"], "stride is 0"),

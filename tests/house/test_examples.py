@@ -51,12 +51,15 @@ def test_check_parity() -> None:
     assert "parity " in printed
 
 
-def test_extract_features(folder: Path, tmp_path: Path, converted: Callable[[str], Path]) -> None:
-    model_directory = converted("encoder_mild")
+@pytest.mark.parametrize("family", ["encoder_mild", "clip_mild", "classifier_mild"])
+def test_extract_features(
+    family: str, folder: Path, tmp_path: Path, converted: Callable[[str], Path]
+) -> None:
+    model_directory = converted(family)
     output = tmp_path / "features.npz"
     run("extract_features.py", folder / "b.mp4", "-o", output, "--model", model_directory)
     model, processor = vp.load(model_directory)
-    expected, _ = model(processor(videos=[folder / "b.mp4"])["inputs"])
+    expected, _ = model.video_encoder(processor(videos=[folder / "b.mp4"])["inputs"])
     with np.load(output) as saved:
         found = saved["features"]
     assert found.shape == (4, 3, 3, 24)
@@ -105,10 +108,19 @@ def test_long_video(folder: Path, searchable: Path) -> None:
     assert float(cosine) == pytest.approx(float(text @ best.features["embedding"]), abs=6e-4)
 
 
-def test_feature_maps(folder: Path, tmp_path: Path, converted: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("family", ["encoder_mild", "clip_mild", "classifier_mild"])
+def test_feature_maps(
+    family: str, folder: Path, tmp_path: Path, converted: Callable[[str], Path]
+) -> None:
     output = tmp_path / "maps.png"
-    run("feature_maps.py", folder / "b.mp4", "-o", output, "--model", converted("encoder_mild"))
+    run("feature_maps.py", folder / "b.mp4", "-o", output, "--model", converted(family))
     assert min(Image.open(output).size) > 200
+
+
+@pytest.mark.parametrize("name", ["classify_video", "long_video", "search_videos"])
+def test_examples_with_text_say_which_model_they_need(name: str) -> None:
+    said = (EXAMPLES / f"{name}.py").read_text().split('"""')[1]
+    assert "It needs a video-text model (videoprism_lvt_*)." in said
 
 
 def test_train_demo_model(

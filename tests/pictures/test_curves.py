@@ -66,3 +66,31 @@ def test_a_bug_in_drawing_is_logged_with_its_traceback(
     draw_curves(tmp_path, HISTORY)
     [record] = caplog.records
     assert record.exc_info is not None and record.exc_info[0] is KeyError
+
+
+def panel(history: list[dict[str, Any]], **options: Any) -> list[tuple[str, str, str]]:
+    """The label, colour and dashes of each metric's curve."""
+    from matplotlib.figure import Figure
+
+    from videoprism_mlx.pictures import curves
+
+    axes = Figure().add_subplot()
+    metrics = curves._panels(history, **options)["metrics"]
+    curves._draw_panel(axes, "metrics", [one["epoch"] for one in history], metrics, None)
+    return [(str(c.get_label()), str(c.get_color()), c.get_linestyle()) for c in axes.get_lines()]
+
+
+def test_the_main_metrics_and_all_of_them() -> None:
+    ways = ("text_to_video", "video_to_text")
+    others = [f"{way}/recall@{most}" for way in ways for most in (1, 5, 10)]
+    names = ["mean/recall@1", *others, *(f"extra{n}" for n in range(8))]
+    history = [{"epoch": n, "loss": 1.0, **dict.fromkeys(names, n / 9)} for n in range(1, 4)]
+    main = [label for label, *_ in panel(history)]
+    assert main == ["mean recall@1", "text to video recall@1", "video to text recall@1"]
+    everything = panel(history, all_metrics=True)
+    assert len(everything) == 15 == len({(colour, dash) for _, colour, dash in everything})
+
+
+def test_metrics_that_nobody_knows_are_few() -> None:
+    history = [{"epoch": 1, "loss": 1.0, **{f"m{n}": n / 9 for n in range(9)}}]
+    assert [label for label, *_ in panel(history)] == ["m0", "m1", "m2", "m3"]

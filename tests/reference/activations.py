@@ -74,7 +74,11 @@ def check_scanned(
     config: Any, checkpoint: Path, arrays: Any, options: Any, dtype: Any, expected: Any
 ) -> None:
     """Checks that the model computes the same with scanned layers, as they are published."""
-    if dtype != np.float64:
+    # The official model scans only stacks that have a layer.
+    if dtype != np.float64 or 0 in (
+        config.get("num_spatial_layers"),
+        config.get("num_temporal_layers"),
+    ):
         return
     model = flax_model(config, dtype, scan=True)
     variables = read_variables(checkpoint, dtype, scan=True)

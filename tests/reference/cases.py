@@ -80,6 +80,7 @@ MODELS = {
     "encoder_post": ENCODER | dict(norm_policy="post"),
     "encoder_post_skip": ENCODER | dict(norm_policy="post_skip"),
     "encoder_without_cap": ENCODER | dict(atten_logit_cap=0.0),
+    "encoder_without_layers": ENCODER | dict(num_spatial_layers=0, num_temporal_layers=0),
     "encoder_oblong_table": ENCODER | dict(pos_emb_shape=[5, 4, 2], num_heads=2, patch_size=4),
     "clip": CLIP,
     "clip_primer_hybrid": CLIP | dict(norm_policy="primer_hybrid", num_auxiliary_layers=1),
@@ -148,6 +149,9 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         "padded_frames": dict(inputs=video(3, 4, 18), frame_paddings=PADDED_FRAMES)
     },
     "encoder_without_cap": {"plain": dict(inputs=video(1, 4, 18))},
+    "encoder_without_layers": {
+        "plain": dict(inputs=video(2, 4, 18), frame_paddings=PADDED_FRAMES[:2], **ALL)
+    },
     "encoder_oblong_table": {"plain": dict(inputs=video(1, 3, 12), **ALL)},
     "clip": {
         "plain": dict(inputs=video(2, 4, 18), **text(PADDED_TEXT), **ALL),

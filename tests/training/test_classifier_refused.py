@@ -1,5 +1,6 @@
 """What a classifier cannot be trained on."""
 
+import json
 import logging
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from coloured_clips import (
 )
 
 import videoprism_mlx as vp
-from videoprism_mlx.errors import OutputError, TrainingError
+from videoprism_mlx.errors import CheckpointError, OutputError, TrainingError
 
 pytest_plugins = ["classifier_fixtures"]
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -48,6 +49,14 @@ def test_lists_of_two_kinds(train: Train, clips: Path, tmp_path: Path) -> None:
     nothing = listed(tmp_path / "nothing.json", [(rows[0][0], [])])
     with pytest.raises(ValueError, match=r"no video of .*nothing.json has a label"):
         train(data=data, val=nothing)
+
+
+def test_a_classifier_without_a_number_of_classes(train: Train, tmp_path: Path) -> None:
+    config = {"model": "FactorizedVideoClassifier", "encoder_params": {}}
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"config\.json: .* 'num_classes'"):
+        train(model=tmp_path / "damaged")
 
 
 @pytest.mark.parametrize("label", [0, [0], [], [0, 1]])
@@ -147,12 +156,15 @@ def test_an_output_that_holds_something_else(train: Train, backbone: Path, tmp_p
     assert contents_of_model(backbone) == before
 
 
-def test_features_that_are_no_numbers(train: Train, backbone: Path, tmp_path: Path) -> None:
+def test_features_that_are_no_numbers(
+    train: Train, backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = vp.load_model(backbone)
     model.temporal_ln.weight = mx.full(24, 1e30)
     vp.save_model(model, tmp_path / "wild")
-    with pytest.raises(ValueError, match="features of a video contain NaN or infinity"):
+    with pytest.raises(ValueError, match="12 of 12 videos cannot be used, as listed above"):
         train(model=tmp_path / "wild")
+    assert "features of a video contain NaN or infinity" in capsys.readouterr().err
 
 
 def test_without_matplotlib_the_training_ends_well(

@@ -160,7 +160,7 @@ def test_validating_on_what_is_trained_on(
     [
         (dict(towers=()), "expected one or more of video, text"),
         (dict(towers=("audio",)), "expected one or more of video, text"),
-        (dict(at_once=0), "at_once is 0"),
+        (dict(at_once=0), "micro_batch_size is 0"),
         (dict(layers=2), "give a rank as well"),
         (dict(dtype="int8"), "int8"),
     ],

@@ -225,9 +225,9 @@ def test_a_gradient_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
         (dict(patience=0), "patience is 0; expected 1"),
         (dict(learning_rate=0), "learning_rate is 0; expected a number above 0"),
         (dict(learning_rate=math.nan), "learning_rate is nan"),
-        (dict(clip=-1.0), "clip is -1.0"),
+        (dict(clip=-1.0), "max_grad_norm is -1.0"),
         (dict(weight_decay=-0.1), "weight_decay is -0.1; expected a number, 0 or above"),
-        (dict(decay="linear"), "decay is 'linear'; expected constant or cosine"),
+        (dict(decay="linear"), "lr_schedule is 'linear'; expected constant or cosine"),
     ],
 )
 def test_bad_recipes(changes: dict[str, Any], message: str) -> None:

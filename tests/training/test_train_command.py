@@ -46,14 +46,14 @@ def test_the_classifier_command(
     assert run(*command, *how) == 0
     printed = capsys.readouterr()
     assert printed.out == (
-        "class  examples  accuracy\n"
-        "blue          1    100.0%\n"
-        "green         1    100.0%\n"
-        "red           1    100.0%\n"
-        "top1                 100.0%\n"
-        "top5                 100.0%\n"
-        "mean class accuracy  100.0%\n"
-        f"loss                {printed.out.split('loss')[1].split()[0]:>7}\n"
+        "class  videos  accuracy\n"
+        "blue        1    100.0%\n"
+        "green       1    100.0%\n"
+        "red         1    100.0%\n"
+        "top-1 accuracy          100.0%\n"
+        "top-5 accuracy          100.0%\n"
+        "mean class accuracy     100.0%\n"
+        f"loss                    {printed.out.split('loss')[1].split()[0]}\n"
         f"{printed.out.splitlines()[-1]}\n"
     )
     assert printed.out.splitlines()[-1].startswith(f"{tmp_path / 'out'}: epoch ")
@@ -103,7 +103,7 @@ def test_options_mean_what_they_say(
     assert said == dict(
         labels=tmp_path / "l.txt", dtype="bfloat16", num_frames=8, size=24, resize="crop",
         resample="lanczos", partial=True, skip_bad=True, views=4, crop=0.5, span=0.25,
-        save_every=11,
+        save_every=11, overwrite=False,
     )  # fmt: skip
 
 

@@ -164,3 +164,34 @@ def test_names_that_no_file_can_have(name: str) -> None:
     for read in (read_video, lambda name: read_video([name]), lambda name: find_videos([name])):
         with pytest.raises(InputError, match=r"'.*' is not a valid path; correct it"):
             read(name)
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    """Two folders of images, and a file that is neither image nor video."""
+    for name in ("one/1.png", "one/2.png", "deep/two/1.jpg", "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_a_folder_of_images_is_a_video(frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_videos([frames / "one"]) == {"one": frames / "one"}
+    both = {"one": frames / "one", "deep/two": frames / "deep/two"}
+    assert find_videos([frames]) == both
+    assert find_videos([f"{frames}/o*"]) == {"one": frames / "one"}
+    monkeypatch.chdir(frames / "one")
+    assert find_videos(["."]) == {"one": Path(".")}
+    (frames / "clip.mp4").touch()  # Beside videos, images are no frames.
+    assert find_videos([frames]) == {"clip.mp4": frames / "clip.mp4"}
+
+
+def test_names_are_as_long_as_it_takes(tmp_path: Path) -> None:
+    for name in ("x/b/clip.mp4", "y/b/clip.mp4", "y/other.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    paths = [tmp_path / name for name in ("x/b/clip.mp4", "y/b/clip.mp4", "y/other.mp4")]
+    expected = ["x/b/clip.mp4", "y/b/clip.mp4", "other.mp4"]
+    assert find_videos(paths, lengthen=True) == dict(zip(expected, paths, strict=True))
+    found = find_videos([tmp_path / "x", tmp_path / "y"], lengthen=True)
+    assert sorted(found) == sorted(expected)

@@ -21,10 +21,9 @@ from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.weights.adapters import (
     ADAPTER_CONFIG_FILE,
     ADAPTERS_FILE,
-    fuse_to_directory,
-    load_fused,
 )
 from videoprism_mlx.weights.directory import WEIGHTS_FILE, named_parameters, read_config
+from videoprism_mlx.weights.fuse import fuse_to_directory, load_fused
 
 
 def test_saved_and_loaded(converted: Converted, tmp_path: Path) -> None:
@@ -40,6 +39,7 @@ def test_saved_and_loaded(converted: Converted, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a" / ADAPTER_CONFIG_FILE).read_text()) == {
         "rank": 2, "alpha": 6, "towers": ["video"], "layers": 1,
         "base": {"name": "some/model", "weights": checksum}, "version": "0.1.0",
+        "weights_sha256": sha256(tmp_path / "a" / ADAPTERS_FILE),
     }  # fmt: skip
     stored = dict(mx.load(str(tmp_path / "a" / ADAPTERS_FILE)))
     assert stored.keys() == trainable(model).keys()
@@ -253,8 +253,9 @@ def test_fusing_to_a_directory(
     assert run("fuse", "--model", base, "--adapters", adapters, "-o", output) == 2
     assert "already exists" in capsys.readouterr().err
     assert (output / WEIGHTS_FILE).read_bytes() == before
-    assert run("fuse", "--model", base, "-o", tmp_path / "x") == 2
-    assert "name their directory with --adapters" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        run("fuse", "--model", base, "-o", tmp_path / "x")
+    assert "are required: --adapters" in capsys.readouterr().err
     assert run("fuse", "--model", base, "--adapters", tmp_path, "-o", tmp_path / "x") == 2
     assert f"{tmp_path} holds no adapters" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
@@ -310,6 +311,10 @@ def test_fusing_as_a_call(searchable: Path, adapters: Path, tmp_path: Path) -> N
     assert called == said
     with pytest.raises(FileExistsError):
         fuse_to_directory(searchable, adapters, tmp_path / "called")
+    (tmp_path / "called" / WEIGHTS_FILE).write_bytes(b"an earlier model")
+    again = ("--adapters", adapters, "-o", tmp_path / "called", "--overwrite")
+    assert run("fuse", "--model", searchable, *again) == 0
+    assert (tmp_path / "called" / WEIGHTS_FILE).read_bytes() == said[WEIGHTS_FILE]
 
 
 def test_a_processor_of_the_adapters_comes_first(

@@ -19,6 +19,8 @@ ATTENTION = [f"self_attention.{name}" for name in ("query", "key", "value", "pos
 FEED_FORWARD = [f"ff_layer.ffn_layer{number}.linear" for number in (1, 2)]
 POOLING = [f"pooling_attention.{name}" for name in ("query", "key", "value", "post")]
 
+ADAPTABLE = [name for name in MODELS if name != "encoder_without_layers"]
+
 
 @pytest.mark.parametrize("parts", [1, 3])
 def test_a_layer_by_hand(parts: int) -> None:
@@ -38,7 +40,7 @@ def test_a_layer_by_hand(parts: int) -> None:
     np.testing.assert_allclose(np.array(fused.weight), weight + 1.5 * lora_b @ lora_a, atol=2e-6)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ADAPTABLE)
 def test_at_the_start_they_change_nothing(name: str, converted: Converted) -> None:
     model = vp.load_model(converted(name))
     kept = parameters(model)
@@ -54,7 +56,7 @@ def test_at_the_start_they_change_nothing(name: str, converted: Converted) -> No
     assert {key.rpartition(".")[2] for key in now.keys() - kept.keys()} == {"lora_a", "lora_b"}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ADAPTABLE)
 def test_fused_they_do_the_same(name: str, converted: Converted) -> None:
     model = vp.load_model(converted(name))
     names, original = list(parameters(model)), outputs(model, name)
@@ -68,6 +70,12 @@ def test_fused_they_do_the_same(name: str, converted: Converted) -> None:
         scale = np.abs(array).max()
         assert np.abs(unfused[key] - original[key]).max() > 1e-2 * scale, key
         np.testing.assert_allclose(array, unfused[key], rtol=0, atol=1e-4 * scale, err_msg=key)
+
+
+def test_a_model_without_layers_has_no_place_for_them(converted: Converted) -> None:
+    model = vp.load_model(converted("encoder_without_layers"))
+    with pytest.raises(vp.VideoPrismError, match="has no layers that adapters could be in"):
+        vp.add_adapters(model, 2)
 
 
 def test_a_long_sequence_in_blocks(converted: Converted, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,7 @@ def test_a_model_directory(converted: Callable[[str], Path]) -> None:
     assert sorted(path.name for path in directory.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
     config = json.loads((directory / CONFIG_FILE).read_text())
     source = config.pop("source")
+    assert config.pop("weights_sha256") == sha256(directory / WEIGHTS_FILE)
     assert config == CONFIG
     assert source["sha256"] == sha256(CHECKPOINT)
     assert source["file"] == "checkpoint.npz"

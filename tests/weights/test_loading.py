@@ -61,15 +61,16 @@ from videoprism_mlx import models
 
 checkpoint, config, own, other = map(Path, sys.argv[1:])
 huggingface_hub.hf_hub_download = lambda **call: str(checkpoint)
+huggingface_hub.get_hf_file_metadata = lambda *call, **options: None
 models.CONFIGS["videoprism_tiny"] = vp.models.get_config(vp.convert.flax.given_config(config))
 models.RELEASES["videoprism_tiny"] = models.Release("google/videoprism-tiny", "flax_tiny.npz")
 write = vp.convert.flax.write_directory
 
-def write_together(*arguments):  # Both are about to write before either has.
+def write_together(*arguments, **options):  # Both are about to write before either has.
     own.touch()
     while not other.exists():
         time.sleep(0.01)
-    write(*arguments)
+    write(*arguments, **options)
 
 vp.convert.flax.write_directory = write_together
 video = np.random.RandomState(1).uniform(size=(1, 4, 18, 18, 3))
@@ -128,6 +129,7 @@ def test_a_model_directory_from_the_hub(
         return str(converted("clip"))
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *_, **__: None)
     model = vp.load_model("someone/videoprism-lvt-mlx", revision="v1")
     np.testing.assert_equal(parameters(model), parameters(vp.load_model(converted("clip"))))
     assert calls[0]["repo_id"] == "someone/videoprism-lvt-mlx" and calls[0]["revision"] == "v1"

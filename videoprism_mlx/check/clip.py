@@ -30,7 +30,7 @@ def find_clip(path: str | Path | None = None) -> Path:
         require_clip(sha256(given), str(given), f"the clip is at {URL}")
         return given
     if not is_kept():
-        content = download.download_bytes(URL)
+        content = download.download_bytes(URL, kept())
         found = hashlib.sha256(content).hexdigest()
         require_clip(
             found, f"what {URL} gave ({len(content):,} bytes)", "it was not kept; try again"

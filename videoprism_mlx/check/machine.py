@@ -18,6 +18,7 @@ import mlx.core as mx
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.models import DEMO_MODEL, SHIPPED
 from videoprism_mlx.runtime import blas, device, precision, tuning
+from videoprism_mlx.runtime.libraries import OPTIONAL
 from videoprism_mlx.weights.directory import WEIGHTS_FILE
 
 PACKAGES = ("videoprism_mlx", "mlx", "numpy", "av")
@@ -35,9 +36,6 @@ RATE_QUEUE = 16
 # The checksum of the weights that ship. Some weights, such as the biases of keys, hardly change
 # what a model computes, so that outputs do not tell whether they are right.
 SHIPPED_SHA256 = "e80f1ff5d0823af73cabad07844ddebb5d67bae5795137b3d622ae58fc52e131"
-
-# Optional libraries, and what needs them.
-OPTIONAL = {"matplotlib": ("timeline, and the curves of train", "videoprism_mlx[pictures]")}
 
 
 class Complaint(NamedTuple):

@@ -3,12 +3,16 @@
 A module imports what its command runs inside `run`, so that `--help` is fast.
 """
 
-import argparse
 import io
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from videoprism_mlx.cli import (
     check,
@@ -24,7 +28,9 @@ from videoprism_mlx.cli import (
     timeline,
     train,
 )
-from videoprism_mlx.errors import EXPECTED
+from videoprism_mlx.cli.program import completion, messages
+from videoprism_mlx.cli.program.parser import Parser, build
+from videoprism_mlx.errors import EXPECTED, printable_lines
 
 COMMANDS = (
     demo,
@@ -41,7 +47,16 @@ COMMANDS = (
     convert,
 )
 
-BUG, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+logger = logging.getLogger(__name__)
+
+BUG, BAD_INPUT, INTERRUPTED, BROKEN_PIPE, TERMINATED = 1, 2, 130, 141, 143
+
+# What ends a command as Ctrl-C does: `kill`, and a terminal that is closed.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class Terminated(KeyboardInterrupt):
+    """One of SIGNALS was sent to the command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,33 +65,67 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 if all went well; 1 if videos were skipped, a model differs from the original, or there is a
     bug; 2 for bad input. Results go to stdout, everything else to stderr.
     """
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("videoprism_mlx").setLevel(logging.INFO)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         # File names may contain bytes that are not UTF-8. They are printed as \udcff.
         sys.stdout.reconfigure(errors="backslashreplace")
-    parser = argparse.ArgumentParser(prog="videoprism-mlx", description="VideoPrism in MLX.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add(commands)
+    parser = build_parser()
+    completion.complete(parser)
     options = parser.parse_args(arguments)
+    with messages.set_up(options):
+        return run(options)
+
+
+def build_parser() -> Parser:
+    """The parser of all commands."""
+    return build(COMMANDS)
+
+
+def run(options: Namespace) -> int:
+    """Runs the command that the options name, and returns its exit code."""
+    started = time.perf_counter()
     try:
-        code: int = options.run(options)
+        with stopped_by_signals():
+            code: int = options.run(options)
         if sys.stdout:  # None if the command was started without a stdout.
             sys.stdout.flush()
+        logger.debug("done in %.1f s", time.perf_counter() - started)
         return code
     except BrokenPipeError:  # The program that reads stdout, such as `head`, has ended.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except EXPECTED as error:
-        print(f"videoprism-mlx: {error}", file=sys.stderr)
+        logger.debug("the error comes from here:", exc_info=True)
+        print(printable_lines(f"videoprism-mlx: {error}"), file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("videoprism-mlx: stopped", file=sys.stderr)
-        return INTERRUPTED
+        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except Exception:
         print_bug()
         return BUG
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Makes SIGNALS raise Terminated, so that nothing unfinished is left. The next one kills.
+
+    A signal that is ignored, as `nohup` does it, stays ignored.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        for one in changed:
+            signal.signal(one, signal.SIG_DFL)
+        raise Terminated
+
+    is_main = threading.current_thread() is threading.main_thread()
+    changed = [one for one in SIGNALS if is_main and signal.getsignal(one) is signal.SIG_DFL]
+    for one in changed:
+        signal.signal(one, stop)
+    try:
+        yield
+    finally:
+        for one in changed:
+            signal.signal(one, signal.SIG_DFL)
 
 
 def print_bug() -> None:
@@ -86,7 +135,7 @@ def print_bug() -> None:
 
     from videoprism_mlx.files.record import own_version
 
-    traceback.print_exc()
+    print(printable_lines(traceback.format_exc()), end="", file=sys.stderr)
     print(
         f"This is a bug in videoprism_mlx {own_version()} (Python {platform.python_version()}, "
         f"{platform.platform()}). Please report it with the lines above, the command, and what "

@@ -1,6 +1,7 @@
 """`videoprism-mlx classify`: which of some labels a video shows."""
 
 import argparse
+from functools import partial
 
 from videoprism_mlx.cli import shared
 from videoprism_mlx.errors import InputError
@@ -14,10 +15,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="Prints the likeliest labels of each video. A video-text model compares the "
         "video with the prompts of the labels. A classifier has labels of its own; if it was "
         "trained on videos with several labels, each label has a probability of its own.",
+        epilog="examples:\n"
+        '  videoprism-mlx classify clips --labels "playing drums" sitting "a concert"\n'
+        "  videoprism-mlx classify clip.mp4 --model my-classifier",
     )
-    parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="files, folders (with subfolders), glob patterns"
-    )
+    shared.add_paths(parser)
     shared.add_texts(
         parser,
         "--labels",
@@ -36,15 +38,21 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    from videoprism_mlx.features.compare import classify
+    from videoprism_mlx.errors import printable
+    from videoprism_mlx.features.compare import check_classifying, classify
     from videoprism_mlx.video.find import find_videos
+    from videoprism_mlx.video.source import require_one
 
     if options.top_k < 1:
         raise InputError(f"--top-k is {options.top_k}; expected 1 or more")
-    videos = find_videos(options.paths)
+    videos = find_videos(options.paths, lengthen=True)
     has_labels = options.texts is not None or options.texts_file is not None
     labels = shared.read_texts(options) if has_labels else None
-    model, processor, directory = shared.load_prompting(options)
+    require_one(videos.values())
+    needs = partial(
+        check_classifying, labels=labels, top_k=options.top_k, temperature=options.temperature
+    )
+    model, processor, directory = shared.load_prompting(options, needs)
     results = classify(
         model,
         processor,
@@ -63,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
             top = [{"label": label, "probability": chance} for label, chance in result.labels]
             shared.print_json({"video": name, "labels": top})
         else:
-            print(name)
+            print(printable(name))
             for label, chance in result.labels:
-                print(f"  {chance:6.1%}  {label}")
+                print(f"  {chance:6.1%}  {printable(label)}")
     return code

@@ -20,6 +20,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="convert an official Flax checkpoint to a model directory, or back",
         description="Converts an official Flax checkpoint to a model directory: config.json, "
         "model.safetensors and the tokenizer. Given a model directory, it writes a Flax .npz.",
+        epilog="examples:\n"
+        "  videoprism-mlx convert videoprism_lvt_public_v1_base -o my-model --dtype bfloat16\n"
+        "  videoprism-mlx convert flax_base.npz -o my-model\n"
+        "  videoprism-mlx convert my-model -o flax.npz",
     )
     parser.add_argument(
         "source",
@@ -27,17 +31,26 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="a Flax .npz; the name or Hugging Face id of a released checkpoint; "
         "or a model directory",
     )
-    parser.add_argument("-o", "--output", type=Path, help="the directory (or .npz) to write")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", help="the directory (or .npz) to write"
+    )
+    shared.add_overwrite(
+        parser, "replace an earlier model directory (or .npz); by default it is an error"
+    )
     parser.add_argument(
         "--config",
+        metavar="NAME|PATH",
         help="a configuration's name, a config.json or a model directory, if the shapes in the "
         "checkpoint do not tell which it is",
     )
-    parser.add_argument("--dtype", help="float32 (default), bfloat16 or float16")
+    shared.add_dtype(parser, "type to store the weights in (default: float32)")
     parser.add_argument(
-        "--tokenizer", type=Path, help="a SentencePiece .model to put beside a video-text model"
+        "--tokenizer",
+        type=Path,
+        metavar="FILE",
+        help="a SentencePiece .model to put beside a video-text model",
     )
-    parser.add_argument("--revision", help="a branch, tag or commit on the Hub")
+    parser.add_argument("--revision", metavar="NAME", help="a branch, tag or commit on the Hub")
     parser.add_argument(
         "--verify",
         metavar="ACTIVATIONS",
@@ -50,27 +63,21 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(options: argparse.Namespace) -> int:
     from videoprism_mlx import convert
-    from videoprism_mlx.models import canonical_name
+    from videoprism_mlx.errors import printable
+    from videoprism_mlx.models import SHIPPED, canonical_name
     from videoprism_mlx.weights import hub
     from videoprism_mlx.weights.loading import load_model
 
-    source = Path(options.source)
     name = canonical_name(options.source)
-    is_model = source.is_dir() and name is None
-    if options.output is None and not (is_model and options.verify):
-        raise InputError("there is no output; name it with -o")
-    if is_model:
-        refuse(
-            options,
-            ("config", "dtype", "tokenizer", "revision"),
-            "when a model is converted back to Flax",
-        )
+    source = SHIPPED.get(name or "", Path(options.source))
+    is_model = source.is_dir() and (name is None or name in SHIPPED)
+    check(options, is_model)
 
     model, summary = source, {}
     if options.output is not None:
         started = time.perf_counter()
         if is_model:
-            result = convert.mlx_to_flax(source, options.output)
+            result = convert.mlx_to_flax(source, options.output, overwrite=options.overwrite)
         else:
             model = options.output
             if name is None:
@@ -81,13 +88,19 @@ def run(options: argparse.Namespace) -> int:
                 checkpoint, config = hub.download_checkpoint(name, options.revision), name
                 origin = hub.origin(name, options.revision)
             result = convert.flax_to_mlx(
-                checkpoint, model, config, options.dtype or "float32", options.tokenizer, origin
+                checkpoint,
+                model,
+                config,
+                options.dtype or "float32",
+                options.tokenizer,
+                origin,
+                options.overwrite,
             )
         seconds = time.perf_counter() - started
         summary = {**result._asdict(), "output": str(result.output), "seconds": seconds}
         if not options.json:
             print(
-                f"{result.output}: {result.model}, {result.parameters:,} parameters, "
+                f"{printable(result.output)}: {result.model}, {result.parameters:,} parameters, "
                 f"{result.bytes / 1e6:,.1f} MB, {seconds:.1f} s"
             )
     code = 0
@@ -104,6 +117,47 @@ def run(options: argparse.Namespace) -> int:
     return code
 
 
+def check(options: argparse.Namespace, is_model: bool) -> None:
+    """Raises an error for what would fail later. `is_model` says that a model goes back to Flax."""
+    from videoprism_mlx.convert.flax import given_config
+    from videoprism_mlx.convert.verify import read_activations
+    from videoprism_mlx.files.atomic import require_new_file
+    from videoprism_mlx.files.output import require_writable
+    from videoprism_mlx.models import SHIPPED, parse_dtype
+    from videoprism_mlx.tokenizers import load_text_tokenizer
+    from videoprism_mlx.weights.directory import read_config, require_new_model
+
+    if options.output is None and not (is_model and options.verify):
+        raise InputError("there is no output; name it with -o")
+    if is_model:
+        refuse(
+            options,
+            ("config", "dtype", "tokenizer", "revision"),
+            "when a model is converted back to Flax",
+        )
+    if is_model:
+        read_config(SHIPPED.get(options.source, Path(options.source)))
+    if options.output is not None:
+        if is_model and options.output.suffix != ".npz":
+            raise InputError(
+                f"{options.source} is a model directory already, from which a Flax .npz is "
+                f"written; {options.output} does not end in .npz"
+            )
+        if not is_model:
+            require_new_model(options.output, options.overwrite)
+        elif not options.overwrite:
+            require_new_file(options.output)
+        require_writable(options.output, is_file=is_model)
+    if options.dtype is not None:
+        parse_dtype(options.dtype)
+    if options.config is not None:
+        given_config(options.config)
+    if options.tokenizer is not None:
+        load_text_tokenizer(options.tokenizer)
+    if options.verify is not None:
+        read_activations(options.verify)
+
+
 def refuse(options: argparse.Namespace, names: Sequence[str], where: str) -> None:
     """Raises InputError if one of these options, which have no effect here, is given."""
     for name in names:
@@ -115,8 +169,9 @@ def print_comparisons(comparisons: "Sequence[Comparison]") -> None:
     """Prints a line for each module, and whether all agree."""
     from videoprism_mlx.convert.verify import FACTOR
 
-    width = max(len(each.path) for each in comparisons)
-    print(f"{'relative distance to Flax in float64':{width}}  {'MLX':>8}  {'Flax f32':>8}")
+    title = "relative distance to Flax in float64"
+    width = max(len(title), *(len(each.path) for each in comparisons))
+    print(f"{title:{width}}  {'MLX':>8}  {'Flax f32':>8}")
     for each in comparisons:
         mark = "" if each.agrees else "  differs"
         print(f"{each.path:{width}}  {each.distance:8.1e}  {each.flax_distance:8.1e}{mark}")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.cli.program.tables import fitted
 
 if TYPE_CHECKING:
     from videoprism_mlx.demo.results import Demo
@@ -16,8 +17,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "demo",
         help="try it in a few seconds: draw clips, and find them by what they show",
         description="Draws a folder of clips, encodes them with a tiny model that comes with the "
-        "package, searches them, and writes a page that shows what was found. It uses no network "
-        "and opens nothing.",
+        "package, searches them, and writes a page that shows what was found. It uses no network. "
+        "With --open, it opens the page.",
+        epilog="examples:\n"
+        "  videoprism-mlx demo --open\n"
+        '  videoprism-mlx demo --query "a red ball" --query "something that blinks"',
     )
     parser.add_argument(
         "--query",
@@ -43,6 +47,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         metavar="N",
         help="other seeds give other clips (default: %(default)s)",
     )
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
     shared.add_json(parser)
     parser.set_defaults(run=run)
 
@@ -55,20 +60,34 @@ def run(options: argparse.Namespace) -> int:
         shared.print_json(as_json(demo))
     else:
         print_table(demo)
+    if options.open:
+        open_page(demo.page)
     return 0
+
+
+def open_page(page: Path) -> None:
+    """Opens the page in the browser, or prints its address if there is none."""
+    import webbrowser
+
+    from videoprism_mlx.progress import write
+
+    address = page.absolute().as_uri()
+    if not webbrowser.open(address):
+        write(f"there is no browser to open; the page is at {address}")
 
 
 def print_table(demo: "Demo") -> None:
     """Prints the best clips of each query, the clips played backwards, and how long it took."""
     from videoprism_mlx.demo.page import TOP
+    from videoprism_mlx.errors import printable
 
     words = {True: "yes", False: "no", None: ""}
     print("rank  cosine  right  clip        what it shows")
     for ranking in demo.rankings:
-        print(f"\n{ranking.query.text}")
+        print(f"\n{printable(ranking.query.text)}")
         for place, hit in enumerate(ranking.hits[:TOP], 1):
             name, right = hit.clip.path.name, words[hit.is_right]
-            print(f"{place:4}  {hit.cosine:6.3f}  {right:5}  {name:10}  {hit.clip.shows}")
+            print(fitted(f"{place:4}  {hit.cosine:6.3f}  {right:5}  {name:10}  {hit.clip.shows}"))
     print("\nplayed forwards and backwards, and compared with either sentence")
     for turn in demo.turns:
         for text, cosines in ((turn.text, turn.cosines[:, 0]), (turn.opposite, turn.cosines[:, 1])):
@@ -86,7 +105,7 @@ def print_table(demo: "Demo") -> None:
     speed = count / seconds["encode"]
     print(f"{'encoded':16}in {seconds['encode']:.1f} s, {speed:,.0f} clips a second")
     print(f"{'searched':16}{1000 * seconds['search'] / len(demo.rankings):.1f} ms a query")
-    print(f"{'page':16}{demo.page}")
+    print(f"{'page':16}{printable(demo.page)}")
 
 
 def as_json(demo: "Demo") -> dict[str, Any]:

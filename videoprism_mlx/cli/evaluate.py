@@ -1,26 +1,19 @@
 """`videoprism-mlx evaluate`: published protocols on your own copy of a dataset."""
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.cli.program.tables import class_lines, metric_lines
 
 LABELLED = (
     "a CSV with columns video and label (names, or numbers from 0 on); a JSON list of "
     '{"file": …, "label_idx": 3} or, with several labels, "label_idx": [0, 2]; '
     "or a folder with a folder of videos for each class"
 )
-
-# The names of the metrics in a table.
-TITLES = {
-    "top1": "top-1 accuracy",
-    "top5": "top-5 accuracy",
-    "mean_class_accuracy": "mean class accuracy",
-    "map": "mean average precision",
-}
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -30,14 +23,16 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="measure a model on a dataset, with the protocols of published numbers",
         description="Measures a model on your own copy of a dataset. Embeddings are kept. If a run "
         "was stopped, the same command continues it.",
+        epilog="example:\n  videoprism-mlx evaluate retrieval --data captions.csv",
     )
-    kinds = parser.add_subparsers(required=True, metavar="WHAT")
+    kinds = parser.add_subparsers(metavar="WHAT", title="commands")
 
     parser = kinds.add_parser(
         "retrieval",
         help="how well videos are found by captions, and captions by videos",
         description="Measures recall at 1, 5 and 10, median and mean rank. From text to video, "
         "each text ranks all videos. From video to text, the best of a video's texts counts.",
+        epilog="example:\n  videoprism-mlx evaluate retrieval --data captions.csv -o result.json",
     )
     add_data(parser, "a CSV with columns video and caption, or a JSON list of such objects")
     parser.add_argument(
@@ -57,6 +52,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="how well a video-text model finds classes by their names",
         description="Measures top-1, top-5 and mean class accuracy of a video-text model that is "
         "given the names of the classes; mean average precision if videos have several labels.",
+        epilog="example:\n  videoprism-mlx evaluate zero-shot --data classes.csv",
     )
     add_data(parser, LABELLED)
     add_labels(parser)
@@ -74,10 +70,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="the accuracy of a trained classifier",
         description="Measures top-1, top-5 and mean class accuracy of a classifier, or mean "
         "average precision if videos have several labels.",
+        epilog="example:\n"
+        "  videoprism-mlx evaluate classifier --data classes.csv --model my-classifier",
     )
     add_data(parser, LABELLED)
     add_labels(parser)
-    add_common(parser, run_classifier)
+    add_common(parser, run_classifier, needs_model=True)
 
 
 def add_data(parser: argparse.ArgumentParser, what: str) -> None:
@@ -95,9 +93,13 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+def add_common(
+    parser: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace], int],
+    needs_model: bool = False,
+) -> None:
     """The options of all protocols, and the function that runs this one."""
-    shared.add_model(parser)
+    shared.add_model(parser, needs_model)
     shared.add_frames(parser)
     shared.add_reading(parser)
     parser.add_argument(
@@ -118,9 +120,11 @@ def add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespac
 def run_retrieval(options: argparse.Namespace) -> int:
     from videoprism_mlx.datasets.captions import read_captions
     from videoprism_mlx.evaluation.protocols import evaluate_retrieval
+    from videoprism_mlx.features.text import require_tokenizer
 
+    require_outputs(options)
     pairs = read_captions(options.data)
-    model, processor, directory = shared.load(options)
+    model, processor, directory = shared.load(options, require_tokenizer)
     how = common(options, model, directory)
     result = evaluate_retrieval(model, processor, pairs, options.captions, **how)
     return report(options, result, retrieval_table(result))
@@ -128,12 +132,14 @@ def run_retrieval(options: argparse.Namespace) -> int:
 
 def run_zero_shot(options: argparse.Namespace) -> int:
     from videoprism_mlx.datasets.labels import read_labels, read_names
-    from videoprism_mlx.evaluation.protocols import evaluate_zero_shot
+    from videoprism_mlx.evaluation.protocols import check_zero_shot, evaluate_zero_shot
 
+    require_outputs(options)
     has_templates = options.texts is not None or options.texts_file is not None
     templates = shared.read_texts(options) if has_templates else None
     labelled = read_labels(options.data, options.labels and read_names(options.labels))
-    model, processor, directory = shared.load(options)
+    needs = partial(check_zero_shot, labelled=labelled, templates=templates)
+    model, processor, directory = shared.load(options, needs)
     how = common(options, model, directory)
     result = evaluate_zero_shot(model, processor, labelled, templates, **how)
     return report(options, result, class_table(result))
@@ -141,19 +147,39 @@ def run_zero_shot(options: argparse.Namespace) -> int:
 
 def run_classifier(options: argparse.Namespace) -> int:
     from videoprism_mlx.datasets.labels import read_labels, read_names
-    from videoprism_mlx.evaluation.protocols import evaluate_classifier, require_classifier
-    from videoprism_mlx.weights.labels import load_labels
+    from videoprism_mlx.evaluation.protocols import (
+        check_classes,
+        evaluate_classifier,
+        require_classifier,
+    )
+    from videoprism_mlx.features.compare import labels_of
 
-    model, processor, directory = shared.load(options)
-    require_classifier(model)
-    if options.labels is None:
-        names = load_labels(directory, model.num_classes).names
-    else:
-        names = read_names(options.labels)
-    labelled = read_labels(options.data, names)
+    require_outputs(options)
+    given = options.labels and read_names(options.labels)
+    names: tuple[str, ...] = ()
+    labelled: Any = None
+
+    def needs(model: Any, processor: Any) -> None:
+        nonlocal names, labelled
+        require_classifier(model)
+        names = given or labels_of(model, model.directory).names
+        labelled = read_labels(options.data, names)
+        check_classes(model, labelled, names)
+
+    model, processor, directory = shared.load(options, needs)
     how = common(options, model, directory)
     result = evaluate_classifier(model, processor, labelled, names, **how)
     return report(options, result, class_table(result))
+
+
+def require_outputs(options: argparse.Namespace) -> None:
+    """Raises OutputError unless the result and the cache can be written."""
+    from videoprism_mlx.files.output import require_writable
+
+    if options.output is not None:
+        require_writable(options.output, is_file=True)
+    if options.cache is not None:
+        require_writable(options.cache)
 
 
 def common(options: argparse.Namespace, model: Any, directory: Path) -> dict[str, Any]:
@@ -164,7 +190,9 @@ def common(options: argparse.Namespace, model: Any, directory: Path) -> dict[str
         partial=options.partial,
         skip_bad=options.skip_bad,
         cache=options.cache,
-        identity=ModelIdentity(model, directory, options.model, options.adapters),
+        identity=ModelIdentity(
+            model, directory, str(shared.chosen_model(options)), options.adapters
+        ),
         data=options.data,
         output=options.output,
     )
@@ -172,15 +200,16 @@ def common(options: argparse.Namespace, model: Any, directory: Path) -> dict[str
 
 def report(options: argparse.Namespace, result: dict[str, Any], table: Sequence[str]) -> int:
     """Prints a result, as JSON or as a table. The exit code: 1 if videos were skipped."""
+    from videoprism_mlx.errors import printable_lines
+    from videoprism_mlx.progress import note
+
     if options.json:
         shared.print_json(result)
     else:
-        print("\n".join(table))
+        print(printable_lines("\n".join(table)))
     skipped = len(result["skipped"])
     without = f", {skipped} skipped" if skipped else ""
-    print(
-        f"{result['measured']} of {result['videos']} videos are measured{without}", file=sys.stderr
-    )
+    note(f"{result['measured']} of {result['videos']} videos are measured{without}")
     return 1 if skipped else 0
 
 
@@ -189,7 +218,7 @@ def retrieval_table(result: dict[str, Any]) -> list[str]:
     from videoprism_mlx.evaluation.metrics import RECALL_RANKS
 
     recalls = [f"recall@{most}" for most in RECALL_RANKS]
-    lines = [f"{'':14}" + "".join(f"{f'R@{n}':>8}" for n in RECALL_RANKS) + "  median    mean rank"]
+    lines = [f"{'':14}" + "".join(f"{f'R@{n}':>8}" for n in RECALL_RANKS) + "    median  mean rank"]
     for way in ("text_to_video", "video_to_text"):
         measured = {
             name: result["metrics"][f"{way}/{name}"]
@@ -198,7 +227,7 @@ def retrieval_table(result: dict[str, Any]) -> list[str]:
         shares = "".join(f"{measured[name]:8.1%}" for name in recalls)
         lines.append(
             f"{way.replace('_', ' '):14}{shares}"
-            f"{measured['median_rank']:8.1f}{measured['mean_rank']:13.1f}"
+            f"{measured['median_rank']:10.1f}{measured['mean_rank']:11.1f}"
         )
     lines.append(f"{result['measured']} videos, {result['texts']} texts")
     if result["texts_cut"]:
@@ -208,13 +237,4 @@ def retrieval_table(result: dict[str, Any]) -> list[str]:
 
 def class_table(result: dict[str, Any]) -> list[str]:
     """A table with a line for each class, and then one for each metric."""
-    rows = result["classes"]
-    kind = next(key for key in rows[0] if key not in ("name", "examples"))
-    width = max(len("class"), *(len(row["name"]) for row in rows))
-    lines = [f"{'class':{width}}  videos  {kind.replace('_', ' ')}"]
-    for row in rows:
-        value = "-" if row[kind] is None else f"{row[kind]:.1%}"
-        lines.append(f"{row['name']:{width}}  {row['examples']:6}  {value:>{len(kind)}}")
-    lines.append("")
-    lines += [f"{TITLES[name]:24}{value:.1%}" for name, value in result["metrics"].items()]
-    return lines
+    return [*class_lines(result["classes"]), "", *metric_lines(result["metrics"])]

@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from videoprism_mlx.cli import shared
-from videoprism_mlx.errors import InputError
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -14,23 +13,33 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="write a model and its adapters as one model directory",
         description="Adds adapters to the weights of the model that they were trained on, and "
         "writes the result as a model directory.",
+        epilog="example:\n  videoprism-mlx fuse --adapters my-adapters -o my-model",
     )
-    shared.add_model(parser)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the directory to write")
+    shared.add_model(parser, adapters_required=True)
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="the directory to write"
+    )
+    shared.add_overwrite(parser, "replace an earlier model directory; by default it is an error")
     shared.add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    from videoprism_mlx.weights.adapters import fuse_to_directory
+    from videoprism_mlx.errors import printable
     from videoprism_mlx.weights.directory import read_config
+    from videoprism_mlx.weights.fuse import fuse_to_directory
 
-    if options.adapters is None:
-        raise InputError("there are no adapters; name their directory with --adapters")
-    source = fuse_to_directory(options.model, options.adapters, options.output, options.dtype)
+    source = fuse_to_directory(
+        options.model,
+        options.adapters,
+        options.output,
+        options.dtype,
+        overwrite=options.overwrite,
+    )
     if options.json:
         model = read_config(options.output)["model"]
         shared.print_json({"output": str(options.output), "model": model, **source})
     else:
-        print(f"{options.output}: {options.model} with the adapters of {options.adapters}")
+        done = f"{options.output}: {source['base']} with the adapters of {options.adapters}"
+        print(printable(done))
     return 0

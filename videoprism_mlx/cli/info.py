@@ -3,10 +3,15 @@
 import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.cli.program.completion import models_and_files
+from videoprism_mlx.errors import InputError
 from videoprism_mlx.video.find import local_path
+
+if TYPE_CHECKING:
+    from videoprism_mlx.weights.catalogue import KnownModel
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -15,13 +20,26 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "info",
         help="print what a model is and needs, or what a video file contains",
         description="Describes a model, by its name or in a directory, or a video file: its "
-        "streams, codec, size, frame rate, length and colours, and whether it is whole. It "
-        "downloads nothing. The exit code is 1 if the file is damaged.",
+        "streams, codec, size, frame rate, length and colours, and whether it is whole. Without "
+        "a name, it lists the models. It downloads nothing. The exit code is 1 if the file is "
+        "damaged.",
+        epilog="examples:\n"
+        "  videoprism-mlx info\n"
+        "  videoprism-mlx info videoprism_lvt_public_v1_base --verify\n"
+        "  videoprism-mlx info clip.mp4",
     )
-    parser.add_argument(
+    option: Any = parser.add_argument(
         "model",
+        nargs="?",
         metavar="NAME|DIR|VIDEO",
-        help="a model's name, a model directory, or a video file",
+        help="a model's name, a model directory, or a video file (default: list the models)",
+    )
+    option.completer = models_and_files
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="read all weights of a model that is on this machine: look for NaN, and compare their "
+        "checksum with the one in config.json",
     )
     shared.add_json(parser)
     shared.add_stream(parser)
@@ -29,25 +47,99 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.model is None:
+        if options.verify:
+            raise InputError("--verify needs the name or the directory of a model")
+        return run_list(options)
+    from videoprism_mlx.errors import printable
+
     path = local_path(options.model)
     if path.is_file():
+        if path.suffix in (".npz", ".safetensors"):
+            raise InputError(
+                f"{path} is a file of arrays; expected a model's name, a model directory or a "
+                f"video. A Flax checkpoint is converted with `videoprism-mlx convert {path}`"
+            )
+        if options.verify:
+            raise InputError("--verify is for models; leave it out for a video")
         return run_video(path, options)
     described = describe(options.model)
+    if options.verify:
+        described["verified"] = verify(options.model)
     if options.json:
         shared.print_json(described)
         return 0
     memory = described.pop("weights_bytes")
     for key, value in described.items():
+        if key == "verified":
+            what = "as config.json says" if value["compared"] else "no checksum to compare it with"
+            value = f"all weights are finite; SHA-256 {value['sha256']}, {what}"
         if isinstance(value, dict):
             value = ", ".join(f"{name} {one}" for name, one in value.items())
         shown = f"{value:,}" if isinstance(value, int) else value
-        print(f"{key.replace('_', ' '):16}{shown}")
+        print(f"{printable(key.replace('_', ' ')):16}{printable(shown)}")
     print(f"{'weights':16}" + ", ".join(f"{size / 1e6:,.0f} MB {t}" for t, size in memory.items()))
     return 0
 
 
+def run_list(options: argparse.Namespace) -> int:
+    """Prints the models, and which of them are on this machine."""
+    import textwrap
+
+    from videoprism_mlx.files.places import cache_directory
+    from videoprism_mlx.weights.catalogue import list_models
+
+    models = list_models()
+    if options.json:
+        rows = [
+            {key: str(each) if isinstance(each, Path) else each for key, each in row.items()}
+            for row in (model._asdict() for model in models)
+        ]
+        shared.print_json({"cache": str(cache_directory()), "models": rows})
+        return 0
+    with_weights = [model for model in models if model.weights is not None]
+    width = max(len(model.name) for model in with_weights)
+    print(f"{'model':{width}}  {'parameters':>11}  on this machine")
+    for model in with_weights:
+        print(f"{model.name:{width}}  {model.parameters:11,}  {place(model)}")
+    print(f"\ncache: {cache_directory()}")
+    others = ", ".join(model.name for model in models if model.weights is None)
+    print(textwrap.fill(f"Configurations without published weights: {others}.", 79))
+    return 0
+
+
+def place(model: "KnownModel") -> str:
+    """Whether a model is on this machine, and how large it is there."""
+    if model.directory is not None:
+        where = "in the package" if model.weights == "shipped" else "in the cache"
+        return f"{megabytes(model.bytes)} {where}"
+    if model.checkpoint is not None:
+        return f"{megabytes(model.checkpoint_bytes)}, not converted yet"
+    return "no"
+
+
+def megabytes(size: int) -> str:
+    """A number of bytes as it is printed."""
+    return f"{size / 1e6:,.0f} MB" if size >= 1e7 else f"{size / 1e6:.1f} MB"
+
+
+def verify(name_or_dir: str) -> dict[str, Any]:
+    """What was found when all weights of a model were read."""
+    from videoprism_mlx.models import canonical_name
+    from videoprism_mlx.weights import hub
+    from videoprism_mlx.weights.directory import verify_weights
+
+    directory = find(name_or_dir)[1]
+    if directory is None:
+        directory = hub.converted_directory(canonical_name(name_or_dir) or name_or_dir)
+    if not directory.is_dir():
+        raise InputError(f"{name_or_dir} is not on this machine yet, so --verify has nothing to do")
+    return verify_weights(directory)
+
+
 def run_video(path: Path, options: argparse.Namespace) -> int:
     """Prints what a video file holds. 1 if it is damaged."""
+    from videoprism_mlx.errors import printable
     from videoprism_mlx.video.ffmpeg.decoding import Decoding
     from videoprism_mlx.video.ffmpeg.describe import describe_video
 
@@ -56,7 +148,7 @@ def run_video(path: Path, options: argparse.Namespace) -> int:
         shared.print_json(described)
         return 1 if described["damage"] else 0
     for name, row in video_rows(described):
-        print(f"{name:12}{row}")
+        print(f"{name:12}{printable(row)}")
     return 1 if described["damage"] else 0
 
 
@@ -111,14 +203,13 @@ def describe(name_or_dir: str) -> dict[str, Any]:
 def find(name_or_dir: str) -> tuple[dict[str, Any], Path | None, Any]:
     """A model's configuration, its directory if it is on this machine, and where it is from."""
     from videoprism_mlx.files.places import user_path
-    from videoprism_mlx.models import RELEASES, SHIPPED, canonical_name, checked_config, get_config
+    from videoprism_mlx.models import RELEASES, SHIPPED, canonical_name, get_config
     from videoprism_mlx.weights import hub
-    from videoprism_mlx.weights.directory import WEIGHTS_FILE, read_config, stored_shapes
+    from videoprism_mlx.weights.directory import WEIGHTS_FILE, read_checked_config, stored_shapes
 
     name, directory = canonical_name(name_or_dir), user_path(name_or_dir)
     if name is None and directory.is_dir():
-        described = read_config(directory)
-        config = checked_config(described)
+        config, described = read_checked_config(directory)
         stored_shapes(directory / WEIGHTS_FILE)  # Raises an error if the file is damaged.
         return config, directory, described.get("source", "not recorded")
     config = get_config(name_or_dir)

@@ -1,7 +1,6 @@
 """What several commands share: their options, loading the model, and printing."""
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from videoprism_mlx.cli.program.completion import DTYPES, dtypes, models
 from videoprism_mlx.errors import InputError
 
 if TYPE_CHECKING:
     from videoprism_mlx.features.compare import Classified, Compared
-    from videoprism_mlx.features.processor import Processor
-    from videoprism_mlx.training.recipe import Recipe
+    from videoprism_mlx.features.processor import Needs, Processor
     from videoprism_mlx.video.ffmpeg.decoding import Decoding
 
 DEFAULT_MODEL = "videoprism_lvt_public_v1_base"
@@ -22,17 +21,51 @@ DEFAULT_MODEL = "videoprism_lvt_public_v1_base"
 Result = TypeVar("Result", bound="Compared | Classified")
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(
+    parser: argparse.ArgumentParser, required: bool = False, adapters_required: bool = False
+) -> None:
     """Adds the options for the model and its type."""
-    parser.add_argument(
+    base = "the model that they were trained on"
+    default = f"{DEFAULT_MODEL} or, with --adapters, {base}"
+    if adapters_required:
+        default = base.replace("they", "the adapters")
+    option: Any = parser.add_argument(
         "--model",
-        default=DEFAULT_MODEL,
+        required=required,
         metavar="NAME|DIR",
-        help="a released model's name, a model directory or a Hub id (default: %(default)s)",
+        help="a model's name (`videoprism-mlx info` lists them), a model directory or a Hub id"
+        + ("" if required else f" (default: {default})"),
     )
-    parser.add_argument("--dtype", help="float32, bfloat16 or float16; by default as stored")
+    option.completer = models
+    add_dtype(parser, "type to compute in (default: as the weights are stored)")
     parser.add_argument(
-        "--adapters", type=Path, metavar="DIR", help="adapters to add to the model's weights"
+        "--adapters",
+        type=Path,
+        required=adapters_required,
+        metavar="DIR",
+        help="adapters to add to the model's weights",
+    )
+
+
+def add_dtype(parser: argparse.ArgumentParser, help: str, default: str | None = None) -> None:
+    """Adds the option for the type of parameters and activations. `parse_dtype` checks it."""
+    metavar = f"{{{','.join(DTYPES)}}}"
+    option: Any = parser.add_argument("--dtype", metavar=metavar, default=default, help=help)
+    option.completer = dtypes
+
+
+def add_overwrite(parser: argparse.ArgumentParser, help: str) -> None:
+    """Adds the option to begin anew where there is an output."""
+    parser.add_argument("--overwrite", action="store_true", help=help)
+
+
+def add_paths(parser: argparse.ArgumentParser, nargs: str = "+", more: str = "") -> None:
+    """Adds the videos of a command that takes many."""
+    parser.add_argument(
+        "paths",
+        nargs=nargs,
+        metavar="PATH",
+        help=f"video files, folders (with subfolders) and glob patterns{more}",
     )
 
 
@@ -101,73 +134,9 @@ def add_stream(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
+def add_json(parser: argparse._ActionsContainer) -> None:
     """Adds the option for results as JSON."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-
-
-def add_recipe(
-    parser: argparse.ArgumentParser,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float = 0.0,
-    decay: str = "constant",
-    clip: float | None = None,
-) -> None:
-    """Adds the options of a `Recipe`, with these defaults."""
-    group = parser.add_argument_group("training")
-
-    def add(flag: str, default: Any, help: str, type: Any = int, metavar: str = "N") -> None:
-        group.add_argument(flag, type=type, default=default, metavar=metavar, help=help)
-
-    add("--epochs", epochs, "largest number of epochs (default: %(default)s)")
-    add("--batch-size", batch_size, "examples in a step (default: %(default)s)")
-    rate_help = "learning rate of Adam (default: %(default)s)"
-    add("--learning-rate", learning_rate, rate_help, float, "RATE")
-    decay_help = "decoupled weight decay, of matrices only (default: %(default)s)"
-    add("--weight-decay", weight_decay, decay_help, float, "SHARE")
-    add("--warmup", 0, "steps in which the learning rate rises from 0 (default: %(default)s)")
-    group.add_argument(
-        "--decay",
-        choices=("constant", "cosine"),
-        default=decay,
-        help="learning rate after the warm-up: constant, or a cosine to 0 (default: %(default)s)",
-    )
-    add("--clip", clip, "largest norm of a gradient (default: %(default)s)", float, "NORM")
-    add("--patience", None, "stop after N epochs in a row without an improvement")
-    add("--seed", 0, "the same seed gives the same result (default: %(default)s)")
-
-
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """Adds the options for what a training run keeps, and for bad videos."""
-    parser.add_argument(
-        "--save-every",
-        type=int,
-        metavar="N",
-        help="keep the state every N steps, as well as after each epoch",
-    )
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        metavar="DIR",
-        help="folder for frames and features that later runs use again",
-    )
-    parser.add_argument(
-        "--skip-bad",
-        action="store_true",
-        help="leave out videos that cannot be used; otherwise they are an error",
-    )
-
-
-def recipe(options: argparse.Namespace) -> "Recipe":
-    """The recipe that the options describe."""
-    import dataclasses
-
-    from videoprism_mlx.training.recipe import Recipe
-
-    names = [field.name for field in dataclasses.fields(Recipe)]
-    return Recipe(**{name: getattr(options, name) for name in names})
 
 
 def add_texts(
@@ -203,14 +172,18 @@ def read_texts(options: argparse.Namespace) -> list[str]:
     """The texts of the command line or the file. Raises InputError if one is empty."""
     texts: list[str] = options.texts
     if options.texts_file is not None:
-        try:
-            lines = options.texts_file.read_text(encoding="utf-8-sig").split("\n")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{options.texts_file} is not text in UTF-8 ({error})") from None
-        texts = [line.strip() for line in lines if line.strip()]
+        return read_lines(options.texts_file)
     require_words(texts)
+    return texts
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, without empty ones. Raises InputError if there are none."""
+    from videoprism_mlx.files.reading import read_text
+
+    texts = [line.strip() for line in read_text(path).split("\n") if line.strip()]
     if not texts:
-        raise InputError(f"{options.texts_file} holds no text; expected one on each line")
+        raise InputError(f"{path} holds no text; expected one on each line")
     return texts
 
 
@@ -221,19 +194,34 @@ def require_words(texts: Sequence[str]) -> None:
             raise InputError("one of the texts is empty; leave it out, or give it words")
 
 
-def require_ending(output: Path, *endings: str) -> str:
-    """The ending of an output's name. Raises InputError unless it is one of these."""
+def require_picture(output: Path, video: str, *endings: str) -> str:
+    """The ending of a picture of a video. Raises an error if it is not one of these.
+
+    It also raises an error if the video is missing or the picture cannot be written.
+    """
     ending = output.suffix.lower()
     if ending not in endings:
-        raise InputError(f"{output} does not end in {' or '.join(endings)}; name another output")
+        *others, last = endings
+        listed = f"{', '.join(others)} or {last}" if others else last
+        raise InputError(f"{output} does not end in {listed}; name another output")
+
+    from videoprism_mlx.files.output import require_writable
+    from videoprism_mlx.video.source import existing
+
+    path = existing(video)
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if output.samefile(path):
+            raise InputError(f"the output {output} is the video itself; name another output")
+    require_writable(output, is_file=True)
     return ending
 
 
-def require_another_file(output: Path, video: str) -> None:
-    """Raises InputError if the output would replace the video."""
-    with suppress(FileNotFoundError):
-        if output.samefile(video):
-            raise InputError(f"the output {output} is the video itself; name another output")
+def require_span(options: argparse.Namespace) -> None:
+    """Raises InputError unless --start, --end and --fps are possible."""
+    from videoprism_mlx.video.sampling import check_fps, check_times
+
+    check_times(options.start, options.end)
+    check_fps(options.fps)
 
 
 def given(value: Any, default: Any) -> Any:
@@ -241,14 +229,29 @@ def given(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 
-def load(options: argparse.Namespace) -> "tuple[Any, Processor, Path]":
-    """The model, its processor with the options' settings, and the model's directory."""
+def chosen_model(options: argparse.Namespace) -> str | Path:
+    """The model that the options name: by default that of the adapters, or DEFAULT_MODEL."""
+    from videoprism_mlx.features.processor import model_name
+
+    model = DEFAULT_MODEL if options.adapters is None else None
+    return model_name(given(options.model, model), options.adapters)
+
+
+def load(
+    options: argparse.Namespace, needs: "Needs | None" = None
+) -> "tuple[Any, Processor, Path]":
+    """The model, its processor with the options' settings, and the model's directory.
+
+    `needs` raises an error, before anything is downloaded, if the model cannot do what is asked.
+    """
     from videoprism_mlx.features.processor import load_with_settings
 
     names = ("num_frames", "size", "resize", "resample", "template")
     settings = {name: getattr(options, name, None) for name in names}
     settings["decoding"] = decoding(options)
-    return load_with_settings(options.model, options.dtype, None, options.adapters, **settings)
+    return load_with_settings(
+        chosen_model(options), options.dtype, None, options.adapters, needs, **settings
+    )
 
 
 def decoding(options: argparse.Namespace) -> "Decoding":
@@ -258,41 +261,46 @@ def decoding(options: argparse.Namespace) -> "Decoding":
     return Decoding(options.stream, options.tone_map, options.hardware)
 
 
-def load_prompting(options: argparse.Namespace) -> "tuple[Any, Processor, Path]":
+def load_prompting(options: argparse.Namespace, needs: "Needs") -> "tuple[Any, Processor, Path]":
     """As `load`. By default the prompt is that of the official demo."""
     from videoprism_mlx.features.processor import PROMPT, check_template
 
     options.template = given(options.template, PROMPT)
     check_template(options.template)
-    return load(options)
+    return load(options, needs)
 
 
 def each_video(
     videos: Mapping[str, Path], results: Iterable[Result]
 ) -> Iterator[tuple[str, Result]]:
     """The name and result of each video. Shows a bar, and prints a line for each skipped video."""
-    from tqdm import tqdm
-
+    from videoprism_mlx import progress
     from videoprism_mlx.features.encode import one_line
 
-    is_short = len(videos) == 1 or (sys.stdout and sys.stdout.isatty())
-    bar = tqdm(videos.items(), unit="video", disable=True if is_short else None)
-    for result, (name, path) in zip(results, bar, strict=True):
-        if result.error is not None:
-            bar.clear()
-            print(f"skipped: {one_line(path, result.error)}", file=sys.stderr)
-        yield name, result
+    with progress.bar(unit="video", total=len(videos)) as bar:
+        for result, (name, path) in zip(results, videos.items(), strict=True):
+            bar.update()
+            bar.clear()  # The caller prints the result where the bar is.
+            if result.error is not None:
+                progress.write(f"skipped: {one_line(path, result.error)}")
+            yield name, result
+            if sys.stdout:
+                sys.stdout.flush()
+            bar.refresh()
 
 
 def print_json(result: Any) -> None:
     """Prints a result on one line of stdout. Numbers that JSON lacks, such as NaN, are null."""
+    from videoprism_mlx.errors import is_unsafe
+    from videoprism_mlx.files.record import as_json
+
     result = without_nan(result)
-    line = json.dumps(result, ensure_ascii=False)
+    line = as_json(result, None, ascii=False)
     try:
         line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:  # Then write the characters as JSON escapes.
-        line = json.dumps(result)
-    print(line)
+        line = as_json(result, None)
+    print("".join(f"\\u{ord(one):04x}" if is_unsafe(one) else one for one in line))
 
 
 def without_nan(value: Any) -> Any:
@@ -308,8 +316,16 @@ def without_nan(value: Any) -> Any:
 
 def report_picture(options: argparse.Namespace, **result: object) -> int:
     """Prints where the picture is and, in JSON, what it shows."""
+    from videoprism_mlx.errors import printable
+
     if options.json:
         print_json({"output": str(options.output), **result})
     else:
-        print(options.output)
+        print(printable(options.output))
     return 0
+
+
+def say_how_to_continue(kept: str, options: argparse.Namespace) -> None:
+    """Prints after Ctrl-C what is kept, and how to continue."""
+    how = "the same command without --overwrite" if options.overwrite else "the same command"
+    print(f"{kept}; run {how} to continue", file=sys.stderr)

@@ -19,9 +19,19 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="Draws the features of the video encoder. Patches that are similar to the "
         "model have similar colours in all frames. A .png shows frames spread over the video, an "
         ".mp4 the whole video.",
+        epilog="examples:\n"
+        "  videoprism-mlx show clip.mp4 -o features.png\n"
+        "  videoprism-mlx show clip.mp4 -o features.mp4 --start 10 --end 20",
     )
     parser.add_argument("video", metavar="VIDEO", help="a video file, or a folder of images")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="OUT.png or OUT.mp4")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="OUT.png or OUT.mp4",
+    )
     shared.add_model(parser)
     parser.add_argument(
         "--frames",
@@ -31,7 +41,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help=f"frames of a .png (default: {PICTURE_FRAMES})",
     )
     parser.add_argument(
-        "--fps", type=float, help=f"frames a second of an .mp4 (default: {FILM_FPS:g})"
+        "--fps",
+        type=float,
+        metavar="RATE",
+        help=f"frames a second of an .mp4 (default: {FILM_FPS:g})",
     )
     shared.add_span(parser)
     shared.add_reading(parser)
@@ -40,20 +53,23 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    is_film = shared.require_ending(options.output, ".png", ".mp4") == ".mp4"
+    is_film = shared.require_picture(options.output, options.video, ".png", ".mp4") == ".mp4"
     if options.fps is not None and not is_film:
         raise InputError("--fps is only for an .mp4; leave it out, or give --frames instead")
     if options.count is not None and is_film:
         raise InputError("--frames is only for a .png; leave it out, or give --fps instead")
-    shared.require_another_file(options.output, options.video)
+    shared.require_span(options)
 
     from PIL import Image
 
     from videoprism_mlx.features.maps import map_features
     from videoprism_mlx.files.atomic import new_file
     from videoprism_mlx.pictures import draw_features, feature_colours, write_feature_video
+    from videoprism_mlx.progress import bar
+    from videoprism_mlx.video.sampling import check_count
 
     fps = shared.given(options.fps, FILM_FPS)
+    check_count(options.count)
     model, processor, _ = shared.load(options)
     maps = map_features(
         model,
@@ -68,7 +84,8 @@ def run(options: argparse.Namespace) -> int:
     colours = feature_colours(maps.features)
     if is_film:
         with new_file(options.output, replace=True) as unfinished:
-            write_feature_video(unfinished, maps.frames, colours, maps.times, fps)
+            frames = bar(list(maps.frames), "writing", "frame")
+            write_feature_video(unfinished, frames, colours, maps.times, fps)
     else:
         sheet = draw_features(maps.frames, colours, maps.times.tolist(), Path(options.video).name)
         with new_file(options.output, replace=True) as unfinished:

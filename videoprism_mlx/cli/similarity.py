@@ -1,8 +1,10 @@
 """`videoprism-mlx similarity`: how well texts describe videos."""
 
 import argparse
+from functools import partial
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.errors import InputError
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -12,14 +14,18 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="print how similar videos and texts are",
         description="Prints the cosine of each video with each text, best first, and the softmax "
         "over the texts, as in the official demo.",
+        epilog="examples:\n"
+        '  videoprism-mlx similarity clip.mp4 --text "playing drums" "a concert"\n'
+        "  videoprism-mlx similarity clips --text-file prompts.txt --json",
     )
+    shared.add_paths(parser, "*")
     parser.add_argument(
         "--video",
         nargs="+",
         action="extend",
-        required=True,
+        default=[],
         metavar="PATH",
-        help="files, folders (with subfolders), glob patterns",
+        help="the same, as an option",
     )
     shared.add_texts(parser, "--text", help="sentences to compare the videos with")
     shared.add_comparing(parser, "0.01")
@@ -27,12 +33,19 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    from videoprism_mlx.features.compare import compare
+    from videoprism_mlx.errors import printable
+    from videoprism_mlx.features.compare import check_comparing, compare
     from videoprism_mlx.video.find import find_videos
+    from videoprism_mlx.video.source import require_one
 
+    paths = [*options.paths, *options.video]
+    if not paths:
+        raise InputError("there are no videos; name files or folders before --text")
     texts = shared.read_texts(options)
-    videos = find_videos(options.video)
-    model, processor, _ = shared.load_prompting(options)
+    videos = find_videos(paths, lengthen=True)
+    require_one(videos.values())
+    needs = partial(check_comparing, texts=texts, temperature=options.temperature)
+    model, processor, _ = shared.load_prompting(options, needs)
     results = compare(
         model, processor, videos.values(), texts, options.temperature, partial=options.partial
     )
@@ -45,7 +58,8 @@ def run(options: argparse.Namespace) -> int:
             lists = {key: row.tolist() for key, row in rows.items()}
             shared.print_json({"video": name, "texts": texts, **lists})
         else:
-            print(f"{name}\n  cosine  softmax  text")
+            print(f"{printable(name)}\n  cosine  softmax  text")
             for i in result.probabilities.argsort(kind="stable")[::-1]:
-                print(f"  {result.cosines[i]:6.3f}  {result.probabilities[i]:7.1%}  {texts[i]}")
+                text = printable(texts[i])
+                print(f"  {result.cosines[i]:6.3f}  {result.probabilities[i]:7.1%}  {text}")
     return code

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from videoprism_mlx.datasets.rows import files_of, rows_of, take
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import InputError, shown
 from videoprism_mlx.video.source import Files
 
 # The names that the column or key of the caption may have.
@@ -30,7 +30,7 @@ def read_captions(path: str | Path) -> list[Captioned]:
         given = take(row, CAPTION_KEYS, where)
         for caption in given if isinstance(given, list) and given else [given]:
             if not isinstance(caption, str) or not caption.strip():
-                raise InputError(f"{where}: the caption is {caption!r}; expected a text")
+                raise InputError(f"{where}: the caption is {shown(caption)}; expected a text")
             captions.setdefault(video, []).append(caption.strip())
     if not captions:
         raise InputError(f"{path} has no entries; expected videos with captions")

@@ -3,11 +3,13 @@
 import logging
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from videoprism_mlx.datasets.rows import Row, files_of, read_utf8, rows_of, take
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.datasets.rows import Row, files_of, rows_of, take
+from videoprism_mlx.errors import InputError, excerpt, shown
+from videoprism_mlx.files.reading import read_text
 from videoprism_mlx.video.find import files_below, is_video_name, natural_order
 from videoprism_mlx.video.source import Files
 
@@ -16,6 +18,9 @@ NUMBER_KEY, NAME_KEY = "label_idx", "label"
 
 # A class number above this and above the number of videos is refused as a mistake.
 MOST_CLASSES = 100_000
+
+# How many names an error lists.
+LISTED = 8
 
 # A number with more digits is not a class number. int() refuses more than 4,300 digits.
 MOST_DIGITS = 1000
@@ -68,7 +73,7 @@ def labelled_rows(path: Path, names: Sequence[str] | None) -> Labelled:
         elif is_list != multi_label:
             expected = "a list of classes" if multi_label else "one class"
             raise InputError(
-                f"{where}: {key} is {value!r}; expected {expected}, as in the entries before it"
+                f"{where}: {key} is {shown(value)}; expected {expected}, as in the entries before"
             )
         numbers = set()
         for one in value if is_list else [value]:
@@ -84,8 +89,8 @@ def labelled_rows(path: Path, names: Sequence[str] | None) -> Labelled:
     highest = max((number for each in labels for number in each), default=0)
     if names is None and highest > max(MOST_CLASSES, len(videos)):
         raise InputError(
-            f"{path} has a class number {highest}; correct it or, if there are so many classes, "
-            "give their names with labels (--labels)"
+            f"{path} has a class number {shown(highest)}; correct it or, if there are so many "
+            "classes, give their names with labels (--labels)"
         )
     warn_of_contradictions(videos, labels, path)
     kept = None if names is None else tuple(names)
@@ -109,8 +114,8 @@ def labelled_folders(folder: Path, names: Sequence[str] | None) -> Labelled:
     }
     if unknown := sorted(found.keys() - numbers.keys()):
         raise InputError(
-            f"{folder} has a folder {unknown[0]}; expected one of the {len(numbers)} classes: "
-            f"{', '.join(list(numbers)[:8])}{', …' if len(numbers) > 8 else ''}"
+            f"{folder} has a folder {excerpt(unknown[0])}; expected one of the {len(numbers)} "
+            f"classes: {listed(numbers)}"
         )
     return Labelled(
         videos=tuple(video for name in sorted(found) for video in found[name]),
@@ -128,11 +133,18 @@ def class_number(value: Any, names: Sequence[str] | None, where: str, key: str) 
         value = int(digits) if digits.isdecimal() and len(digits) <= MOST_DIGITS else value
     expected = "whole numbers from 0 on" if names is None else f"0 to {len(names) - 1}"
     if names is not None and key == NAME_KEY:
-        expected += f" or one of {', '.join(names[:8])}{', …' if len(names) > 8 else ''}"
+        expected += f" or one of {listed(names)}"
     is_number = isinstance(value, int) and not isinstance(value, bool)
     if not is_number or value < 0 or (names is not None and value >= len(names)):
-        raise InputError(f"{where}: {key} is {value!r}; expected {expected}")
+        raise InputError(f"{where}: {key} is {shown(value)}; expected {expected}")
     return int(value)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first names, for a message."""
+    first = list(islice(names, LISTED + 1))
+    more = ", …" if len(first) > LISTED else ""
+    return excerpt(", ".join(first[:LISTED]), 200) + more
 
 
 def names_by_class(
@@ -200,7 +212,7 @@ def warn_of_contradictions(
 def read_names(path: str | Path) -> tuple[str, ...]:
     """The names of classes from a file with a name on each line, in the order of their numbers."""
     path = Path(path)
-    lines = read_utf8(path).rstrip().split("\n")
+    lines = read_text(path).rstrip().split("\n")
     return checked_names([line.strip() for line in lines], path)
 
 
@@ -209,14 +221,16 @@ def checked_names(names: Sequence[Any], where: object) -> tuple[str, ...]:
     numbers: dict[str, int] = {}
     for number, name in enumerate(names):
         if not isinstance(name, str) or not name.strip():
-            raise InputError(f"{where}: the name of class {number} is {name!r}; expected a text")
+            raise InputError(
+                f"{where}: the name of class {number} is {shown(name)}; expected a text"
+            )
         if not is_utf8(name):
             raise InputError(
-                f"{where}: the name of class {number} is {name!r}, which is not text in UTF-8"
+                f"{where}: the name of class {number} is {shown(name)}, which is not text in UTF-8"
             )
         first = numbers.setdefault(composed(name), number)
         if first != number:
-            raise InputError(f"{where}: classes {first} and {number} are both called {name!r}")
+            raise InputError(f"{where}: classes {first} and {number} are both called {shown(name)}")
     return tuple(numbers)
 
 

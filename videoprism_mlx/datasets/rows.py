@@ -5,14 +5,13 @@ Paths in a file are relative to the folder that the file is in.
 
 import csv
 import io
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from videoprism_mlx.errors import InputError
-from videoprism_mlx.files.places import require_path
+from videoprism_mlx.errors import InputError, excerpt, shown
+from videoprism_mlx.files.reading import parse_json, read_text
 from videoprism_mlx.video.source import Files
 
 # The names that the column or key of the video may have.
@@ -23,17 +22,8 @@ Row = Mapping[str, Any]
 
 def rows_of(path: Path) -> Iterator[tuple[str, Row]]:
     """The rows of a CSV, a JSON list or JSON lines, each after its place for error messages."""
-    text = read_utf8(path)
+    text = read_text(path)
     return csv_rows(path, text) if is_csv(path) else json_rows(path, text)
-
-
-def read_utf8(path: Path) -> str:
-    """The text of a file in UTF-8, without a byte order mark."""
-    require_path(path)
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not text in UTF-8 ({error})") from None
 
 
 def is_csv(path: Path) -> bool:
@@ -52,29 +42,32 @@ def csv_rows(path: Path, text: str) -> Iterator[tuple[str, Row]]:
             if extra := row.pop(None, None):  # DictReader puts extra fields here.
                 raise InputError(
                     f"{where}: has {len(extra)} more fields than the heading, such as "
-                    f"{extra[0]!r}; put quotes around texts that contain {delimiter!r}"
+                    f"{shown(extra[0])}; put quotes around texts that contain {delimiter!r}"
                 )
             yield where, row
     except csv.Error as error:
-        raise InputError(f"{path}, after line {reader.line_num}: {error}") from None
+        raise InputError(f"{path}, after line {reader.line_num}: {excerpt(error)}") from None
 
 
 def json_rows(path: Path, text: str) -> Iterator[tuple[str, Row]]:
     """The objects of a JSON list or of JSON lines, as `rows_of` gives them."""
     try:
         if path.suffix.lower() == ".jsonl":
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+            lines = enumerate(text.split("\n"), 1)
+            rows = [parse_json(line, f"line {n}") for n, line in lines if line.strip()]
         else:
-            rows = json.loads(text)
-    except (ValueError, RecursionError) as error:
+            rows = parse_json(text, "it")
+    except InputError as error:
         raise InputError(
-            f"{path} is not valid JSON ({error}); if it is a table, call it *.csv or *.tsv"
+            f"{path} is not valid JSON: {error}; if it is a table, call it *.csv or *.tsv"
         ) from None
     if not isinstance(rows, list):
         raise InputError(f"{path} holds a {type(rows).__name__}; expected a list of objects")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise InputError(f"{path}, entry {number}: {row!r} is not an object, such as {{…}}")
+            raise InputError(
+                f"{path}, entry {number}: {shown(row)} is not an object, such as {{…}}"
+            )
         yield f"{path}, entry {number}", row
 
 
@@ -83,7 +76,7 @@ def take(row: Row, keys: Sequence[str], where: str) -> Any:
     for key in keys:
         if row.get(key) is not None:
             return row[key]
-    has = ", ".join(repr(key) for key, value in row.items() if value is not None)
+    has = excerpt(", ".join(repr(key) for key, value in row.items() if value is not None))
     raise InputError(f"{where}: has {has or 'nothing'}; expected {' or '.join(keys[:2])}")
 
 
@@ -92,7 +85,7 @@ def files_of(row: Row, folder: Path, where: str) -> Files:
     value = take(row, VIDEO_KEYS, where)
     names = value if isinstance(value, list) else [value]
     if not names or not all(is_file_name(name) for name in names):
-        raise InputError(f"{where}: the video is {value!r}; expected a path or a list of them")
+        raise InputError(f"{where}: the video is {shown(value)}; expected a path or a list of them")
     paths = tuple(Path(os.path.normpath(folder / name)) for name in names)
     return paths if isinstance(value, list) else paths[0]
 

@@ -1,10 +1,12 @@
 """Captions of scenes: random ones to train on, and fixed ones to print."""
 
 from functools import partial
+from itertools import chain
 
 import numpy as np
 
-from videoprism_mlx.demo.scenes import MOTIONS, Scene, Thing
+from videoprism_mlx.demo.scenes import COLOURS, MOTIONS, SHAPES, Scene, Thing
+from videoprism_mlx.tokenizers import canonicalize_text
 
 # The wordings of each attribute. A caption picks one at random; a fixed caption takes the first.
 WORDS = {
@@ -39,6 +41,12 @@ WORDS = {
 FINITE = {
     verb for motion in MOTIONS for verb, *_ in map(str.split, WORDS[motion]) if verb[-1] == "s"
 }
+
+
+def vocabulary() -> list[str]:
+    """Every word that a caption may have, sorted: what words.txt of the model lists."""
+    said = [*chain.from_iterable(WORDS.values()), *SHAPES, *COLOURS, "a an the something that"]
+    return sorted({word for text in said for word in canonicalize_text(text)[:-1].split()})
 
 
 def random_wording(random: np.random.Generator, word: str) -> str:

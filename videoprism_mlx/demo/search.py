@@ -3,7 +3,6 @@
 Shapes: V clips, D width of an embedding.
 """
 
-import json
 import re
 import shutil
 import time
@@ -16,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from mlx.utils import tree_flatten
 from PIL import Image
-from tqdm import tqdm
 
+from videoprism_mlx import progress
 from videoprism_mlx.demo import page as demopage
 from videoprism_mlx.demo.animation import draw_clip
 from videoprism_mlx.demo.captions import sentence
@@ -34,7 +33,7 @@ from videoprism_mlx.features.text import embed_texts
 from videoprism_mlx.files.atomic import new_directory, new_file
 from videoprism_mlx.files.lock import locked
 from videoprism_mlx.files.output import require_own, visible
-from videoprism_mlx.files.record import made_with
+from videoprism_mlx.files.record import as_json, made_with
 from videoprism_mlx.models import DEMO_MODEL
 
 # What the demo writes into its folder, besides the page and the picture.
@@ -98,9 +97,7 @@ class Searcher:
         """The embeddings (V, D) of clips."""
         paths = [clip.path for clip in clips]
         encoded = encode(self.model, self.processor, paths, BATCH, ["embedding"])
-        bar = tqdm(
-            encoded, desc="encoding", total=len(clips), unit="clip", leave=False, disable=None
-        )
+        bar = progress.bar(encoded, "encoding", "clip", total=len(clips))
         return np.stack([each.features["embedding"] for each in bar])
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
@@ -145,9 +142,7 @@ def draw_clips(
     """Writes clips of numbered scenes into a new folder, forwards or backwards."""
     clips = []
     with new_directory(folder) as made:
-        for number, scene in tqdm(
-            scenes.items(), desc="drawing", unit="clip", leave=False, disable=None
-        ):
+        for number, scene in progress.bar(list(scenes.items()), "drawing", "clip"):
             name = f"clip{number + 1:02}.mp4"
             frames = draw_clip(scene, clip_random(seed, number))
             write_clip(made / name, frames[::-1] if backwards else frames)
@@ -183,4 +178,4 @@ def write_record(output: Path, **settings: object) -> None:
     """Marks a folder as the demo's."""
     record = {"made_by": "videoprism-mlx demo", **made_with(**settings)}
     with new_file(output / RECORD, replace=True) as partial:
-        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(as_json(record) + "\n", encoding="utf-8")

@@ -16,6 +16,14 @@ Array = npt.NDArray[Any]
 # How many classes top-5 accuracy looks at.
 TOP = 5
 
+# The names of the metrics in tables and pictures.
+TITLES = {
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+    "mean_class_accuracy": "mean class accuracy",
+    "map": "mean average precision",
+}
+
 # The ranks up to which recall is measured.
 RECALL_RANKS = (1, 5, 10)
 

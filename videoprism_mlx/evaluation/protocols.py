@@ -5,7 +5,6 @@ Shapes: V videos, Q texts, C classes, T frames, S size of a frame, D width.
 
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -27,12 +26,14 @@ from videoprism_mlx.evaluation.metrics import (
 )
 from videoprism_mlx.features.cache import ArrayCache, fill, require_usable
 from videoprism_mlx.features.encode import check_features, video_features
+from videoprism_mlx.features.pipeline import not_finite
 from videoprism_mlx.features.processor import PROMPT, Processor, check_template
-from videoprism_mlx.features.text import embed_texts, require_text
+from videoprism_mlx.features.text import embed_texts, require_tokenizer
 from videoprism_mlx.files import places
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.identity import sha256
-from videoprism_mlx.files.record import made_with
+from videoprism_mlx.files.output import require_writable
+from videoprism_mlx.files.record import as_json, made_with
 from videoprism_mlx.video.source import Files
 from videoprism_mlx.weights.identity import ModelIdentity
 
@@ -66,7 +67,7 @@ def evaluate_retrieval(
     say how it was made. `identity` and `data`, the file or folder that the list is from, are noted
     there. `output` is a JSON file to which the result is written as well.
     """
-    require_text(model)
+    require_tokenizer(model, processor)
     if captions not in CAPTIONS:
         raise InputError(f"captions is {captions!r}; expected one of {', '.join(CAPTIONS)}")
     if not pairs:
@@ -74,7 +75,7 @@ def evaluate_retrieval(
     said = [texts_of(pair, captions) for pair in pairs]
     texts = [text for each in said for text in each]
     owners = np.repeat(np.arange(len(pairs)), [len(each) for each in said])
-    text_embeddings = embed_texts(model, processor, texts)
+    text_embeddings = embed_texts(model, processor, texts, progress=True)
     longer = dataclasses.replace(processor, max_length=processor.max_length + 1)
     is_cut = longer.tokenize(texts)[1][:, -1] == 0
 
@@ -119,9 +120,8 @@ def evaluate_zero_shot(
     measured. The result also has `classes`, a row for each class. For the other arguments see
     `evaluate_retrieval`.
     """
-    require_text(model)
-    if labelled.names is None:
-        raise InputError("the classes have no names; give their names with labels (--labels)")
+    check_zero_shot(model, processor, labelled, templates)
+    assert labelled.names is not None  # It has been checked.
     if templates is None:
         templates = [PROMPT if processor.template == "{}" else processor.template]
     classes = class_embeddings(model, processor, labelled.names, templates)
@@ -133,6 +133,28 @@ def evaluate_zero_shot(
     return evaluation.result("zero-shot", measured, {"templates": list(templates)})
 
 
+def check_zero_shot(
+    model: VideoPrismModel,
+    processor: Processor,
+    labelled: Labelled,
+    templates: Sequence[str] | None = None,
+) -> None:
+    """Raises InputError if `evaluate_zero_shot` cannot use these. The model needs no weights."""
+    require_tokenizer(model, processor)
+    if labelled.names is None:
+        raise InputError("the classes have no names; give their names with labels (--labels)")
+    if templates is not None:
+        check_templates(templates)
+
+
+def check_templates(templates: Sequence[str]) -> None:
+    """Raises InputError unless these are prompts with a place for a name."""
+    if isinstance(templates, str) or not templates:
+        raise InputError(f"templates is {templates!r}; expected a list of at least one text")
+    for template in templates:
+        check_template(template)
+
+
 def class_embeddings(
     model: VideoPrismModel,
     processor: Processor,
@@ -140,12 +162,10 @@ def class_embeddings(
     templates: Sequence[str],
 ) -> npt.NDArray[np.float32]:
     """The embedding of each name, averaged over the templates and of length one: (C, D)."""
-    if isinstance(templates, str) or not templates:
-        raise InputError(f"templates is {templates!r}; expected a list of at least one text")
-    for template in templates:
-        check_template(template)
+    check_templates(templates)
     prompts = [template.replace("{}", name) for template in templates for name in names]
-    embedded = embed_texts(model, dataclasses.replace(processor, template="{}"), prompts)
+    plain = dataclasses.replace(processor, template="{}")
+    embedded = embed_texts(model, plain, prompts, progress=True)
     means: Array = embedded.reshape(len(templates), len(names), -1).mean(axis=0)
     unit: npt.NDArray[np.float32] = means / np.linalg.norm(means, axis=-1, keepdims=True)
     return unit
@@ -170,17 +190,22 @@ def evaluate_classifier(
     `classes`, a row for each class. For the other arguments see `evaluate_retrieval`.
     """
     classifier = require_classifier(model)
+    check_classes(classifier, labelled, names)
+    evaluation = Evaluation(model, processor, partial, skip_bad, cache, identity, data, output)
+    vectors = evaluation.vectors(labelled.videos, "pooled")
+    logits = np.array(classifier.projection(mx.array(vectors.rows)).astype(mx.float32))
+    measured = classified(vectors, logits, labelled, names)
+    return evaluation.result("classifier", measured)
+
+
+def check_classes(classifier: VideoPrismModel, labelled: Labelled, names: Sequence[str]) -> None:
+    """Raises InputError unless the names and the labels are of the classifier's classes."""
     highest = max((max(each) for each in labelled.labels if each), default=0)
     if len(names) != classifier.num_classes or highest >= len(names):
         raise InputError(
             f"there are {len(names)} names and classes up to {highest}; the classifier has "
             f"{classifier.num_classes} classes, from 0 on"
         )
-    evaluation = Evaluation(model, processor, partial, skip_bad, cache, identity, data, output)
-    vectors = evaluation.vectors(labelled.videos, "pooled")
-    logits = np.array(classifier.projection(mx.array(vectors.rows)).astype(mx.float32))
-    measured = classified(vectors, logits, labelled, names)
-    return evaluation.result("classifier", measured)
 
 
 def require_classifier(model: VideoPrismModel) -> FactorizedVideoClassifier:
@@ -204,8 +229,10 @@ class Vectors:
     skipped: list[str]
 
     def counts(self, videos: int) -> dict[str, Any]:
-        """How many of `videos` videos were measured."""
-        return {"videos": videos, "measured": len(self.rows), "skipped": self.skipped}
+        """How many of `videos` videos were used. `videos` and `measured` are older names."""
+        used = len(self.rows)
+        older = {"videos": videos, "measured": used}
+        return {**older, "total": videos, "used": used, "skipped": self.skipped}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,6 +247,10 @@ class Evaluation:
     identity: ModelIdentity | None
     data: str | Path | None
     output: str | Path | None
+
+    def __post_init__(self) -> None:
+        if self.output is not None:
+            require_writable(Path(self.output), is_file=True)
 
     @functools.cached_property
     def record(self) -> dict[str, Any]:
@@ -243,7 +274,10 @@ class Evaluation:
 
         def embed(clip: Array) -> Array:
             array = video_features(self.model, mx.array(clip)[None], [feature])[feature][0]
-            return np.array(array.astype(mx.float32))
+            vector = np.array(array.astype(mx.float32))
+            if error := not_finite({feature: vector}, "a video"):
+                raise error
+            return vector
 
         paths, skipped = fill(cache, videos, read, embed, "videos")
         require_usable(skipped, len(videos), self.skip_bad)
@@ -265,7 +299,7 @@ class Evaluation:
         result = {"protocol": protocol, **measured, "settings": noted}
         if self.output is not None:
             with new_file(self.output, replace=True) as partial:
-                written = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+                written = as_json(result, ascii=False) + "\n"
                 partial.write_text(written, encoding="utf-8")
         return result
 

@@ -4,19 +4,19 @@ import dataclasses
 import hashlib
 import json
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from videoprism_mlx import progress
 from videoprism_mlx.errors import EXPECTED, FeatureFileError, InputError
 from videoprism_mlx.features.encode import one_line
 from videoprism_mlx.features.pipeline import Array, read_ahead
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.identity import FileIdentity
+from videoprism_mlx.files.npy import map_array
 from videoprism_mlx.files.record import RECORD_FILE
 from videoprism_mlx.video.find import images_in
 from videoprism_mlx.video.source import Files
@@ -47,17 +47,12 @@ class ArrayCache:
 
     def load(self, path: Path) -> Array:
         """The array at `path`, memory-mapped."""
-        try:
-            array: Array = np.load(path, mmap_mode="r")
-        except (ValueError, EOFError) as error:
-            raise FeatureFileError(
-                f"{path} is damaged ({error}); remove it, and it will be made again"
-            ) from None
-        return array
+        return map_array(path, FeatureFileError, "remove it, and it will be made again")
 
     def store(self, path: Path, array: Array) -> None:
         """Writes an array to `path`."""
-        with new_file(path, replace=True) as partial, open(partial, "wb") as file:
+        # Opened for writing only, NumPy would write past Python, and not say why it cannot.
+        with new_file(path, replace=True) as partial, open(partial, "w+b") as file:
             np.save(file, array)
 
 
@@ -76,14 +71,7 @@ def fill(
     path of a bad video is None; its line is also printed to stderr. With `size`, the bytes of one
     array, the disk space that all will take is printed first.
     """
-    paths: list[Path | None] = []
-    bad: dict[int, Exception] = {}
-    for number, files in enumerate(videos):
-        try:
-            paths.append(cache.path(files))
-        except EXPECTED as error:
-            bad[number] = error
-            paths.append(None)
+    paths, bad = paths_of(cache, videos)
     missing: dict[Path, int] = {}  # A video that is listed twice is here once.
     for number, path in enumerate(paths):
         if path is not None and path not in missing and not path.exists():
@@ -99,14 +87,20 @@ def fill(
 
     failed: dict[Path, Exception] = {}
     with (
-        tqdm(total=len(missing), desc=what, unit="video", disable=None if missing else True) as bar,
+        progress.bar(
+            what=what, unit="video", total=len(missing), show=bool(missing), leave=True
+        ) as bar,
         read_ahead(attempt, missing, readers=None, ahead=ahead) as clips,
     ):
         for path, clip in clips:
-            if isinstance(clip, Exception):
-                failed[path] = clip
+            try:
+                array = clip if isinstance(clip, Exception) else finish(clip)
+            except EXPECTED as error:
+                array = error
+            if isinstance(array, Exception):
+                failed[path] = array
             else:
-                cache.store(path, finish(clip))
+                cache.store(path, array)
             bar.update()
     for number, path in enumerate(paths):
         if path in failed:
@@ -114,17 +108,31 @@ def fill(
             paths[number] = None
     lines = [unusable(videos[number], error) for number, error in sorted(bad.items())]
     for line in lines:
-        print(line, file=sys.stderr)
+        progress.write(line)
     return paths, lines
+
+
+def paths_of(
+    cache: ArrayCache, videos: Sequence[Files]
+) -> tuple[list[Path | None], dict[int, Exception]]:
+    """The path of each array, None for a video that is missing, and its error by its number."""
+    paths: list[Path | None] = []
+    bad: dict[int, Exception] = {}
+    for number, files in enumerate(videos):
+        try:
+            paths.append(cache.path(files))
+        except EXPECTED as error:
+            bad[number] = error
+            paths.append(None)
+    return paths, bad
 
 
 def print_room(folder: Path, what: str, missing: int, total: int, size: int) -> None:
     """Prints how many bytes the missing arrays, of `size` bytes each, will take on the disk."""
     free = shutil.disk_usage(folder).free
-    print(
+    progress.note(
         f"{what}: {missing} of {total} videos are new, and will take "
-        f"{missing * size / 1e6:,.1f} MB in {folder}, where {free / 1e6:,.0f} MB are free",
-        file=sys.stderr,
+        f"{missing * size / 1e6:,.1f} MB in {folder}, where {free / 1e6:,.0f} MB are free"
     )
 
 
@@ -142,5 +150,4 @@ def require_usable(lines: Sequence[str], total: int, skip_bad: bool) -> None:
 
 def unusable(files: Files, error: Exception) -> str:
     """One line about a video that cannot be used."""
-    line = one_line(files if isinstance(files, Path) else files[0], error)
-    return "cannot be used: " + line.encode("utf-8", "backslashreplace").decode()
+    return "cannot be used: " + one_line(files if isinstance(files, Path) else files[0], error)

@@ -15,12 +15,15 @@ from videoprism_mlx.encoders import FactorizedVideoClassifier, VideoPrismModel
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.features.encode import encode
 from videoprism_mlx.features.pipeline import Array
-from videoprism_mlx.features.processor import Processor, require_count
+from videoprism_mlx.features.processor import Processor, check_text, require_count
 from videoprism_mlx.features.text import (
     TEMPERATURE,
+    check_temperature,
     class_probabilities,
     embed_texts,
     probabilities,
+    require_text,
+    require_tokenizer,
 )
 from videoprism_mlx.video.source import Source
 from videoprism_mlx.weights.labels import Labels, load_labels, numbered
@@ -62,6 +65,7 @@ def compare(
     `temperature` is that of the softmax over the texts, by default as in the official demo. A
     source that cannot be read gives a `Compared` with the error.
     """
+    check_comparing(model, processor, texts, temperature)
     texts_embedded = embed_texts(model, processor, texts)
     for encoded in encode(
         model, processor, sources, 1, ["embedding"], errors="yield", partial=partial
@@ -91,21 +95,13 @@ def classify(
     `labels` replaces them. Its default temperature is 1. A source that cannot be read gives a
     `Classified` with the error.
     """
-    require_count("top_k", top_k)
+    check_classifying(model, processor, labels, top_k, temperature)
     if isinstance(model, FactorizedVideoClassifier):
         own = labels_of(model, directory or model.directory)
         names = own.names if labels is None else labels
-        if len(names) != len(own.names):
-            raise InputError(
-                f"there are {len(names)} labels; expected {len(own.names)}, one for each class"
-            )
         feature, score = "pooled", by_head(model, own.multi_label, temperature)
-    elif labels is None:
-        raise InputError(
-            "this model has no classes of its own; give the labels to choose from with --labels or "
-            "--labels-file (labels=[...])"
-        )
     else:
+        assert labels is not None  # It has been checked.
         names, rows = labels, embed_texts(model, processor, labels)
         feature, score = "embedding", lambda embedding: softmax(rows @ embedding, temperature)
 
@@ -116,6 +112,44 @@ def classify(
             chances = score(encoded.features[feature])
             best = chances.argsort(kind="stable")[::-1][:top_k]
             yield Classified(encoded.source, [(names[i], float(chances[i])) for i in best])
+
+
+def check_comparing(
+    model: VideoPrismModel,
+    processor: Processor,
+    texts: Sequence[str],
+    temperature: float | None = None,
+) -> None:
+    """Raises InputError if `compare` cannot use these arguments. The model needs no weights yet."""
+    check_temperature(temperature)
+    require_tokenizer(model, processor)
+    for text in texts:
+        check_text(text)
+
+
+def check_classifying(
+    model: VideoPrismModel,
+    processor: Processor,
+    labels: Sequence[str] | None = None,
+    top_k: int = 5,
+    temperature: float | None = None,
+) -> None:
+    """Raises InputError if `classify` cannot use these arguments. See `check_comparing`."""
+    require_count("top_k", top_k)
+    if isinstance(model, FactorizedVideoClassifier):
+        check_temperature(temperature)
+        if labels is not None and len(labels) != model.num_classes:
+            raise InputError(
+                f"there are {len(labels)} labels; expected {model.num_classes}, one for each class"
+            )
+    elif labels is None:
+        require_text(model)
+        raise InputError(
+            "this model has no classes of its own; give the labels to choose from with --labels or "
+            "--labels-file (labels=[...])"
+        )
+    else:
+        check_comparing(model, processor, labels, temperature)
 
 
 def softmax(cosines: Array, temperature: float | None) -> Chances:

@@ -1,30 +1,38 @@
 """Writes the features of many videos to files, as `videoprism-mlx embed` does."""
 
 import dataclasses
-import sys
+import functools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from tqdm import tqdm
-
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import EXPECTED, InputError
 from videoprism_mlx.features.encode import check_features, encode, one_line
-from videoprism_mlx.features.formats import json_line
+from videoprism_mlx.features.formats import VECTORS_ONLY, json_line
 from videoprism_mlx.features.pipeline import Features
 from videoprism_mlx.features.processor import (
+    Needs,
     Processor,
     load_with_settings,
+    model_name,
     require_count,
     with_settings,
 )
-from videoprism_mlx.features.resumable_store import FeatureStore, video_record
+from videoprism_mlx.features.resumable_store import (
+    FeatureStore,
+    check_format,
+    video_record,
+)
 from videoprism_mlx.features.windows import Window, check_windowing, encode_windows
+from videoprism_mlx.files.output import require_writable
 from videoprism_mlx.files.record import Record, made_with
+from videoprism_mlx.progress import bar, write
 from videoprism_mlx.video.ffmpeg.decoding import Decoding
 from videoprism_mlx.video.find import find_videos
+from videoprism_mlx.video.sampling import check_times
+from videoprism_mlx.video.source import require_one
 from videoprism_mlx.weights.identity import ModelIdentity
 
 
@@ -44,7 +52,7 @@ class Embedded:
 def embed(
     paths: str | Path | Sequence[str | Path],
     output: str | Path | TextIO,
-    model: str | Path | tuple[VideoPrismModel, Processor],
+    model: str | Path | tuple[VideoPrismModel, Processor] | None = None,
     *,
     features: Collection[str] | None = None,
     format: str | None = None,
@@ -56,49 +64,46 @@ def embed(
     window: int | None = None,
     stride: int | None = None,
     fps: float | None = None,
+    start: float | None = None,
+    end: float | None = None,
     batch_size: int = 1,
     dtype: str | None = None,
     adapters: str | Path | None = None,
     decoding: Decoding | None = None,
+    overwrite: bool = False,
     progress: bool = True,
 ) -> Embedded:
     """Writes the features of many videos. A later call with the same arguments continues.
 
     `paths` are files, folders (with subfolders) and glob patterns. `output` is a file called
-    *.npz, *.safetensors or *.jsonl; else a folder, in which each video gets a file of that
-    `format`; or an open text file, such as sys.stdout, for JSON lines. A video that cannot be read
-    is skipped. If the call is interrupted, what is done is kept.
+    *.npz, *.safetensors, *.jsonl or *.parquet; else a folder, in which each video gets a file of
+    that `format`; or an open text file, such as sys.stdout, for JSON lines. A video that cannot be
+    read is skipped. What is done is kept. With `overwrite`, an earlier output is removed first.
 
-    `model` is a name or directory, with `dtype` and `adapters` as for `load`, or what `load`
-    returned. `num_frames`, `size`, `resize`, `resample` and `decoding` replace settings of its
-    processor.
+    `model`, `dtype` and `adapters` are as for `load`; `model` may also be what `load` returned.
+    `num_frames`, `size`, `resize`, `resample` and `decoding` replace settings of its processor.
     `features` are as for `encode`. With `window`, and then `stride` and `fps`, there are features
-    of each window, as from `encode_windows`, instead of features of each video. `progress` shows
-    a bar if stderr is a terminal, and prints a line for each skipped video to stderr.
+    of each window, as from `encode_windows`, instead of features of each video. `start` and `end`,
+    in seconds, are the span of each video that is used, also for its windows. `progress` shows a
+    bar if stderr is a terminal, and prints a line for each skipped video to stderr.
     """
     require_count("batch_size", batch_size)
-    check_sampling(num_frames, window, stride, fps)
+    windowing, span = Windowing.of(num_frames, window, stride, fps), Span.of(start, end)
+    output = Path(output) if isinstance(output, str) else output
+    check_output(output, format, features or ())
     videos = find_videos([paths] if isinstance(paths, (str, Path)) else paths)
-    sizing = dict(num_frames=num_frames, size=size, resize=resize, resample=resample)
-    reading = {**sizing, "decoding": decoding}
-    loaded, processor, identity = prepare(model, dtype, adapters, reading)
+    reading: dict[str, Any] = dict(num_frames=num_frames, size=size, resize=resize)
+    reading |= dict(resample=resample, decoding=decoding)
+    needs = functools.partial(check_model_and_videos, features=features, videos=videos)
+    loaded, processor, identity = prepare(model, dtype, adapters, needs, reading)
     names = check_features(loaded, features)
-    windowing = Windowing.of(window, stride, fps)
-    job = Job(loaded, processor, names, batch_size, windowing, partial)
+    job = Job(loaded, processor, names, batch_size, windowing, partial, span)
     record = made_with(model=identity, preprocessing=job.preprocessing(), features=names)
-
-    if not isinstance(output, (str, Path)):
-        require_vectors(names)
+    if not isinstance(output, Path):
         skipped = job.run(videos, JsonLines(output, record), progress)
         return Embedded(None, without(videos, skipped), skipped)
-    store = FeatureStore(Path(output), record, format)
-    if store.format == "jsonl":
-        require_vectors(names)
-    with store.opened():
-        missing = whole_batches(videos, store.missing(videos), batch_size)
-        skipped = job.run(missing, store, progress)
-        store.finish(list(videos))
-    return Embedded(store.output, without(videos, skipped), skipped)
+    skipped = job.fill(FeatureStore(output, record, format), videos, overwrite, progress)
+    return Embedded(output, without(videos, skipped), skipped)
 
 
 def check_sampling(
@@ -120,18 +125,43 @@ def check_sampling(
             )
 
 
-def require_vectors(features: Sequence[str]) -> None:
-    """Raises InputError unless each feature is one vector, as JSON lines hold them."""
-    for name in {"tokens", "frames"} & set(features):
-        raise InputError(
-            f"JSON lines hold one vector for each video, not {name}; write an .npz instead"
-        )
+def check_model_and_videos(
+    model: VideoPrismModel,
+    _: Processor,
+    features: Collection[str] | None,
+    videos: Mapping[str, Path],
+) -> None:
+    """Raises an error if the model lacks a feature, or would be downloaded for missing videos."""
+    check_features(model, features)
+    if model.directory is None:
+        require_one(videos.values())
+
+
+def check_output(output: Path | TextIO, file_format: str | None, features: Collection[str]) -> None:
+    """Raises an error if features cannot be written to this output in this format."""
+    chosen = "jsonl"
+    if isinstance(output, Path):
+        chosen, is_one_file = check_format(output, file_format)
+        require_writable(output, is_one_file)
+    if chosen in VECTORS_ONLY:
+        require_vectors(features, chosen)
+
+
+def require_vectors(features: Collection[str], file_format: str) -> None:
+    """Raises InputError unless each feature is one vector, as these formats hold them."""
+    lines = "JSON lines" if file_format == "jsonl" else "rows of a .parquet file"
+    for name in ("tokens", "frames"):
+        if name in features:
+            raise InputError(
+                f"{lines} hold one vector for each video, not {name}; write an .npz instead"
+            )
 
 
 def prepare(
-    model: str | Path | tuple[VideoPrismModel, Processor],
+    model: str | Path | tuple[VideoPrismModel, Processor] | None,
     dtype: str | None,
     adapters: str | Path | None,
+    needs: Needs,
     settings: Mapping[str, Any],
 ) -> tuple[VideoPrismModel, Processor, dict[str, Any]]:
     """The model, its processor with these settings, and the model's identity for the record."""
@@ -143,8 +173,9 @@ def prepare(
         # The model may have changed since it was read from its file.
         identity = ModelIdentity(loaded).record("class", "parameters", "dtype", "precision")
     else:
+        model = model_name(model, adapters)
         loaded, processor, directory = load_with_settings(
-            model, dtype, adapters=adapters, **settings
+            model, dtype, adapters=adapters, needs=needs, **settings
         )
         folder = None if adapters is None else Path(adapters)
         identity = ModelIdentity(loaded, directory, str(model), folder).record(
@@ -206,11 +237,41 @@ class Windowing:
     fps: float | None
 
     @classmethod
-    def of(cls, window: int | None, stride: int | None, fps: float | None) -> "Windowing | None":
-        """None without a window. By default a window begins where the one before it ends."""
+    def of(
+        cls, num_frames: int | None, window: int | None, stride: int | None, fps: float | None
+    ) -> "Windowing | None":
+        """None without a window. By default a window begins where the one before it ends.
+
+        Raises InputError if one of these has no effect together with the others, or is wrong.
+        """
+        check_sampling(num_frames, window, stride, fps)
         if window is None:
             return None
         return cls(window, window if stride is None else stride, fps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """The part of each video that is used, in seconds; None for its beginning or end."""
+
+    start: float | None = None
+    end: float | None = None
+
+    @classmethod
+    def of(cls, start: float | None, end: float | None) -> "Span":
+        """Raises InputError unless these are times, one after the other."""
+        check_times(start, end)
+        if end is not None and (start or 0) >= end:
+            raise InputError(
+                f"the span from {start or 0:g} to {end:g} s is empty; expected an end (--end) "
+                "after the start (--start)"
+            )
+        return cls(start, end)
+
+    def record(self) -> dict[str, float]:
+        """The times that are given, for the record."""
+        times = dataclasses.asdict(self)
+        return {name: float(time) for name, time in times.items() if time is not None}
 
 
 class Unusable(Exception):
@@ -231,14 +292,26 @@ class Job:
     batch_size: int
     windowing: Windowing | None
     partial: bool
+    span: Span = Span()
 
     def preprocessing(self) -> dict[str, Any]:
         """How videos are sampled and resized, for the record."""
         if self.windowing is None:
-            return self.processor.preprocessing(partial=self.partial)
+            return self.processor.preprocessing(partial=self.partial, **self.span.record())
         sampling = dataclasses.asdict(self.windowing)
         sizing, decoding = self.processor.sizing(), self.processor.decoding.record()
-        return {**sampling, **sizing, "partial": self.partial, **decoding}
+        more = {"partial": self.partial, **self.span.record()}
+        return {**sampling, **sizing, **more, **decoding}
+
+    def fill(
+        self, store: FeatureStore, videos: Mapping[str, Path], overwrite: bool, progress: bool
+    ) -> dict[str, str]:
+        """As `run`, for the videos whose features the store lacks."""
+        with store.opened(overwrite):
+            wanted = whole_batches(videos, store.missing(videos), self.batch_size)
+            skipped = self.run(wanted, store, progress)
+            store.finish(list(videos))
+        return skipped
 
     def run(self, videos: Mapping[str, Path], sink: Sink, progress: bool) -> dict[str, str]:
         """Gives the features of the videos to the sink. Returns the skipped ones, and why."""
@@ -247,14 +320,13 @@ class Job:
             results = self._store_clips(videos, sink)
         else:
             results = self._store_windows(videos, sink, progress)
-        with tqdm(total=len(videos), unit="video", disable=None if progress else True) as bar:
+        with bar(unit="video", total=len(videos), show=progress, leave=True) as shown:
             for name, error in results:
                 if error is not None:
                     skipped[name] = str(error)
                     if progress:
-                        bar.clear()
-                        print(f"skipped: {one_line(videos[name], error)}", file=sys.stderr)
-                bar.update()
+                        write(f"skipped: {one_line(videos[name], error)}")
+                shown.update()
         return skipped
 
     def _store_clips(
@@ -278,6 +350,7 @@ class Job:
             self.features,
             errors="yield",
             partial=self.partial,
+            **dataclasses.asdict(self.span),
         )
         for (name, path), encoded in zip(videos.items(), results, strict=True):
             record = records.pop(name, None)
@@ -306,7 +379,7 @@ class Job:
     def _windows(self, path: Path, progress: bool) -> Iterator[Window]:
         """The windows of a video. Raises Unusable if it cannot be read."""
         assert self.windowing is not None
-        with tqdm(unit="window", disable=None if progress else True, leave=False) as bar:
+        with bar(unit="window", show=progress) as shown:
             try:
                 for window in encode_windows(
                     self.model,
@@ -315,9 +388,10 @@ class Job:
                     processor=self.processor,
                     features=self.features,
                     partial=self.partial,
+                    **dataclasses.asdict(self.span),
                 ):
-                    bar.total = window.count
-                    bar.update()
+                    shown.total = window.count
+                    shown.update()
                     yield window
             except EXPECTED as error:
                 raise Unusable(error) from error

@@ -4,16 +4,25 @@ Shapes: B batch, T frames, N patches of a frame, S size of a frame, D width.
 """
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
 import mlx.core as mx
 import numpy as np
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import EXPECTED, InputError, suggestion
-from videoprism_mlx.features.pipeline import Array, Features, Lazy, evaluated, read_ahead, rows_of
+from videoprism_mlx.errors import EXPECTED, InputError, printable, suggestion
+from videoprism_mlx.features.pipeline import (
+    Array,
+    Features,
+    Lazy,
+    evaluated,
+    not_finite,
+    read_ahead,
+    rows_of,
+)
 from videoprism_mlx.features.processor import Processor, require_count
+from videoprism_mlx.video.sampling import check_times
 from videoprism_mlx.video.source import Source
 
 FEATURES = {
@@ -41,20 +50,24 @@ def encode(
     model: VideoPrismModel,
     processor: Processor,
     sources: Iterable[Source],
-    batch_size: int = 4,
+    batch_size: int = 1,
     features: Collection[str] | None = None,
     *,
     errors: str = "raise",
     readers: int | None = None,
     partial: bool = False,
+    start: float | None = None,
+    end: float | None = None,
 ) -> Iterator[Encoded]:
     """The features of each source, in the order of the sources.
 
     `features` are names of FEATURES, by default `embedding` if the model has it, else `pooled`.
     `readers` threads read up to two batches ahead of the model. A source that cannot be read
     raises its error or, with `errors="yield"`, gives an `Encoded` that holds it. `partial` uses
-    what can be decoded of a damaged video.
+    what can be decoded of a damaged video. `start` and `end`, in seconds, say which part of each
+    video is used.
     """
+    check_times(start, end)
     features = check_features(model, features)
     if errors not in ("raise", "yield"):
         raise InputError(f"errors is {errors!r}; expected 'raise' or 'yield'")
@@ -65,34 +78,45 @@ def encode(
 
     def read(source: Source) -> Array | Exception:
         try:
-            return processor.read(source, partial=partial)
+            return processor.read(source, partial=partial, start=start, end=end)
         except EXPECTED as error:
             return error
 
     def lazily() -> Iterator[list[tuple[Encoded, Lazy]]]:
         with read_ahead(read, sources, readers, 2 * batch_size) as clips:
             while group := list(islice(clips, batch_size)):
-                batches: dict[tuple[int, ...], list[Array]] = {}
-                for _, clip in group:
-                    if not isinstance(clip, Exception):
-                        batches.setdefault(clip.shape, []).append(clip)
-                rows = {
-                    shape: iter(rows_of(video_features(model, mx.array(np.stack(clips)), features)))
-                    for shape, clips in batches.items()
-                }
-                yield [
-                    (Encoded(source, error=clip), {})
-                    if isinstance(clip, Exception)
-                    else (Encoded(source), next(rows[clip.shape]))
-                    for source, clip in group
-                ]
+                yield encoded_group(model, features, group)
 
     for group in evaluated(lazily()):
         for encoded, arrays in group:
+            if encoded.error is None:
+                encoded.error = not_finite(arrays, encoded.source)
             if encoded.error is not None and errors == "raise":
                 raise encoded.error
-            encoded.features = arrays
+            encoded.features = arrays if encoded.error is None else {}
             yield encoded
+
+
+def encoded_group(
+    model: VideoPrismModel,
+    features: Collection[str],
+    group: Sequence[tuple[Source, Array | Exception]],
+) -> list[tuple[Encoded, Lazy]]:
+    """The features of each clip (T, S, S, 3) of a group, a batch for each shape."""
+    batches: dict[tuple[int, ...], list[Array]] = {}
+    for _, clip in group:
+        if not isinstance(clip, Exception):
+            batches.setdefault(clip.shape, []).append(clip)
+    rows = {
+        shape: iter(rows_of(video_features(model, mx.array(np.stack(clips)), features)))
+        for shape, clips in batches.items()
+    }
+    return [
+        (Encoded(source, error=clip), {})
+        if isinstance(clip, Exception)
+        else (Encoded(source), next(rows[clip.shape]))
+        for source, clip in group
+    ]
 
 
 def check_features(model: VideoPrismModel, names: Collection[str] | None) -> list[str]:
@@ -134,6 +158,6 @@ def derived_features(
 
 
 def one_line(source: Source, error: Exception) -> str:
-    """An error as one line that names the source."""
+    """An error as one line that names the source, to be printed."""
     about = str(error)
-    return " ".join((about if str(source) in about else f"{source}: {about}").split())
+    return printable(" ".join((about if str(source) in about else f"{source}: {about}").split()))

@@ -1,5 +1,6 @@
 """Work that overlaps: reading runs ahead of the model, and the model runs ahead of the caller."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from videoprism_mlx.errors import InputError
 from videoprism_mlx.runtime.limits import available_cores
 
 Array = npt.NDArray[Any]
@@ -72,6 +74,18 @@ def as_numpy(group: list[tuple[Item, Lazy]]) -> list[tuple[Item, Features]]:
         )
         for item, arrays in group
     ]
+
+
+def not_finite(features: Features, source: object) -> InputError | None:
+    """The error about features that hold NaN or infinity; None if all are finite."""
+    for name, array in features.items():
+        if not np.isfinite(array).all():
+            about = source if isinstance(source, (str, os.PathLike)) else "an array of frames"
+            return InputError(
+                f"the model's {name} of {about} contain NaN or infinity; load the model in another "
+                "type, such as float32"
+            )
+    return None
 
 
 def rows_of(arrays: Lazy) -> list[Lazy]:

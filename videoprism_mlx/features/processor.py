@@ -4,9 +4,8 @@ Shapes: B batch, T frames, S size of a frame, L text positions.
 """
 
 import dataclasses
-import json
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import CheckpointError, InputError, InputTypeError, VideoError
+from videoprism_mlx.errors import CheckpointError, InputError, InputTypeError, VideoError, excerpt
 from videoprism_mlx.files.atomic import new_file
+from videoprism_mlx.files.places import user_path
+from videoprism_mlx.files.reading import parse_json, read_text
+from videoprism_mlx.files.record import as_json
+from videoprism_mlx.models import parse_dtype
 from videoprism_mlx.tokenizers import (
     C4_EN_VOCABULARY_SIZE,
     TEXT_MAX_LENGTH,
     TOKENIZER_FILE,
+    KnownWords,
     SentencePieceTokenizer,
     load_text_tokenizer,
     tokenize_texts,
@@ -29,9 +33,10 @@ from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.resize import check_size
 from videoprism_mlx.video.sampling import check_fps, read_video
 from videoprism_mlx.video.source import Source
-from videoprism_mlx.weights.adapters import load_fused
+from videoprism_mlx.weights.adapters import base_model, check_adapters, is_adapters
 from videoprism_mlx.weights.directory import PROCESSOR_FILE
-from videoprism_mlx.weights.loading import load_with_directory
+from videoprism_mlx.weights.fuse import load_fused
+from videoprism_mlx.weights.loading import load_with_directory, model_outline
 
 # The prompt of the official video-text demo.
 PROMPT = "a video of {}."
@@ -42,7 +47,8 @@ class Processor:
     """How videos are sampled and resized, and texts become token ids.
 
     `template` is the prompt, with {} for the text. `tokenizer` is a tokenizer, or a name or path
-    for `load_text_tokenizer`; None for a model that takes no text. `decoding` is not saved.
+    for `load_text_tokenizer`; None for a model that takes no text. A warning names the words of
+    texts that are not among `known_words`. Neither they nor `decoding` are saved.
     """
 
     num_frames: int = 16
@@ -56,6 +62,7 @@ class Processor:
         default=None, repr=False, compare=False
     )
     decoding: Decoding = dataclasses.field(default=PLAIN, compare=False)
+    known_words: KnownWords | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_size(self.size, self.resize, self.resample)
@@ -120,16 +127,25 @@ class Processor:
         self, texts: Sequence[str]
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Texts, each put into the template, to ids (B, L) and paddings (B, L)."""
-        if self.tokenizer is None:
-            raise InputError("this model takes no text; use a video-text model (videoprism_lvt_*)")
         if isinstance(texts, str) or len(texts) == 0:
             raise InputError(f"texts is {texts!r}; expected a list of at least one string")
         for text in texts:
             check_text(text)
+        prompts = [self.template.replace("{}", text) for text in texts]
+        if self.known_words is not None:
+            self.known_words.check(prompts)
+        return tokenize_texts(self.load_tokenizer(), prompts, self.max_length)
+
+    def load_tokenizer(self) -> SentencePieceTokenizer:
+        """The tokenizer, which is read on first use, and downloaded if it has to be."""
+        if self.tokenizer is None:
+            raise InputError(
+                f"there is no tokenizer: the model's directory has no {TOKENIZER_FILE}, or the "
+                "model takes no text; use a video-text model (videoprism_lvt_*)"
+            )
         if not isinstance(self.tokenizer, SentencePieceTokenizer):
             self.tokenizer = load_text_tokenizer(self.tokenizer)
-        prompts = [self.template.replace("{}", text) for text in texts]
-        return tokenize_texts(self.tokenizer, prompts, self.max_length)
+        return self.tokenizer
 
     def settings(self) -> dict[str, Any]:
         """All settings but the tokenizer, as `save` writes them."""
@@ -139,7 +155,11 @@ class Processor:
     def save(self, directory: str | Path) -> None:
         """Writes the settings into a model directory, where `load` finds them."""
         with new_file(Path(directory) / PROCESSOR_FILE) as partial:
-            partial.write_text(json.dumps(self.settings(), indent=2) + "\n", encoding="utf-8")
+            partial.write_text(as_json(self.settings()) + "\n", encoding="utf-8")
+
+
+# Raises an error if a model with its processor cannot do what is asked of it.
+Needs = Callable[[VideoPrismModel, Processor], object]
 
 
 def check_text(text: str) -> None:
@@ -169,7 +189,7 @@ def require_count(name: str, value: Any, expected: str = "1 or more") -> None:
 
 
 def load(
-    name_or_dir: str | Path,
+    name_or_dir: str | Path | None = None,
     dtype: str | mx.Dtype | None = None,
     revision: str | None = None,
     *,
@@ -178,27 +198,75 @@ def load(
     """A model, as `load_model` gives it, and the processor that makes its arguments.
 
     `adapters` is a directory of adapters to add to the model's weights. They may come with
-    settings of the processor.
+    settings of the processor. With adapters, `name_or_dir` may be left out: it is the model that
+    they were trained on.
     """
     model, processor, _ = load_with_settings(name_or_dir, dtype, revision, adapters)
     return model, processor
 
 
 def load_with_settings(
+    name_or_dir: str | Path | None,
+    dtype: str | mx.Dtype | None = None,
+    revision: str | None = None,
+    adapters: str | Path | None = None,
+    needs: Needs | None = None,
+    **settings: Any,
+) -> tuple[VideoPrismModel, Processor, Path]:
+    """As `load`, with the model's directory. The processor gets the settings that are not None.
+
+    `needs` is as for `check_model`.
+    """
+    name_or_dir = model_name(name_or_dir, adapters)
+    check_model(name_or_dir, dtype, revision, adapters, needs, **settings)
+    model, directory = load_with_adapters(name_or_dir, dtype, revision, adapters)
+    processor = processor_for(model, directory)
+    if adapters is not None:
+        processor = with_settings_of(user_path(adapters), processor)
+        processor.known_words = None  # They were trained on other captions.
+    if settings:
+        processor = with_settings(processor, model, **settings)
+    return model, processor, directory
+
+
+def model_name(name_or_dir: str | Path | None, adapters: str | Path | None) -> str | Path:
+    """The model, which is by default the one that the adapters were trained on."""
+    if name_or_dir is not None:
+        return name_or_dir
+    if adapters is None:
+        raise InputError("there is no model; give a name or a model directory")
+    return base_model(adapters)
+
+
+def check_model(
     name_or_dir: str | Path,
     dtype: str | mx.Dtype | None = None,
     revision: str | None = None,
     adapters: str | Path | None = None,
+    needs: Needs | None = None,
     **settings: Any,
-) -> tuple[VideoPrismModel, Processor, Path]:
-    """As `load`, with the model's directory. The processor gets the settings that are not None."""
-    model, directory = load_with_adapters(name_or_dir, dtype, revision, adapters)
+) -> tuple[VideoPrismModel, Processor]:
+    """Raises an error if the model cannot be loaded or used like this.
+
+    It downloads no weights and reads none. `needs` is called with the model, without its weights,
+    and its processor, which are also returned; it raises an error if the model cannot do what it
+    is for. The other arguments are as for `load_with_settings`.
+    """
+    if dtype is not None:
+        parse_dtype(dtype)
+    if is_adapters(name_or_dir):
+        raise InputError(
+            f"{name_or_dir} holds adapters and no model; give it with --adapters (adapters=...)"
+        )
+    model, directory = model_outline(name_or_dir, revision)
     processor = processor_for(model, directory)
     if adapters is not None:
-        processor = with_settings_of(Path(adapters), processor)
-    if settings:
-        processor = with_settings(processor, model, **settings)
-    return model, processor, directory
+        check_adapters(model, adapters)
+        processor = with_settings_of(user_path(adapters), processor)
+    processor = with_settings(processor, model, **settings)
+    if needs is not None:
+        needs(model, processor)
+    return model, processor
 
 
 def load_with_adapters(
@@ -226,6 +294,7 @@ def processor_for(model: VideoPrismModel, directory: Path | None = None) -> Proc
     if model.takes_text:
         if directory and (directory / TOKENIZER_FILE).is_file():
             processor.tokenizer = directory
+            processor.known_words = KnownWords.in_directory(directory)
         elif model.text_encoder.vocabulary_size == C4_EN_VOCABULARY_SIZE:
             processor.tokenizer = "c4_en"
     return processor
@@ -236,11 +305,12 @@ def with_settings_of(directory: Path, processor: Processor) -> Processor:
     path = directory / PROCESSOR_FILE
     if not path.is_file():
         return processor
+    text = read_text(path, CheckpointError)
     try:
-        return dataclasses.replace(processor, **json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError, RecursionError) as error:  # The file, and no bug, is the cause.
+        return dataclasses.replace(processor, **parse_json(text, "it"))
+    except (TypeError, ValueError) as error:  # The file, and no bug, is the cause.
         raise CheckpointError(
-            f"{path} does not contain valid settings of a processor: {error}"
+            f"{path} does not contain valid settings of a processor: {excerpt(error, 200)}"
         ) from None
 
 

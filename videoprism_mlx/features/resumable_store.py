@@ -1,27 +1,32 @@
 """Features of many videos on disk. A run that is killed loses nothing, and the next continues."""
 
 import dataclasses
-import json
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from videoprism_mlx.errors import FeatureFileError, InputError, OutputError
+from videoprism_mlx.errors import (
+    FeatureFileError,
+    InputError,
+    MissingLibraryError,
+    OutputError,
+    excerpt,
+)
 from videoprism_mlx.features.formats import (
     FORMATS,
-    Rows,
     lazy_features,
     read_features,
     read_record,
     write_features,
 )
+from videoprism_mlx.features.formats.parquet import require_parquet
+from videoprism_mlx.features.formats.rows import Rows
 from videoprism_mlx.features.pipeline import Array
 from videoprism_mlx.features.windows import Window
 from videoprism_mlx.files.atomic import (
@@ -32,8 +37,17 @@ from videoprism_mlx.files.atomic import (
     short_name,
 )
 from videoprism_mlx.files.identity import FileIdentity
-from videoprism_mlx.files.lock import locked
-from videoprism_mlx.files.record import RECORD_FILE, Record, differences
+from videoprism_mlx.files.lock import LOCK_FILE, locked
+from videoprism_mlx.files.reading import read_json_object
+from videoprism_mlx.files.record import RECORD_FILE, Record, as_json, differences
+from videoprism_mlx.video.find import images_in
+
+# Endings of files that nobody means as the name of a folder.
+OTHER_FORMATS = (
+    *("npy", "csv", "tsv", "txt", "json", "ndjson", "xlsx", "pkl", "pickle", "pt", "pth", "bin"),
+    *("h5", "hdf5", "mat", "feather", "arrow", "orc", "avro", "zarr", "db", "sqlite", "lance"),
+    *("gz", "zip", "tar", "tgz", "zst"),
+)
 
 
 class FeatureStore:
@@ -47,40 +61,32 @@ class FeatureStore:
     def __init__(self, output: Path, record: Record, file_format: str | None = None):
         self.output = output
         self.record = dict(record)
-        suffix = output.suffix.removeprefix(".")
-        self.is_one_file = suffix in FORMATS
-        if self.is_one_file and file_format not in (None, suffix):
-            raise InputError(
-                f"{output} does not have the ending of the format {file_format}; "
-                f"call it *.{file_format}"
-            )
-        self.format = suffix if self.is_one_file else file_format or "npz"
-        if self.format not in FORMATS:
-            raise InputError(f"the format is {file_format!r}; expected one of {', '.join(FORMATS)}")
-        if output.exists() and output.is_dir() == self.is_one_file:
-            raise OutputError(
-                f"{output} is a {'folder' if self.is_one_file else 'file'}; expected a new or "
-                f"earlier output: a folder, or a file called *.{', *.'.join(FORMATS)}"
-            )
+        self.format, self.is_one_file = check_format(output, file_format)
         self._folder = output.parent / f".{output.name}.parts" if self.is_one_file else output
         self._part_format = "safetensors" if self.is_one_file else self.format
         self._is_complete = False
 
     @contextmanager
-    def opened(self) -> Iterator["FeatureStore"]:
+    def opened(self, overwrite: bool = False) -> Iterator["FeatureStore"]:
         """Checks an earlier output, and locks the output against other runs.
+
+        With `overwrite`, it removes an earlier output instead.
 
         Raises OutputError if another run is writing to it, or if its record differs.
         """
         is_new = not self._folder.exists()
+        is_own = False
         with locked(self._folder, self.output):
             try:
+                if overwrite:
+                    self._remove()
                 self._check_record()
+                is_own = True
                 yield self
             finally:
                 nothing_stored = self._folder.exists() and next(self._parts(), None) is None
                 if nothing_stored and (is_new or self.is_one_file):
-                    shutil.rmtree(self._folder)
+                    self._clear(is_own)
 
     def _check_record(self) -> None:
         """Raises OutputError unless the output is new or has the same record.
@@ -91,26 +97,50 @@ class FeatureStore:
             self._require_alike(read_record(self.output), self.output)
         path = self._folder / RECORD_FILE
         if path.exists():
-            try:
-                found = json.loads(path.read_text(encoding="utf-8"))
-            except (ValueError, RecursionError):
-                raise FeatureFileError(f"{path} is damaged; name another output") from None
-            if not isinstance(found, dict):
-                raise FeatureFileError(f"{path} is damaged; name another output")
-            self._require_alike(found, self.output)
+            self._require_alike(self._stored_record(), self.output)
         elif any(not one.name.startswith(".") for one in self._folder.iterdir()):
             raise OutputError(
                 f"{self._folder} holds files other than features; name a new or empty folder"
             )
         else:
-            with new_file(path) as partial:
-                partial.write_text(json.dumps(self.record, indent=2) + "\n", encoding="utf-8")
+            self._write_record()
+
+    def _stored_record(self) -> dict[str, Any]:
+        """The record in the folder. Raises FeatureFileError if it is damaged."""
+        try:
+            return read_json_object(self._folder / RECORD_FILE, FeatureFileError)
+        except FeatureFileError as error:
+            raise FeatureFileError(f"{error}; name another output") from None
+
+    def _write_record(self) -> None:
+        """Writes the record into the folder."""
+        with new_file(self._folder / RECORD_FILE, replace=True) as partial:
+            partial.write_text(as_json(self.record) + "\n", encoding="utf-8")
+
+    def _remove(self) -> None:
+        """Removes the features of earlier runs, whatever their settings, and nothing else.
+
+        Raises an error, before it removes anything, if the folder is not one of features.
+        """
+        is_ours = (self._folder / RECORD_FILE).exists() and "features" in self._stored_record()
+        if not is_ours and any(not one.name.startswith(".") for one in self._folder.iterdir()):
+            raise OutputError(
+                f"{self._folder} holds files other than features; name a new or empty folder"
+            )
+        for kind in FORMATS:
+            for path in sorted(self._folder.rglob(f"*.{kind}")):
+                with suppress(FeatureFileError, MissingLibraryError):
+                    read_record(path)
+                    path.unlink()
+        if self.is_one_file:
+            self.output.unlink(missing_ok=True)
+        self._write_record()
 
     def _require_alike(self, found: Record, where: Path) -> None:
         if changed := differences(found, self.record):
             raise OutputError(
-                f"{where} was made with other settings: {'; '.join(changed)}. "
-                "Name another output, or remove it"
+                f"{where} was made with other settings: {excerpt('; '.join(changed), 300)}. "
+                "Name another output, or begin anew with --overwrite (overwrite=True)"
             )
 
     def missing(self, videos: Mapping[str, Path]) -> list[str]:
@@ -142,7 +172,14 @@ class FeatureStore:
         """Writes the parts of the one file, except for those that are there already."""
         arrays = read_features(self.output)
         first = 0
-        for video in read_record(self.output)["videos"]:
+        videos = read_record(self.output)["videos"]
+        rows_of_all = sum(video.get("windows", 1) for video in videos)
+        if any(len(array) != rows_of_all for array in arrays.values()):
+            raise FeatureFileError(
+                f"{self.output} is damaged: its features have other numbers of rows than the "
+                f"{rows_of_all} that its record names; name another output, or remove it"
+            )
+        for video in videos:
             last = first + video.get("windows", 1)
             if not self._part(video["name"]).is_file():
                 rows = {key: Rows.of(array[first:last]) for key, array in arrays.items()}
@@ -186,7 +223,53 @@ class FeatureStore:
             arrays = {name: Rows.joined([part[name] for part in lazily]) for name in lazily[0]}
             with new_file(self.output, replace=True) as partial:
                 write_features(partial, self.format, arrays, {**self.record, "videos": videos})
-        shutil.rmtree(self._folder)
+        self._clear()
+
+    def _clear(self, is_own: bool = True) -> None:
+        """Removes what a store has put into the folder, and the folder if nothing else is there.
+
+        Unless the folder `is_own`, that is only the lock.
+        """
+        for name in (LOCK_FILE, RECORD_FILE) if is_own else (LOCK_FILE,):
+            (self._folder / name).unlink(missing_ok=True)
+        for path in self._folder.rglob("*") if is_own else ():
+            if path.is_file() and (is_partial(path) or path.suffix == f".{self._part_format}"):
+                path.unlink()
+        for place, _, _ in os.walk(self._folder, topdown=False):
+            with suppress(OSError):  # It is not empty.
+                os.rmdir(place)
+
+
+def check_format(output: Path, file_format: str | None = None) -> tuple[str, bool]:
+    """The format of the features in `output`, and whether that is one file.
+
+    Raises InputError if the name or the given format does not fit, and MissingLibraryError if the
+    format needs a library that is not installed.
+    """
+    suffix = output.suffix.removeprefix(".")
+    is_one_file = suffix in FORMATS
+    listed = ", ".join(f"*.{each}" for each in FORMATS)
+    if is_one_file and file_format not in (None, suffix):
+        raise InputError(
+            f"{output} does not have the ending of the format {file_format}; "
+            f"call it *.{file_format}"
+        )
+    if suffix.lower() in (*FORMATS, *OTHER_FORMATS) and not is_one_file and not output.is_dir():
+        raise InputError(
+            f"features are not written to .{suffix} files; expected {listed} for one file, or a "
+            "folder without such an ending for a file for each video"
+        )
+    chosen = suffix if is_one_file else file_format or "npz"
+    if chosen not in FORMATS:
+        raise InputError(f"the format is {file_format!r}; expected one of {', '.join(FORMATS)}")
+    if output.exists() and output.is_dir() == is_one_file:
+        raise OutputError(
+            f"{output} is a {'folder' if is_one_file else 'file'}; expected a new or "
+            f"earlier output: a folder, or a file called {listed}"
+        )
+    if chosen == "parquet":
+        require_parquet()
+    return chosen, is_one_file
 
 
 class Spool:
@@ -223,8 +306,16 @@ class Spool:
 
 
 def video_record(name: str, path: Path) -> dict[str, Any]:
-    """A video's name, and the identity of its file in its present version."""
-    return {"name": name, **dataclasses.asdict(FileIdentity.of(path))}
+    """A video's name, and the identity of its file, or of its images, in its present version."""
+    identity = FileIdentity.of(path)
+    if path.is_dir():
+        images = [FileIdentity.of(image) for image in images_in(path)]
+        identity = FileIdentity(
+            identity.path,
+            sum(image.bytes for image in images),
+            max(each.modified for each in (identity, *images)),
+        )
+    return {"name": name, **dataclasses.asdict(identity)}
 
 
 def is_same(stored: Record | None, name: str, path: Path) -> bool:

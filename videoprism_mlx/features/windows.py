@@ -16,7 +16,15 @@ import numpy.typing as npt
 from videoprism_mlx.encoders import FactorizedEncoder, VideoPrismModel, image_to_patch
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.features.encode import check_features, derived_features
-from videoprism_mlx.features.pipeline import Array, Features, Lazy, evaluated, read_ahead, rows_of
+from videoprism_mlx.features.pipeline import (
+    Array,
+    Features,
+    Lazy,
+    evaluated,
+    not_finite,
+    read_ahead,
+    rows_of,
+)
 from videoprism_mlx.features.processor import Processor, processor_for, require_count
 from videoprism_mlx.inputs import check_video
 from videoprism_mlx.video.resize import as_floats, resized
@@ -81,6 +89,8 @@ def encode_windows(
             lazily = encoded_windows(model, encoder, processor, opened, plan, features, done)
             with closing(lazily):  # Closes the reader threads before the video that they read.
                 for [(encoded, arrays)] in evaluated(lazily):
+                    if error := not_finite(arrays, opened.path):
+                        raise error
                     encoded.features = arrays
                     yield encoded
                     done += 1

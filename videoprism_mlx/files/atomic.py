@@ -16,6 +16,9 @@ from videoprism_mlx.files.places import require_path
 # The disk is full, a quota is used up, or the file is larger than a limit allows.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+# What to do about it.
+ADVICE = "make room or write elsewhere"
+
 # File systems allow names of 255 bytes. A name this long leaves room for a prefix and a suffix.
 LONGEST_NAME = 140
 LONGEST_SUFFIX = 16
@@ -32,12 +35,14 @@ def new_directory(target: str | Path) -> Iterator[Path]:
     AlreadyExistsError if something exists at `target`, except for an empty directory.
     """
     require_new_directory(Path(target))
+    if os.path.islink(target):  # To an empty directory, which is replaced.
+        target = os.path.realpath(target)
     with _partial(target) as (partial, target):
         partial.mkdir()
         yield partial
         for path in partial.rglob("*"):
             if path.is_file():
-                _flush(path)
+                flush(path)
         try:
             os.rename(partial, target)  # This can replace an empty directory, but nothing else.
         except OSError:
@@ -46,18 +51,33 @@ def new_directory(target: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
+def replaced_directory(target: str | Path) -> Iterator[Path]:
+    """Yields the path of a directory to make, which at the end of the block replaces `target`.
+
+    If the block raises, `target` stays as it was. It need not exist.
+    """
+    with _partial(target) as (partial, target):
+        yield partial
+        aside = partial.with_name(f"{partial.name}-before")  # If killed, it is removed later.
+        if target.exists():
+            os.rename(target, aside)
+        os.rename(partial, target)
+        _remove(aside)
+
+
+@contextmanager
 def new_file(target: str | Path, replace: bool = False) -> Iterator[Path]:
     """Yields a temporary path to write to, which is renamed to `target` at the end of the block.
 
     The temporary path has the same suffix as `target`. If the block raises, the temporary file is
     removed and `target` stays as it was. Raises AlreadyExistsError if something exists at `target`,
-    unless `replace` is set.
+    unless `replace` is set and it is a file.
     """
-    if not replace:
+    if not replace or (os.path.exists(target) and not os.path.isfile(target)):
         require_new_file(Path(target))
     with _partial(target) as (partial, target):
         yield partial
-        _flush(partial)
+        flush(partial)
         if not replace:
             require_new_file(target)
         os.replace(partial, target)
@@ -97,13 +117,12 @@ def explained_if_full(target: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        left = shutil.disk_usage(target.parent).free
+        free = f"; {shutil.disk_usage(target.parent).free / 1e6:,.0f} MB are free on the disk: "
+        # The error may be of a file inside a new directory, and have been explained for that.
         reason = error.strerror or os.strerror(error.errno)
-        raise OSError(
-            error.errno,
-            f"{reason}; {left / 1e6:,.0f} MB are free on the disk: make room or write elsewhere",
-            str(target),
-        ) from None
+        if reason.endswith(ADVICE):
+            reason = reason.rpartition(";")[0]
+        raise OSError(error.errno, f"{reason}{free}{ADVICE}", str(target)) from None
 
 
 def short_name(name: str, most: int) -> str:
@@ -146,7 +165,7 @@ def _is_running(ending: str) -> bool:
     return True
 
 
-def _flush(file: Path) -> None:
+def flush(file: Path) -> None:
     """Makes sure that the content of a file is on the disk."""
     with open(file, "rb") as opened:
         os.fsync(opened.fileno())

@@ -1,24 +1,69 @@
 """Downloads, with errors that say what to do without a network."""
 
 import os
+import queue
+import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
 
 from videoprism_mlx.errors import DownloadError
 from videoprism_mlx.files.atomic import DISK_FULL
 
+# How long a server that has answered may be silent during a download.
 TIMEOUT_SECONDS = 30
 
+# How long a server may take to answer at all. Hugging Face's own variable sets another limit.
+ANSWER_SECONDS, ANSWER_VARIABLE = 4.0, "HF_HUB_ETAG_TIMEOUT"
 
-def download_bytes(url: str) -> bytes:
-    """The content at a public address. HF_HUB_OFFLINE, Hugging Face's switch, is respected."""
-    with explained(url, f"without a network, bring {url} and pass its path"):
+T = TypeVar("T")
+
+
+def download_bytes(url: str, kept: Path) -> bytes:
+    """The content at a public address. HF_HUB_OFFLINE, Hugging Face's switch, is respected.
+
+    `kept` is where the caller will look for it the next time.
+    """
+    with explained(url, f"without a network, bring the file and save it as {kept}"):
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
             raise ConnectionError("HF_HUB_OFFLINE is set")
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
+        with answered(lambda: urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS)) as response:
             content: bytes = response.read()
             return content
+
+
+def answer_seconds() -> float:
+    """How many seconds a server may take to answer."""
+    chosen = os.environ.get(ANSWER_VARIABLE, "")
+    return float(chosen) if chosen.isdecimal() and int(chosen) else ANSWER_SECONDS
+
+
+def answered(ask: Callable[[], T]) -> T:
+    """What `ask` returns or raises. Raises TimeoutError if it takes longer than `answer_seconds`.
+
+    It runs in a thread, because looking up an address and trying several ones have no time limit.
+    """
+    results: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue()
+
+    def run() -> None:
+        try:
+            results.put((ask(), None))
+        except BaseException as error:  # It is raised below.
+            results.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    seconds = answer_seconds()
+    try:
+        result, error = results.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(
+            f"no answer in {seconds:g} s ({ANSWER_VARIABLE} sets a longer time for slow networks)"
+        ) from None
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]  # There is a result if there is no error.
 
 
 @contextmanager

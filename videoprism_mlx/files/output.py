@@ -1,9 +1,11 @@
 """Which folders a command may write to: new ones, empty ones, and those it made earlier."""
 
+import os
 from collections.abc import Collection, Container
 from pathlib import Path
 
 from videoprism_mlx.errors import OutputError
+from videoprism_mlx.files.places import require_path
 
 
 def require_own(
@@ -25,6 +27,26 @@ def require_own(
         raise OutputError(
             f"{folder} holds something other than {what}, such as {strange[0]}; "
             "name a new or empty folder"
+        )
+
+
+def require_writable(target: Path, is_file: bool = False) -> None:
+    """Raises OutputError unless a new file or folder can be made at `target`, or written to.
+
+    With `is_file`, it must not be a folder. The check is for before a long computation.
+    """
+    require_path(target)
+    if is_file and target.is_dir():
+        raise OutputError(f"{target} is a folder; expected the name of a file to write")
+    absolute = Path(os.path.abspath(target))
+    places = absolute.parents if is_file or not absolute.is_dir() else (absolute,)
+    folder = next(place for place in places if os.path.lexists(place))
+    if not folder.is_dir():
+        raise OutputError(f"{target} cannot be written: {folder} is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{target} cannot be written: there is no permission to write to {folder}; "
+            "name another output"
         )
 
 

@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
+
+from videoprism_mlx.errors import excerpt
 
 # Settings by name, nested as in a JSON object.
 Record = Mapping[str, Any]
@@ -11,7 +14,7 @@ Record = Mapping[str, Any]
 RECORD_FILE = "record.json"
 
 # Settings that may differ although the result is the same.
-INCIDENTAL = {"version", "model.name", "videos"}
+INCIDENTAL = {"version", "model.name", "videos", "texts"}
 
 
 # What a difference means that nobody would guess.
@@ -34,6 +37,30 @@ def made_with(**settings: Any) -> dict[str, Any]:
     return {"version": own_version(), **settings}
 
 
+def as_json(value: Any, indent: int | None = 2, ascii: bool = True) -> str:
+    """The JSON text of a value. JSON has no NaN and no infinity: they become null.
+
+    Without `ascii`, characters stay as they are, unless a file's name has bytes that are not UTF-8.
+    """
+    try:
+        text = json.dumps(value, indent=indent, ensure_ascii=ascii, allow_nan=False)
+    except ValueError:
+        return as_json(_finite(value), indent, ascii)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return as_json(value, indent)
+    return text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def digest(value: Any) -> str:
     """A short checksum of any value that JSON can hold."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
@@ -52,7 +79,8 @@ def differences(there: Record, now: Record) -> list[str]:
     """A phrase for each setting in which an earlier record and the present one differ."""
     there, now = flat(there), flat(now)
     return [
-        f"{key} was {there.get(key)} and is now {now.get(key)}{MEANING.get(key, '')}"
+        f"{excerpt(key)} was {excerpt(there.get(key))} and is now {excerpt(now.get(key))}"
+        f"{MEANING.get(key, '')}"
         for key in sorted(there.keys() | now.keys())
         if key not in INCIDENTAL and there.get(key) != now.get(key)
     ]

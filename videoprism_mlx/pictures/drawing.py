@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from videoprism_mlx.errors import InputError, MissingLibraryError
+from videoprism_mlx.errors import InputError
+from videoprism_mlx.runtime.libraries import require_library
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,18 +72,21 @@ def clock(seconds: float, decimals: int = 0) -> str:
     return f"{hours}:{minutes:02}:{second}" if hours else f"{minutes}:{second}"
 
 
+def require_matplotlib(what: str) -> None:
+    """Raises MissingLibraryError if matplotlib is not installed, which `what` needs."""
+    for module in ("matplotlib.figure", "matplotlib.backends.backend_agg"):
+        require_library(module, what)
+
+
 def new_canvas(width: float, height: float, dpi: float, what: str) -> "FigureCanvasAgg":
     """A canvas with an empty matplotlib figure of so many inches. `what` is to be drawn on it.
 
     Raises MissingLibraryError if matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingLibraryError(
-            f"drawing {what} needs matplotlib: pip install 'videoprism_mlx[pictures]'"
-        ) from None
+    require_matplotlib(f"drawing {what}")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor=PAPER)
     return FigureCanvasAgg(figure)
 

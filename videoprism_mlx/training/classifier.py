@@ -5,7 +5,6 @@ Shapes: B batch, E examples, T frames, N patches of a frame, D width, C classes.
 
 import dataclasses
 import functools
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from videoprism_mlx.evaluation.metrics import (
     multi_label_metrics,
     single_label_metrics,
 )
-from videoprism_mlx.files.record import digest, made_with
+from videoprism_mlx.files.record import as_json, digest, made_with
 from videoprism_mlx.models import get_model
 from videoprism_mlx.training.classes import (
     Lists,
@@ -53,7 +52,7 @@ from videoprism_mlx.weights.directory import (
     RESULT_FILE,
     WEIGHTS_FILE,
     publish,
-    read_config,
+    read_checked_config,
 )
 from videoprism_mlx.weights.identity import checksum
 from videoprism_mlx.weights.labels import Labels, load_labels, numbered
@@ -61,6 +60,7 @@ from videoprism_mlx.weights.loading import (
     load_classifier,
     load_video_encoder,
     model_directory,
+    with_new_head,
 )
 
 # What is trained, by its names in the classifier.
@@ -99,6 +99,7 @@ def train_classifier(
     skip_bad: bool = False,
     cache: str | Path | None = None,
     decoding: Decoding | None = None,
+    overwrite: bool = False,
 ) -> Trained:
     """Trains a classifier's pooler and projection on labelled videos.
 
@@ -113,8 +114,9 @@ def train_classifier(
     The best epoch, which is written to `output` as a model directory, is the one with the highest
     top-1 accuracy on `val`, or with the highest mean average precision if videos have several
     labels. Between equal epochs, the lowest loss decides. Without `val`, the lowest training loss
-    decides. If a run was stopped, the same call continues it. If videos cannot be used, an error
-    lists all of them before training starts; with `skip_bad` they are left out.
+    decides. If a run was stopped, the same call continues it; with `overwrite` it begins anew. If
+    videos cannot be used, an error lists all of them before training starts; with `skip_bad` they
+    are left out.
     """
     options = Options(
         num_frames=num_frames,
@@ -127,6 +129,7 @@ def train_classifier(
         skip_bad=skip_bad,
         cache=cache,
         decoding=decoding,
+        overwrite=overwrite,
     )
     chosen = Views(views, crop, span, recipe.seed)
     prepare = functools.partial(prepare_task, model, data, val, labels, recipe, chosen, options)
@@ -145,6 +148,7 @@ def prepare_task(
     """Reads the lists and loads the model."""
     lists = read_lists(data, val, labels)
     count = lists.count_classes()
+    options.check_model(model, options.dtype)
     classifier, directory = starting_model(model, count, options.dtype, recipe.seed)
     names = names_of(lists.training.names, count, directory)
     warn_of_unseen(lists.training.labels, names)
@@ -252,10 +256,7 @@ class ClassifierTask:
             PROCESSOR_FILE: self.features.processor.settings(),
             RESULT_FILE: metrics,
         }
-        texts = {
-            name: json.dumps(each, indent=2, ensure_ascii=False) + "\n"
-            for name, each in files.items()
-        }
+        texts = {name: as_json(each, ascii=False) + "\n" for name, each in files.items()}
         publish(classifier, output, texts, source={"trained_from": self.model})
         return metrics
 
@@ -336,8 +337,9 @@ def logits_of(
 
 def is_classifier(directory: Path, count: int) -> bool:
     """Whether a model directory holds a classifier with `count` classes."""
-    config = read_config(directory)
-    return config.get("model") == "FactorizedVideoClassifier" and config["num_classes"] == count
+    config, _ = read_checked_config(directory)
+    found: object = config.get("num_classes")
+    return config["model"] == "FactorizedVideoClassifier" and found == count
 
 
 def names_of(listed: tuple[str, ...] | None, count: int, directory: Path) -> tuple[str, ...]:
@@ -353,12 +355,14 @@ def starting_model(
 ) -> tuple[FactorizedVideoClassifier, Path]:
     """A classifier with `count` classes and the encoder of any model, and the model's directory."""
     directory = model_directory(name_or_dir)
-    config = read_config(directory)
+    config, _ = read_checked_config(directory)
     if seed >= SEEDS:
         raise InputError(f"seed is {seed}; expected a number below {SEEDS}")
     mx.random.seed(seed)
-    if config.get("model") != "FactorizedVideoClassifier" or is_classifier(directory, count):
-        return load_classifier(directory, count, dtype), directory
+    if is_classifier(directory, count):
+        return load_classifier(directory, dtype=dtype), directory
+    if config["model"] != "FactorizedVideoClassifier":
+        return with_new_head(load_video_encoder(directory, dtype), count), directory
     classifier: Any = get_model(config, num_classes=count)
     classifier.encoder = load_video_encoder(directory, dtype)
     logger.warning(

@@ -5,7 +5,6 @@ Shapes: B batch, T frames, S size of a frame, L text positions, D width.
 
 import dataclasses
 import functools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,20 +16,21 @@ from mlx.utils import tree_map
 
 from videoprism_mlx.datasets.captions import Captioned, read_captions
 from videoprism_mlx.datasets.overlap import warn_of_overlap
-from videoprism_mlx.encoders import FactorizedVideoCLIP
+from videoprism_mlx.encoders import FactorizedVideoCLIP, VideoPrismModel
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.evaluation.metrics import recalls
 from videoprism_mlx.features.processor import Processor
-from videoprism_mlx.features.text import embed_texts, require_text
+from videoprism_mlx.features.text import embed_texts, require_text, require_tokenizer
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.identity import sha256
-from videoprism_mlx.files.record import made_with
+from videoprism_mlx.files.record import as_json, made_with
 from videoprism_mlx.layers import StackedTransformer
 from videoprism_mlx.models import parse_dtype
+from videoprism_mlx.progress import bar
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
 from videoprism_mlx.training.losses import contrastive_gradients
 from videoprism_mlx.training.pairs import ClipsOf, Frames, Pairs
-from videoprism_mlx.training.recipe import Recipe, check_count
+from videoprism_mlx.training.recipe import Recipe, check_count, stored_names, with_older_names
 from videoprism_mlx.training.run import Learner, Rows
 from videoprism_mlx.training.session import Options, Outcome, Paths, Source, Trained, train
 from videoprism_mlx.training.state import Parameters, as_float32
@@ -38,6 +38,8 @@ from videoprism_mlx.video.ffmpeg.decoding import Decoding
 from videoprism_mlx.weights.adapters import (
     ADAPTER_CONFIG_FILE,
     ADAPTERS_FILE,
+    AdapterSettings,
+    adapted_layers,
     add_adapters,
     save_adapters,
 )
@@ -65,34 +67,42 @@ TOWERS = {
 }
 
 RETRIEVAL_RECIPE = Recipe(
-    epochs=10, batch_size=64, learning_rate=1e-5, weight_decay=0.01, decay="cosine", clip=1.0
+    epochs=10,
+    batch_size=64,
+    learning_rate=1e-5,
+    weight_decay=0.01,
+    lr_schedule="cosine",
+    max_grad_norm=1.0,
 )
 
 
+@with_older_names(micro_batch_size="at_once", grad_checkpoint="recompute")
 @dataclasses.dataclass(frozen=True)
 class Tuning:
     """Which parameters of a model are trained, and how.
 
     With a `rank`, adapters of that rank are trained (see `add_adapters` for `alpha` and `layers`).
-    Without it, the weights of the `towers` are trained. The model computes at most `at_once` pairs
-    at a time, whatever the batch size. `dtype` is the type that the model computes in; trained
-    parameters are kept in float32. `recompute` saves memory and takes about a third more time.
+    Without it, the weights of the `towers` are trained. The model computes at most
+    `micro_batch_size` pairs at a time, whatever the batch size. `dtype` is the type that the model
+    computes in; trained parameters are kept in float32. `grad_checkpoint` computes layers twice,
+    which saves memory and takes about a third more time. `at_once` and `recompute` are older names
+    of `micro_batch_size` and `grad_checkpoint`, which go on working.
     """
 
     towers: tuple[str, ...] = ("video", "text")
     rank: int | None = None
     alpha: float | None = None
     layers: int | None = None
-    at_once: int = 8
+    micro_batch_size: int = 8
     dtype: str = "float32"
-    recompute: bool = False
+    grad_checkpoint: bool = False
 
     def __post_init__(self) -> None:
         if not self.towers or not set(self.towers) <= TOWERS.keys():
             raise InputError(
                 f"towers is {self.towers}; expected one or more of {', '.join(TOWERS)}"
             )
-        check_count("at_once", self.at_once)
+        check_count("micro_batch_size", self.micro_batch_size)
         if self.rank is None and (self.alpha, self.layers) != (None, None):
             raise InputError("alpha and layers are settings of adapters; give a rank as well")
         parse_dtype(self.dtype)
@@ -116,6 +126,7 @@ def train_retrieval(
     skip_bad: bool = False,
     cache: str | Path | None = None,
     decoding: Decoding | None = None,
+    overwrite: bool = False,
     frames: int | None = None,
 ) -> Trained:
     """Fine-tunes a video-text model on videos and captions.
@@ -129,8 +140,8 @@ def train_retrieval(
     The best epoch is written to `output`: a model directory or, if `tuning` has a rank, adapters.
     The best epoch has the highest recall@1 on `val`, averaged over both directions. Between equal
     epochs, the lowest training loss decides; without `val`, it alone decides. If a run was stopped,
-    the same call continues it. If videos cannot be used, an error lists all of them before training
-    starts; with `skip_bad` they are left out.
+    the same call continues it; with `overwrite` it begins anew. If videos cannot be used, an error
+    lists all of them before training starts; with `skip_bad` they are left out.
     """
     if frames is not None and num_frames not in (None, frames):
         raise InputError(
@@ -148,6 +159,7 @@ def train_retrieval(
         skip_bad=skip_bad,
         cache=cache,
         decoding=decoding,
+        overwrite=overwrite,
     )
     prepare = functools.partial(prepare_task, model, data, val, recipe, tuning, options)
     return train(prepare, Path(output), OUTPUT_FILES, recipe, options)
@@ -174,6 +186,7 @@ def prepare_task(
     training = read_captions(data)
     validation = [] if val is None else read_captions(val)
     warn_of_overlap([pair.video for pair in training], [pair.video for pair in validation])
+    options.check_model(model, tuning.dtype, functools.partial(check_tuning, tuning=tuning))
     loaded, directory = load_with_directory(model, "float32")
     towers = require_text(loaded)
     processor = options.processor(loaded, directory)
@@ -188,6 +201,15 @@ def prepare_task(
         tuning=tuning,
         seed=recipe.seed,
     )
+
+
+def check_tuning(model: VideoPrismModel, processor: Processor, tuning: Tuning) -> None:
+    """Raises InputError unless the model can be trained like this. It needs no weights yet."""
+    require_tokenizer(model, processor)
+    if tuning.rank is not None:
+        alpha = tuning.rank if tuning.alpha is None else tuning.alpha
+        settings = AdapterSettings(tuning.rank, alpha, tuning.towers, tuning.layers)
+        adapted_layers(model, settings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +239,7 @@ class RetrievalTask:
             model=identity.record("name", "weights"),
             data={"train": checksums[0], "val": checksums[1]},
             preprocessing=self.frames.preprocessing | {"template": self.processor.template},
-            tuning=dataclasses.asdict(self.tuning) | {"towers": list(self.tuning.towers)},
+            tuning=stored_names(self.tuning) | {"towers": list(self.tuning.towers)},
         )
 
     @property
@@ -255,8 +277,8 @@ class RetrievalTask:
         model.update(learner.untrained)
         model.update(outcome.best["model"])
         files = {
-            PROCESSOR_FILE: json.dumps(self.processor.settings(), indent=2) + "\n",
-            RESULT_FILE: json.dumps(outcome.measured, indent=2) + "\n",
+            PROCESSOR_FILE: as_json(self.processor.settings()) + "\n",
+            RESULT_FILE: as_json(outcome.measured) + "\n",
         }
         if self.tuning.rank is None:
             tokenizer = self.directory / TOKENIZER_FILE
@@ -292,7 +314,7 @@ class RetrievalLearner(Learner):
         self.processor = processor
         self.pairs = pairs
         self.held_out = held_out
-        self.at_once = tuning.at_once
+        self.at_once = tuning.micro_batch_size
         self.dtype = parse_dtype(tuning.dtype)
         self._start = as_float32(cast(Any, model).trainable_parameters())
         # All parameters in float32. The frozen ones are written to the result unchanged.
@@ -343,7 +365,7 @@ def prepare(model: FactorizedVideoCLIP, tuning: Tuning, seed: int) -> None:
                 model[part].unfreeze()
     for _, module in cast(Any, model).named_modules():
         if isinstance(module, StackedTransformer):
-            module.recomputes = tuning.recompute
+            module.recomputes = tuning.grad_checkpoint
 
 
 def retrieval_metrics(
@@ -351,12 +373,14 @@ def retrieval_metrics(
 ) -> dict[str, float]:
     """The metrics of `recalls`, and the mean of recall@1 over both directions."""
     embeddings = []
-    for first in range(0, len(pairs), at_once):
+    for first in bar(range(0, len(pairs), at_once), "validation", "batch"):
         rows = range(first, min(first + at_once, len(pairs)))
         clips = mx.array(pairs.clips(rows)).astype(mx.float32) / 255
         embedded = cast(mx.array, model(clips)[0])
         embeddings.append(np.array(embedded.astype(mx.float32)))
-    similarity = np.concatenate(embeddings) @ embed_texts(model, processor, pairs.texts()).T
+    similarity = (
+        np.concatenate(embeddings) @ embed_texts(model, processor, pairs.texts(), progress=True).T
+    )
     measured = recalls(similarity, pairs.video_of_text())
     both = [measured[f"{way}/recall@1"] for way in ("text_to_video", "video_to_text")]
     return {"mean/recall@1": sum(both) / 2, **measured}

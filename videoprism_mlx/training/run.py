@@ -6,8 +6,8 @@ started again therefore ends in the same parameters as one that was never stoppe
 
 import dataclasses
 import json
+import logging
 import math
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,15 +18,20 @@ import mlx.core as mx
 import mlx.optimizers as optim
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
+from videoprism_mlx import progress as bars
 from videoprism_mlx.errors import TrainingError
 from videoprism_mlx.files.lock import locked
 from videoprism_mlx.training.recipe import Adam, Recipe, check_count
-from videoprism_mlx.training.state import Parameters, Progress, RunFiles, arrays_of
+from videoprism_mlx.training.state import METRICS_FILE, Parameters, Progress, RunFiles, arrays_of
+
+logger = logging.getLogger(__name__)
 
 Rows = npt.NDArray[np.integer[Any]]
 History = tuple[dict[str, Any], ...]
+
+# The line about an epoch has at most so many characters.
+LINE_WIDTH = 100
 
 
 class Learner(ABC):
@@ -94,10 +99,12 @@ class Run:
         if self._files.has_state():
             restored = self._files.restore(self._record(), parameters, optimizer.state)
             parameters, optimizer.state, progress = restored
+            self._files.write_metrics(progress)  # A run that was killed may not have done it.
             if progress.history:
-                self._files.best(
-                    parameters
-                )  # If the file is damaged, raise the error now and not at the end.
+                # If the file is damaged, raise the error now and not at the end. A run that was
+                # killed may have left the parameters of a later epoch, so the checksum may differ.
+                self._files.best(parameters)
+            logger.info(self._found(progress))
         while not self._is_finished(progress):
             parameters, progress = self._epoch(learner, parameters, optimizer, progress, steps)
             measured = {
@@ -111,8 +118,20 @@ class Run:
             if progress.best(self._metrics) == progress.epoch - 1:
                 progress = progress._replace(checksum=self._files.keep_best(parameters))
             self._keep(parameters, optimizer, progress)
-            report(measured)
+            report(measured, [name.lstrip("-") for name in self._metrics], self.folder)
         return self._files.best(parameters, progress.checksum), progress.history
+
+    def _found(self, progress: Progress) -> str:
+        """One line about the run that was found in the folder."""
+        epochs, most = progress.epoch, self.recipe.epochs
+        if not self._is_finished(progress):
+            return f"{self.folder.parent}: continuing after epoch {epochs} of {most}"
+        reason = ""
+        if epochs < most:
+            reason = f": the last {self.recipe.patience} brought no improvement"
+        elif self.recipe.lr_schedule == "constant":
+            reason = "; with more epochs it would go on"
+        return f"{self.folder.parent}: this run is finished after {epochs} epochs{reason}"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -126,6 +145,10 @@ class Run:
         if best is None:
             raise TrainingError("no epoch is complete yet, so there is no best epoch")
         return dict(history[best])
+
+    def remove(self) -> None:
+        """Removes an earlier run from the folder. The caller must hold the run's lock."""
+        self._files.remove()
 
     def require_alike(self) -> None:
         """Raises TrainingError if the folder holds a run whose settings differ from `record`."""
@@ -143,21 +166,14 @@ class Run:
         recipe, epoch = self.recipe, progress.epoch
         batch_size = min(recipe.batch_size, learner.count)
         order = np.random.default_rng([recipe.seed, epoch, 0]).permutation(learner.count)
-        bar = tqdm(
-            total=steps,
-            initial=progress.step,
-            desc=f"epoch {epoch + 1}/{recipe.epochs}",
-            unit="step",
-            disable=None,
-            leave=False,
-        )
-        with bar:
+        what = f"epoch {epoch + 1}/{recipe.epochs}"
+        with bars.bar(what=what, unit="step", total=steps, done=progress.step) as bar:
             for step in range(progress.step, steps):
                 rows = order[step * batch_size : (step + 1) * batch_size]
                 random = np.random.default_rng([recipe.seed, epoch, 1, step])
                 loss, change = learner.gradients(parameters, rows, random)
-                if recipe.clip is not None:
-                    change, _ = optim.clip_grad_norm(change, recipe.clip)
+                if recipe.max_grad_norm is not None:
+                    change, _ = optim.clip_grad_norm(change, recipe.max_grad_norm)
                 value = self._finite(loss, change, progress, step)
                 parameters = learner.bounded(optimizer.apply_gradients(change, parameters))
                 mx.eval(parameters, optimizer.state)
@@ -206,11 +222,28 @@ class Run:
 
     def _record(self) -> dict[str, Any]:
         """The record and the recipe, in the form in which a JSON file stores them."""
-        record = {**self.record, "recipe": dataclasses.asdict(self.recipe)}
+        record = {**self.record, "recipe": self.recipe.record()}
         return cast(dict[str, Any], json.loads(json.dumps(record)))
 
 
-def report(measured: Mapping[str, Any]) -> None:
-    """Prints one line about an epoch."""
-    numbers = [f"{key} {value:.4g}" for key, value in measured.items() if isinstance(value, float)]
-    tqdm.write(f"epoch {measured['epoch']}: {', '.join(numbers)}", file=sys.stderr)
+def printed_names(measured: Mapping[str, Any], first: Sequence[str]) -> list[str]:
+    """The names of the numbers of an epoch that fit on its line, those of `first` before others."""
+    names = [name for name, value in measured.items() if isinstance(value, float)]
+    room = LINE_WIDTH - len("epoch 1000: ")
+    chosen = set()
+    for name in sorted(names, key=lambda name: name not in first):
+        length = len(name) + len(" 1.234e-05, ")
+        if length <= room:
+            room -= length
+            chosen.add(name)
+    return [name for name in names if name in chosen]
+
+
+def report(measured: Mapping[str, Any], first: Sequence[str], folder: Path) -> None:
+    """Prints one line about an epoch. At the first epoch it says where the other numbers are."""
+    names = printed_names(measured, ("loss", "val_loss", *first))
+    said = ", ".join(f"{name} {measured[name]:.4g}" for name in names)
+    bars.note(f"epoch {measured['epoch']}: {said}")
+    left_out = [name for name in measured if name not in (*names, "epoch", "step")]
+    if left_out and measured["epoch"] == 1:
+        bars.note(f"all measurements of each epoch: {folder / METRICS_FILE}")

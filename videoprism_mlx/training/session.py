@@ -14,10 +14,17 @@ import mlx.core as mx
 
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import InputError
+from videoprism_mlx.evaluation.metrics import TITLES
 from videoprism_mlx.features.cache import require_usable
-from videoprism_mlx.features.processor import Processor, processor_for, with_settings
+from videoprism_mlx.features.processor import (
+    Needs,
+    Processor,
+    check_model,
+    processor_for,
+    with_settings,
+)
 from videoprism_mlx.files import places
-from videoprism_mlx.files.output import require_own
+from videoprism_mlx.files.output import require_own, require_writable
 from videoprism_mlx.pictures.curves import draw_curves
 from videoprism_mlx.training.recipe import Recipe
 from videoprism_mlx.training.run import History, Learner, Run
@@ -47,7 +54,8 @@ class Options:
     """The options of all training runs: how videos are read, and what is kept.
 
     An option that is None leaves the model's own setting. `partial` reads the frames of a damaged
-    video that can be decoded. `skip_bad` leaves out videos that cannot be used.
+    video that can be decoded. `skip_bad` leaves out videos that cannot be used. `overwrite`
+    begins anew where there is a run.
     """
 
     num_frames: int | None = None
@@ -60,12 +68,24 @@ class Options:
     skip_bad: bool = False
     cache: str | Path | None = None
     decoding: Decoding | None = None
+    overwrite: bool = False
 
     def processor(self, model: VideoPrismModel, directory: Path) -> Processor:
         """The processor of a model, with the settings that are not None."""
+        processor = with_settings(processor_for(model, directory), model, **self._settings)
+        processor.known_words = None  # It learns new ones.
+        return processor
+
+    @property
+    def _settings(self) -> dict[str, Any]:
         names = ("num_frames", "size", "resize", "resample", "decoding")
-        settings = {name: getattr(self, name) for name in names}
-        return with_settings(processor_for(model, directory), model, **settings)
+        return {name: getattr(self, name) for name in names}
+
+    def check_model(
+        self, model: str | Path, dtype: str | mx.Dtype | None = None, needs: Needs | None = None
+    ) -> None:
+        """As `check_model` of features/processor.py, with these settings."""
+        check_model(model, dtype, needs=needs, **self._settings)
 
     def cache_folder(self, name: str) -> Path:
         """The folder for arrays made from videos: by default the folder `name` in the cache."""
@@ -122,9 +142,14 @@ def train(
     `files` are the names of the files that `publish` writes to `output`, besides config.json.
     """
     check_output(output, files)
+    require_writable(output)
+    require_writable(options.cache_folder("features"))
     task = prepare()
     record, sources = task.record, task.sources
     run = Run(output / RUN_FOLDER, recipe, record, task.metric, options.save_every)
+    if options.overwrite:
+        with run.locked():
+            run.remove()
     run.require_alike()
     if len(sources) == 1:
         logger.info("no videos to validate on: the epoch with the lowest training loss is best")
@@ -136,7 +161,7 @@ def train(
         measured = run.best(history)
         outcome = Outcome(best, measured, history, skipped)
         metrics = task.publish(learner, outcome, output)
-        draw_curves(run.folder, history, measured["epoch"])
+        draw_curves(run.folder, history, measured["epoch"], TITLES)
     return Trained(output, metrics, history, skipped)
 
 

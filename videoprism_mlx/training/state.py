@@ -4,19 +4,22 @@ Parameters are a tree of float32 arrays.
 """
 
 import dataclasses
-import json
+import math
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
+import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_map_with_path
 from safetensors import SafetensorError, safe_open
 
-from videoprism_mlx.errors import TrainingError
+from videoprism_mlx.errors import TrainingError, excerpt, shown
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.lock import LOCK_FILE
-from videoprism_mlx.files.record import differences
+from videoprism_mlx.files.reading import parse_json
+from videoprism_mlx.files.record import as_json, differences
 from videoprism_mlx.pictures.curves import CURVES_FILE
 from videoprism_mlx.weights.directory import write_arrays
 from videoprism_mlx.weights.identity import checksum
@@ -66,6 +69,12 @@ class RunFiles:
         """Whether the folder holds the state of a run."""
         return (self.folder / LAST_FILE).exists()
 
+    def remove(self) -> None:
+        """Removes the files, except for the lock."""
+        for name in RUN_FILES:
+            if name != LOCK_FILE:
+                (self.folder / name).unlink(missing_ok=True)
+
     def keep(
         self,
         record: Mapping[str, Any],
@@ -74,11 +83,19 @@ class RunFiles:
         progress: Progress,
     ) -> None:
         """Writes the state of the run and its optimizer, and the metrics as a readable file."""
-        described = {"record": record, "progress": progress._asdict()}
-        self._write(LAST_FILE, named(parameters, state), {"run": json.dumps(described)})
-        with new_file(self.folder / METRICS_FILE, replace=True) as partial:
-            lines = [json.dumps(measured) + "\n" for measured in progress.history]
-            partial.write_text("".join(lines), encoding="utf-8")
+        described = as_json({"record": record, "progress": progress._asdict()}, indent=None)
+        arrays = named(parameters, state)
+        metadata = {"run": described, "crc32": crc32(described, arrays)}
+        self._write(LAST_FILE, arrays, metadata)
+        self.write_metrics(progress)
+
+    def write_metrics(self, progress: Progress) -> None:
+        """Writes the metrics of each epoch, a line each, unless the file holds them already."""
+        text = "".join(as_json(each, indent=None) + "\n" for each in progress.history)
+        path = self.folder / METRICS_FILE
+        if not path.is_file() or path.read_bytes() != text.encode():
+            with new_file(path, replace=True) as partial:
+                partial.write_text(text, encoding="utf-8")
 
     def keep_best(self, parameters: Parameters) -> str:
         """Writes the parameters of the best epoch, and returns their checksum."""
@@ -95,8 +112,11 @@ class RunFiles:
         tree depends on the order.
         """
         there, progress = self._described()
-        self._refuse(there, record)
-        arrays, _ = self._read(LAST_FILE)
+        arrays, metadata = self._read(LAST_FILE)
+        # Earlier versions wrote no checksum.
+        if metadata.get("crc32") not in (None, crc32(metadata["run"], arrays)):
+            raise self._damaged(self.folder / LAST_FILE, "its checksum is wrong")
+        self._refuse(there, record, progress)
         expected = named(parameters, state)
         shapes = {name: array.shape for name, array in arrays.items()}
         if shapes != {name: array.shape for name, array in expected.items()}:
@@ -130,8 +150,8 @@ class RunFiles:
         Settings that `record` does not have yet are not compared.
         """
         if self.has_state():
-            there, _ = self._described()
-            self._refuse({key: there[key] for key in record if key in there}, record)
+            there, progress = self._described()
+            self._refuse({key: there[key] for key in record if key in there}, record, progress)
 
     def _write(self, name: str, arrays: Mapping[str, mx.array], metadata: dict[str, str]) -> None:
         with new_file(self.folder / name, replace=True) as partial:
@@ -140,6 +160,8 @@ class RunFiles:
     def _read(self, name: str) -> tuple[dict[str, mx.array], dict[str, str]]:
         """The arrays and the metadata of a file. Raises TrainingError if it is damaged."""
         path = self.folder / name
+        if not path.is_file():
+            raise self._damaged(path, "it is no file")
         try:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
@@ -151,22 +173,72 @@ class RunFiles:
         """The record and the progress of the run in the folder."""
         _, metadata = self._read(LAST_FILE)
         try:
-            described = json.loads(metadata["run"])
+            described = parse_json(metadata["run"], "its metadata", TrainingError)
             record, progress = dict(described["record"]), Progress(**described["progress"])
+            epochs = record.get("recipe", {"epochs": 1})["epochs"]
+            counts = (progress.epoch, progress.step, epochs)
+            if not all(isinstance(count, int) and count >= 0 for count in counts) or epochs == 0:
+                raise ValueError(f"its epochs and steps are {shown(counts)}")
             return record, progress._replace(history=tuple(progress.history))
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise self._damaged(self.folder / LAST_FILE, error) from None
 
     def _damaged(self, path: Path, error: object) -> TrainingError:
-        return TrainingError(f"{path} is damaged ({error}); remove {self.folder} to start again")
+        return TrainingError(
+            f"{path} is damaged ({excerpt(error)}); remove {self.folder} to start again"
+        )
 
-    def _refuse(self, there: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        """Raises TrainingError if two records differ."""
-        if changed := differences(there, now):
+    def _refuse(self, there: Mapping[str, Any], now: Mapping[str, Any], progress: Progress) -> None:
+        """Raises TrainingError if two records differ.
+
+        Only the number of epochs may, if the run would have come to the same state with it.
+        """
+        changed = differences(there, now)
+        reason = ""
+        if changed and not differences(with_epochs(there, None), with_epochs(now, None)):
+            reason = epochs_conflict(there["recipe"], now["recipe"], progress)
+            changed = changed if reason else []
+        if changed:
             raise TrainingError(
                 f"{self.folder} holds a run with other settings, so it cannot be continued: "
-                f"{'; '.join(changed)}. Name another output, or remove {self.folder}"
+                f"{excerpt('; '.join(changed), 300)}{reason}. Name another output, or begin anew "
+                "with --overwrite (overwrite=True)"
             )
+
+
+def with_epochs(record: Mapping[str, Any], epochs: int | None) -> dict[str, Any]:
+    """A run's record with another number of epochs."""
+    return {**record, "recipe": {**record.get("recipe", {}), "epochs": epochs}}
+
+
+def epochs_conflict(there: Mapping[str, Any], now: Mapping[str, Any], progress: Progress) -> str:
+    """What would be different if a run were continued with another number of epochs.
+
+    The recipes are alike in everything else. It is empty if nothing would be.
+    """
+    before, after = there["epochs"], now["epochs"]
+    if (progress.epoch, progress.step) > (after, 0):
+        return f" (it has been trained for {progress.epoch} epochs already)"
+    if there["decay"] == "constant" or (progress.epoch, progress.step) == (0, 0):
+        return ""
+    rates = [
+        there["learning_rate"] * (1 + math.cos(math.pi * progress.epoch / epochs)) / 2
+        for epochs in (before, after)
+    ]
+    now_and_then = "" if there["warmup"] else f": {rates[1]:.3g} and not {rates[0]:.3g} now"
+    return (
+        f", and with the {there['decay']} that ends after the last of them, every step would have "
+        f"had another learning rate{now_and_then}"
+    )
+
+
+def crc32(described: str, arrays: Mapping[str, mx.array]) -> str:
+    """The checksum of a run's state: of its description, and of its arrays with their names."""
+    check = zlib.crc32(described.encode())
+    for name, array in sorted(arrays.items()):
+        check = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), check)
+        check = zlib.crc32(np.ascontiguousarray(np.asarray(array)).data, check)
+    return f"{check:08x}"
 
 
 def arrays_of(tree: dict[str, Any]) -> dict[str, mx.array]:

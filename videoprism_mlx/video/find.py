@@ -3,7 +3,8 @@
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from videoprism_mlx.errors import InputError, VideoError
@@ -21,36 +22,75 @@ IMAGE_SUFFIXES = {
 # fmt: on
 
 
-def find_videos(patterns: Sequence[str | Path]) -> dict[str, Path]:
+def find_videos(patterns: Sequence[str | Path], lengthen: bool = False) -> dict[str, Path]:
     """The videos in files, folders and glob patterns: the path of each, by a short name.
 
     A file that is named itself is taken with any ending. In a folder and its subfolders, files with
-    the ending of a video are taken. Their short name is the path below the folder; that of other
-    files is the file's name.
+    the ending of a video are taken; if there are none, each folder that holds images is a video,
+    whose frames they are. The short name is the path below the given folder; that of other videos
+    is their own name. If two videos have the same name, that is an error or, with `lengthen`, both
+    names get the folders that tell them apart.
     """
-    found: dict[str, Path] = {}
+    names: dict[str, str] = {}  # The name of each video, by its absolute path.
+    paths: dict[str, Path] = {}
     for pattern in patterns:
-        path = local_path(pattern)
-        folder = path if os.path.isdir(path) else None
-        if folder:
-            videos = [one for one in files_below(folder) if is_video_name(one)]
-            if not videos:
-                raise VideoError(f"the folder {folder} and its subfolders hold no videos")
-        elif not os.path.exists(path) and glob.has_magic(str(path)):
-            videos = [Path(one) for one in glob.glob(str(path), recursive=True)]
-            videos = [one for one in videos if one.is_file()]
-            if not videos:
-                raise VideoError(f"no file matches {path}")
-        else:  # If the file is missing, reading it will report that.
-            videos = [path]
-        for video in sorted(videos, key=lambda one: (one.parent, natural_order(one))):
-            name = str(video.relative_to(folder)) if folder else video.name
-            if os.path.abspath(found.setdefault(name, video)) != os.path.abspath(video):
-                raise InputError(
-                    f"{found[name]} and {video} would have the same name, {name}; "
-                    "give the folder that holds both instead, or use another output for each"
-                )
-    return found
+        for path, name in _found(local_path(pattern)):
+            if (absolute := os.path.abspath(path)) not in paths:
+                paths[absolute], names[absolute] = path, name
+    owner: dict[str, str] = {}
+    for absolute, name in names.items():
+        if owner.setdefault(name, absolute) != absolute and not lengthen:
+            raise InputError(
+                f"{paths[owner[name]]} and {paths[absolute]} would have the same name, {name}; "
+                "give the folder that holds both instead, or use another output for each"
+            )
+    return {name: paths[absolute] for absolute, name in _told_apart(names).items()}
+
+
+def _found(path: Path) -> list[tuple[Path, str]]:
+    """The videos of a file, folder or glob pattern, sorted, and the short name of each."""
+    if os.path.isdir(path):
+        files = [*files_below(path)]
+        videos = [one for one in files if is_video_name(one)] or _folders_of_images(files)
+        if not videos:
+            raise VideoError(
+                f"the folder {path} and its subfolders hold no videos, and no images as frames"
+            )
+        own = os.path.basename(os.path.abspath(path))
+        return [
+            (one, own if one == path else str(one.relative_to(path))) for one in _sorted(videos)
+        ]
+    videos = [path]  # If the file is missing, reading it will report that.
+    if not os.path.exists(path) and glob.has_magic(str(path)):
+        matches = [Path(one) for one in glob.glob(str(path), recursive=True)]
+        videos = [one for one in matches if one.is_file()]
+        if not videos:
+            folders = [one for one in matches if one.is_dir()]
+            inside = [one for folder in folders for one in folder.iterdir() if one.is_file()]
+            videos = [one for one in _folders_of_images(inside) if one in matches]
+        if not videos:
+            raise VideoError(f"no file matches {path}")
+    return [(one, one.name) for one in _sorted(videos)]
+
+
+def _sorted(videos: Sequence[Path]) -> list[Path]:
+    return sorted(videos, key=lambda one: (one.parent, natural_order(one)))
+
+
+def _folders_of_images(files: Sequence[Path]) -> list[Path]:
+    """The folders that hold the images among some files."""
+    return [*dict.fromkeys(one.parent for one in files if is_image_name(one))]
+
+
+def _told_apart(names: Mapping[str, str]) -> dict[str, str]:
+    """The names, by absolute paths. Equal ones get as many folders as tell them apart."""
+    longer = dict(names)
+    while clashing := [name for name, count in Counter(longer.values()).items() if count > 1]:
+        for absolute, name in longer.items():
+            if name in clashing:
+                parts = Path(absolute).parts
+                longer[absolute] = os.path.join(*parts[-len(Path(name).parts) - 1 :])
+    return longer
 
 
 def local_path(path: str | Path) -> Path:
@@ -80,8 +120,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 def images_in(folder: Path) -> list[Path]:
     """The images of a folder, sorted by the numbers in their names: frame_2 before frame_10."""
-    images = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
-    images = [path for path in images if not path.name.startswith(".")]
+    images = [path for path in folder.iterdir() if is_image_name(path)]
     if not images:
         raise VideoError(f"{folder} holds no images; expected the frames of one video")
     return sorted(images, key=natural_order)
@@ -90,6 +129,11 @@ def images_in(folder: Path) -> list[Path]:
 def is_video_name(path: Path) -> bool:
     """Whether a file has the ending of a video and is not hidden."""
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether a file has the ending of an image and is not hidden."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def natural_order(path: Path) -> list[tuple[int, str]]:

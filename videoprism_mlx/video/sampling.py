@@ -157,17 +157,9 @@ def checked_span(
 
     Times that differ by less than `early` seconds are the same.
     """
+    check_times(start, end)
     length = float(source.times[-1]) + source.interval
     begin, stop = start or 0.0, length if end is None else end
-    for name, value in (("start", begin), ("end", stop)):
-        try:
-            is_time = 0 <= value < math.inf
-        except TypeError:
-            raise InputTypeError(
-                f"{name} is {value!r}, a {type(value).__name__}; expected seconds"
-            ) from None
-        if not is_time:
-            raise InputError(f"{name} is {value!r}; expected seconds, 0 or above")
     if end is not None and begin >= end:
         raise InputError(
             f"the span from {begin:g} to {end:g} s is empty; {source.path} is {length:.2f} s long"
@@ -179,6 +171,21 @@ def checked_span(
             f"{length:.2f} s long{f' ({source.damage})' if source.damage else ''}"
         )
     return begin, stop
+
+
+def check_times(start: float | None, end: float | None) -> None:
+    """Raises InputError or InputTypeError unless these are seconds, or None."""
+    for name, value in (("start", start), ("end", end)):
+        if value is None:
+            continue
+        try:
+            is_time = 0 <= value < math.inf
+        except TypeError:
+            raise InputTypeError(
+                f"{name} is {value!r}, a {type(value).__name__}; expected seconds"
+            ) from None
+        if not is_time:
+            raise InputError(f"{name} is {value!r}; expected seconds, 0 or above")
 
 
 def check_count(num_frames: int | None) -> None:

@@ -3,6 +3,7 @@
 Shapes: n frames in a video, H and W the height and width of a frame in pixels.
 """
 
+import errno
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -85,13 +86,9 @@ def open_source(
     check_rate("frame_rate", frame_rate)
     rate = frame_rate or DEFAULT_FPS
     if isinstance(source, (str, Path)):
-        path = local_path(source)
+        path = existing(source)
         if path.is_dir():
             return ImageFiles(images_in(path), rate)
-        if not path.exists():
-            raise FileNotFoundError(2, "no such file or folder", str(path))
-        if not path.is_file():
-            raise VideoError(f"{path} is neither a file nor a folder")
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return ImageFiles([path], rate)
         if frame_rate is not None:
@@ -108,6 +105,23 @@ def open_source(
             "a list of images' paths, or an array of frames"
         )
     return ArrayFrames(source, rate)
+
+
+def existing(source: str | Path) -> Path:
+    """The path of a file or folder. Raises FileNotFoundError or VideoError if it is not there."""
+    path = local_path(source)
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, "no such file or folder", str(path))
+    if not (path.is_file() or path.is_dir()):
+        raise VideoError(f"{path} is neither a file nor a folder")
+    return path
+
+
+def require_one(paths: Iterable[Path]) -> None:
+    """Raises FileNotFoundError for the first path if none of them exists."""
+    listed = list(paths)
+    if listed and not any(path.exists() for path in listed):
+        existing(listed[0])
 
 
 def check_rate(name: str, rate: float | None) -> None:

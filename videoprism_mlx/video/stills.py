@@ -3,10 +3,11 @@
 Shapes: T frames, H and W the height and width of a frame in pixels.
 """
 
+import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,14 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from videoprism_mlx.errors import InputError, InputTypeError, VideoError
+from videoprism_mlx.files.reading import read_bytes
 from videoprism_mlx.runtime.limits import PIXEL_LIMIT
 from videoprism_mlx.video.failures import video_errors
-from videoprism_mlx.video.frame import Frame
+from videoprism_mlx.video.frame import MAX_PIXELS, Frame
 from videoprism_mlx.video.opencv import cv2
+
+# Images in a file are counted up to this number.
+MOST_IMAGES = 1000
 
 # The image formats, by their names in Pillow, that can hold a moving picture.
 MOVING = {"GIF", "PNG", "WEBP", "AVIF"}
@@ -67,36 +72,64 @@ class ImageFiles(Stills):
 def read_image(path: Path) -> Frame:
     """An image file as (H, W, 3), RGB, 0-255."""
     with video_errors(f"{path} cannot be read"):
-        encoded = np.frombuffer(path.read_bytes(), np.uint8)
-        if (count := count_images(path)) > 1:
+        content = read_bytes(path, VideoError)
+        encoded = np.frombuffer(content, np.uint8)
+        described = describe_image(content)
+        if described.pixels > MAX_PIXELS:
             raise VideoError(
-                f"{path} holds {count} images; expected one: convert it to a video, for example "
-                "with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
+                f"{path} says that it has more than {MAX_PIXELS:,} pixels: it is damaged, or "
+                "scale it down"
+            )
+        if (count := described.images) > 1:
+            more = "or more " if count == MOST_IMAGES else ""
+            raise VideoError(
+                f"{path} holds {count} {more}images; expected one: convert it to a video, for "
+                "example with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
             )
         # The result may be None, which OpenCV's stubs do not say.
         image: Any = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
         if image is None:
             what = "not an image that OpenCV can read, or damaged" if encoded.size else "empty"
             raise VideoError(f"{path} is {what}")
-        frame: Frame = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        frame: Frame = cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)  # In its place.
         return frame
 
 
-def count_images(path: Path) -> int:
-    """How many images a file holds to be shown one after the other; 1 if unknown."""
+class Described(NamedTuple):
+    """What a file says of its images."""
+
+    pixels: int = 0  # Of the first image.
+    images: int = 1  # How many are to be shown one after the other, MOST_IMAGES at most.
+
+
+def describe_image(content: bytes) -> Described:
+    """What an image file says, without decoding it. The default if that is unknown."""
+    described = Described()
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(content)) as image:
+            described = Described(image.width * image.height)
             if isinstance(image, TiffImageFile):
-                return sum(not is_reduced(image, page) for page in range(image.n_frames))
-            return getattr(image, "n_frames", 1) if image.format in MOVING else 1
+                return described._replace(images=count_pages(image))
+            if image.format in MOVING:
+                return described._replace(images=min(getattr(image, "n_frames", 1), MOST_IMAGES))
+    except Image.DecompressionBombError:
+        return Described(pixels=MAX_PIXELS + 1)
     except Exception:  # Damaged files make Pillow raise almost anything. OpenCV decides.
-        return 1
+        pass
+    return described
 
 
-def is_reduced(image: TiffImageFile, page: int) -> bool:
-    """Whether a page of a TIFF file is a smaller version of another one."""
-    image.seek(page)
-    return bool(image.tag_v2.get(254, 0) & 1)
+def count_pages(image: TiffImageFile) -> int:
+    """How many pages of a TIFF file are not smaller versions of other ones."""
+    count = 0
+    # `n_frames` would read the headers of all pages, of which damaged files claim many.
+    for page in range(MOST_IMAGES):
+        try:
+            image.seek(page)
+        except EOFError:
+            return count
+        count += not image.tag_v2.get(254, 0) & 1
+    return MOST_IMAGES
 
 
 class ArrayFrames(Stills):

@@ -9,8 +9,7 @@ Shapes: I inputs and O outputs of a layer, R rank of its adapter.
 """
 
 import dataclasses
-import json
-import math
+import os
 from collections.abc import Collection, Iterator, Mapping
 from numbers import Real
 from pathlib import Path
@@ -21,29 +20,29 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import CheckpointError, InputError, whole_number
-from videoprism_mlx.files.atomic import new_file, require_new_directory, require_new_file
+from videoprism_mlx.errors import CheckpointError, InputError, excerpt, shown, whole_number
+from videoprism_mlx.files.atomic import new_file, require_new_file
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.places import user_path
-from videoprism_mlx.files.record import own_version
+from videoprism_mlx.files.reading import parse_json, read_text
+from videoprism_mlx.files.record import as_json, own_version
 from videoprism_mlx.layers import AttenTokenPoolingLayer, Linear, StackedTransformer
-from videoprism_mlx.tokenizers import TOKENIZER_FILE
+from videoprism_mlx.models import canonical_name
 from videoprism_mlx.weights.directory import (
-    LABELS_FILE,
-    PROCESSOR_FILE,
+    CONFIG_FILE,
     WEIGHTS_FILE,
-    as_json,
     check_parameters,
-    named_parameters,
     read_arrays,
     stored_shapes,
     write_arrays,
-    write_directory,
 )
-from videoprism_mlx.weights.loading import finished, load_with_directory
+from videoprism_mlx.weights.integrity import CHECKSUM_KEY, examine, require_intact
 
 ADAPTERS_FILE = "adapters.safetensors"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
+
+# A larger one is a mistake: usual ones are from 1 to 512, and rounding hides the weight beyond.
+MOST_ALPHA = 1e6
 
 # The parameters that an adapter adds to a layer.
 ADAPTER_NAMES = ("lora_a", "lora_b")
@@ -99,9 +98,11 @@ class AdapterSettings:
     def __post_init__(self) -> None:
         for name, value in (("rank", self.rank), ("layers", self.layers)):
             if value is not None and whole_number(value, name) < 1:
-                raise InputError(f"{name} is {value}; expected 1 or more")
-        if not isinstance(self.alpha, Real) or not 0 < self.alpha < math.inf:
-            raise InputError(f"alpha is {self.alpha!r}; expected a number above 0")
+                raise InputError(f"{name} is {shown(value)}; expected 1 or more")
+        if not isinstance(self.alpha, Real) or not 0 < self.alpha <= MOST_ALPHA:
+            raise InputError(
+                f"alpha is {shown(self.alpha)}; expected a number above 0, at most {MOST_ALPHA:g}"
+            )
 
 
 def add_adapters(
@@ -161,9 +162,9 @@ def random_key(seed: int) -> mx.array:
 
 def adapted_layers(model: VideoPrismModel, settings: AdapterSettings) -> dict[str, Linear]:
     """The linear layers that get adapters, by path. Raises InputError if one cannot have any."""
-    if not settings.towers or not set(settings.towers) <= set(model.towers):
+    if not settings.towers or not all(tower in model.towers for tower in settings.towers):
         raise InputError(
-            f"towers are {', '.join(map(str, settings.towers)) or 'none'}; "
+            f"towers are {excerpt(', '.join(map(str, settings.towers)) or 'none')}; "
             f"a {type(model).__name__} has {' and '.join(model.towers)}"
         )
     linears: dict[str, Linear] = {}
@@ -174,10 +175,12 @@ def adapted_layers(model: VideoPrismModel, settings: AdapterSettings) -> dict[st
             raise InputError(f"{path} is quantized; add the adapters before quantizing")
         if settings.rank > min(linear.weight.shape):
             raise InputError(
-                f"rank is {settings.rank}; expected {min(linear.weight.shape)} at most, "
+                f"rank is {shown(settings.rank)}; expected {min(linear.weight.shape)} at most, "
                 f"the width of {path}"
             )
         linears[path] = linear
+    if not linears:
+        raise InputError(f"this {type(model).__name__} has no layers that adapters could be in")
     return linears
 
 
@@ -232,15 +235,22 @@ def save_adapters(model: VideoPrismModel, directory: str | Path, base: str | Pat
     }
     directory = Path(directory)
     require_new_file(directory / ADAPTER_CONFIG_FILE)
-    described = {
+    described: dict[str, Any] = {
         **dataclasses.asdict(model.adapters),
-        "base": {"name": str(base), "weights": base_checksum(model, base)},
+        "base": {"name": base_name(base), "weights": base_checksum(model, base)},
         "version": own_version(),
     }
     with new_file(directory / ADAPTERS_FILE, replace=True) as partial:
         write_arrays(partial, arrays, is_sorted=True)
+        described[CHECKSUM_KEY] = examine(partial)
     with new_file(directory / ADAPTER_CONFIG_FILE) as partial:
-        partial.write_text(as_json(described), encoding="utf-8")
+        partial.write_text(as_json(described) + "\n", encoding="utf-8")
+
+
+def base_name(base: str | Path) -> str:
+    """The name of a model, or the absolute path of its directory."""
+    is_directory = canonical_name(str(base)) is None and user_path(base).is_dir()
+    return os.path.abspath(user_path(base)) if is_directory else str(base)
 
 
 def base_checksum(model: VideoPrismModel, base: str | Path | None = None) -> str | None:
@@ -251,28 +261,54 @@ def base_checksum(model: VideoPrismModel, base: str | Path | None = None) -> str
 
 
 def read_adapter_config(directory: Path) -> tuple[AdapterSettings, dict[str, Any]]:
-    """The settings in an adapter_config.json, and the name and checksum of the base model."""
+    """The settings in an adapter_config.json, and the name and checksum of the base model.
+
+    The checksum of the adapters themselves is under CHECKSUM_KEY.
+    """
     path = directory / ADAPTER_CONFIG_FILE
     if not path.is_file():
         raise CheckpointError(
             f"{directory} holds no adapters: it has no {ADAPTER_CONFIG_FILE}; "
             "expected what save_adapters writes"
         )
+    text = read_text(path, CheckpointError)
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = parse_json(text, "it")
         fields = [field.name for field in dataclasses.fields(AdapterSettings)]
         values = {name: described[name] for name in fields}
         settings = AdapterSettings(**values | {"towers": tuple(values["towers"])})
         base = described["base"]
-        return settings, {"name": base["name"], "weights": base["weights"]}
+        checksum = described.get(CHECKSUM_KEY)
+        return settings, {"name": base["name"], "weights": base["weights"], CHECKSUM_KEY: checksum}
     except KeyError as error:
         raise CheckpointError(
             f"{path} does not contain valid settings of adapters: {error} is missing"
         ) from None
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{path} does not contain valid settings of adapters: {error}"
+            f"{path} does not contain valid settings of adapters: {excerpt(error, 200)}"
         ) from None
+
+
+def is_adapters(directory: str | Path) -> bool:
+    """Whether this is a directory of adapters, and not a model directory."""
+    path = user_path(directory)
+    return (path / ADAPTER_CONFIG_FILE).is_file() and not (path / CONFIG_FILE).exists()
+
+
+def base_model(adapters: str | Path) -> str:
+    """The name or directory of the model that the adapters in a directory were trained on.
+
+    Raises CheckpointError if it is a directory that is not there.
+    """
+    directory = user_path(adapters)
+    name = str(read_adapter_config(directory)[1]["name"])
+    if os.path.isabs(name) and not Path(name).is_dir():
+        raise CheckpointError(
+            f"{directory} was trained on {name}, which is not there any more; name the model's "
+            "directory with --model (the argument for the model)"
+        )
+    return name
 
 
 def load_adapters(model: VideoPrismModel, directory: str | Path) -> VideoPrismModel:
@@ -282,63 +318,38 @@ def load_adapters(model: VideoPrismModel, directory: str | Path) -> VideoPrismMo
     file of the weights is known. The model stays as it was then.
     """
     directory = user_path(directory)
-    settings, base = read_adapter_config(directory)
+    settings, linears = check_adapters(model, directory)
+    _, base = read_adapter_config(directory)
     path = directory / ADAPTERS_FILE
-    linears = adapted_layers(model, settings)
+    require_intact(path, base)
+    checksum = base_checksum(model)
+    if None not in (checksum, base["weights"]) and checksum != base["weights"]:
+        raise CheckpointError(
+            f"{directory} was trained on {excerpt(base['name'])}, whose weights have the checksum "
+            f"{excerpt(base['weights'])}; those of {model.directory} have {checksum}. Load that "
+            "model"
+        )
+    return with_adapters(model, settings, linears, read_arrays(path))
+
+
+def check_adapters(
+    model: VideoPrismModel, directory: str | Path
+) -> tuple[AdapterSettings, dict[str, Linear]]:
+    """The settings of the adapters in a directory, and the layers of `model` that they are for.
+
+    Raises CheckpointError unless they fit these layers.
+    """
+    directory = user_path(directory)
+    settings, _ = read_adapter_config(directory)
+    try:
+        linears = adapted_layers(model, settings)
+    except InputError as error:
+        raise CheckpointError(f"{directory} does not fit the model: {error}") from None
     expected = {}
     for name, linear in linears.items():
         outputs, inputs = linear.weight.shape
         expected[f"{name}.lora_a"] = (settings.rank, inputs)
         expected[f"{name}.lora_b"] = (outputs, settings.rank)
+    path = directory / ADAPTERS_FILE
     check_parameters(expected, stored_shapes(path), path)
-    checksum = base_checksum(model)
-    if None not in (checksum, base["weights"]) and checksum != base["weights"]:
-        raise CheckpointError(
-            f"{directory} was trained on {base['name']}, whose weights have the checksum "
-            f"{base['weights']}; those of {model.directory} have {checksum}. Load that model"
-        )
-    return with_adapters(model, settings, linears, read_arrays(path))
-
-
-def load_fused(
-    name_or_dir: str | Path,
-    adapters: str | Path,
-    dtype: str | mx.Dtype | None = None,
-    revision: str | None = None,
-) -> tuple[VideoPrismModel, Path]:
-    """As `load_with_directory`, with adapters added to the weights.
-
-    The adapters are added in the stored type, and the sum is rounded once to `dtype`.
-    """
-    model, directory = load_with_directory(name_or_dir, revision=revision)
-    return finished(fuse_adapters(load_adapters(model, adapters)), dtype), directory
-
-
-def fuse_to_directory(
-    name_or_dir: str | Path,
-    adapters: str | Path,
-    output: str | Path,
-    dtype: str | mx.Dtype | None = None,
-    revision: str | None = None,
-) -> dict[str, str]:
-    """Writes a model with adapters added to its weights to the new model directory `output`.
-
-    The tokenizer, labels and settings of the processor are copied. Returns what config.json says
-    under "source": the name of the model and the checksums of its weights and of the adapters.
-    """
-    adapters = user_path(adapters)
-    require_new_directory(Path(output))
-    model, directory = load_fused(name_or_dir, adapters, dtype, revision)
-    source = {
-        "base": str(name_or_dir),
-        "base_weights": sha256(directory / WEIGHTS_FILE),
-        "adapters": sha256(adapters / ADAPTERS_FILE),
-    }
-    # Adapters may have been trained on clips of other settings than those of the model.
-    processor = adapters / PROCESSOR_FILE
-    if not processor.is_file():
-        processor = directory / PROCESSOR_FILE
-    beside = [directory / TOKENIZER_FILE, processor, directory / LABELS_FILE]
-    copied = [file for file in beside if file.is_file()]
-    write_directory(output, model.config, named_parameters(model), source, copied=copied)
-    return source
+    return settings, linears

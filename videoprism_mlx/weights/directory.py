@@ -1,17 +1,20 @@
 """The format of a model directory: how its files are named, read, checked and written.
 
-config.json          the configuration, and under "source" where the weights come from
+config.json          the configuration, the checksum of the weights, and under "source" where they
+                     come from
 model.safetensors    the parameters, by their names in the model
 sentencepiece.model  the tokenizer, for a video-text model
 processor.json       how videos and texts are preprocessed, if not as the configuration implies
 labels.json          the names of the classes, for a classifier
+words.txt            the words that a small model was trained on; it warns of others
 """
 
 import errno
-import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,9 +24,26 @@ from mlx.utils import tree_flatten
 from safetensors import SafetensorError, safe_open
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import CheckpointError, InputTypeError
-from videoprism_mlx.files.atomic import new_directory, new_file
+from videoprism_mlx.errors import CheckpointError, InputError, InputTypeError, excerpt, shown
+from videoprism_mlx.files.atomic import (
+    flush,
+    new_directory,
+    new_file,
+    replaced_directory,
+    require_new_directory,
+)
+from videoprism_mlx.files.output import require_own
+from videoprism_mlx.files.reading import read_json_object
+from videoprism_mlx.files.record import as_json
+from videoprism_mlx.models import checked_config
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
+from videoprism_mlx.weights.integrity import (
+    CHECKSUM_KEY,
+    compare,
+    examine,
+    remember,
+    require_intact,
+)
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -44,7 +64,7 @@ STORED_TYPES = ("F32", "BF16", "F16")
 MLX_FORMAT = {"format": "mlx"}
 
 # How many wrong parameters an error lists.
-LISTED = 8
+LISTED = 2
 
 Arrays = Mapping[str, mx.array]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -58,23 +78,7 @@ def read_config(directory: Path) -> dict[str, Any]:
             f"{directory} is not a model directory: it has no {CONFIG_FILE}; "
             "expected a directory that `videoprism-mlx convert` has written"
         )
-    config = read_json(path)
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} holds a {type(config).__name__}; expected an object")
-    return config
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises CheckpointError if it is not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON ({error})") from None
-
-
-def as_json(content: Mapping[str, Any]) -> str:
-    """The text of a JSON file in a model directory."""
-    return json.dumps(content, indent=2) + "\n"
+    return read_json_object(path, CheckpointError)
 
 
 def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -87,25 +91,29 @@ def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             for name, stored in slices.items():
                 if stored.get_dtype() not in STORED_TYPES:
                     raise CheckpointError(
-                        f"{path}: {name} is of type {stored.get_dtype()}; "
+                        f"{path}: {excerpt(name)} is of type {stored.get_dtype()}; "
                         f"expected one of {', '.join(STORED_TYPES)}"
                     )
             return {name: tuple(stored.get_shape()) for name, stored in slices.items()}
     except SafetensorError as error:
         raise CheckpointError(
-            f"{path} is damaged or not a safetensors file ({error}); convert or download it again"
+            f"{path} is damaged or not a safetensors file ({excerpt(error)}); "
+            "convert or download it again"
         ) from None
 
 
 def parameter_problems(expected: Shapes, found: Shapes) -> list[str]:
-    """What is missing, unknown or of another shape, a line each."""
+    """What is missing, unknown or of another shape, a phrase each."""
     missing = expected.keys() - found.keys()
     extra = found.keys() - expected.keys()
     return [
-        *(f"missing: {name}, of shape {expected[name]}" for name in sorted(missing)),
-        *(f"not of this model: {name}, of shape {found[name]}" for name in sorted(extra)),
+        *(f"missing: {excerpt(name)}, of shape {expected[name]}" for name in sorted(missing)),
         *(
-            f"misshapen: {name} has shape {found[name]}, expected {shape}"
+            f"not of this model: {excerpt(name)}, of shape {shown(found[name])}"
+            for name in sorted(extra)
+        ),
+        *(
+            f"misshapen: {excerpt(name)} has shape {shown(found[name])}, expected {shape}"
             for name, shape in expected.items()
             if name not in missing and found[name] != shape
         ),
@@ -121,10 +129,10 @@ def check_parameters(expected: Shapes, found: Shapes, where: object) -> None:
 def misfit(expected: Shapes, found: Shapes, where: object) -> str:
     """The error message about parameters that do not fit."""
     problems = parameter_problems(expected, found)
-    listed = "\n  ".join(problems[:LISTED])
-    more = f"\n  and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+    listed = "; ".join(problems[:LISTED])
+    more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
     wrong = "1 parameter is" if len(problems) == 1 else f"{len(problems)} parameters are"
-    return f"{where} does not fit the model, {wrong} wrong:\n  {listed}{more}"
+    return f"{where} does not fit the model, {wrong} wrong: {listed}{more}"
 
 
 def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -137,15 +145,41 @@ def named_parameters(model: nn.Module) -> dict[str, mx.array]:
     return dict(cast(list[tuple[str, mx.array]], tree_flatten(model.parameters())))
 
 
-def check_weights(directory: Path, model: nn.Module) -> None:
-    """Raises CheckpointError unless a directory holds all parameters of `model`, and no others."""
+def read_checked_config(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The checked configuration of a model directory, and all that its config.json holds."""
+    described = read_config(directory)
+    try:
+        return checked_config(described), described
+    except InputError as error:
+        raise CheckpointError(f"{directory / CONFIG_FILE}: {error}") from None
+
+
+def check_weights(directory: Path, model: nn.Module, described: Mapping[str, Any]) -> None:
+    """Raises CheckpointError unless a directory holds the parameters of `model`, intact.
+
+    `described` is what its config.json holds.
+    """
     path = Path(directory) / WEIGHTS_FILE
     check_parameters(parameter_shapes(model), stored_shapes(path), path)
+    require_intact(path, described)
 
 
-def load_weights(model: nn.Module, directory: Path) -> None:
+def verify_weights(directory: Path) -> dict[str, Any]:
+    """Reads all weights of a model directory. Raises CheckpointError unless they are intact.
+
+    Returns their checksum, and whether config.json holds it, so that it was compared.
+    """
+    described = read_checked_config(directory)[1]
+    path = Path(directory) / WEIGHTS_FILE
+    stored_shapes(path)
+    checksum = examine(path)
+    compare(path, described.get(CHECKSUM_KEY), checksum)
+    return {"sha256": checksum, "compared": CHECKSUM_KEY in described}
+
+
+def load_weights(model: nn.Module, directory: Path, described: Mapping[str, Any]) -> None:
     """Loads the parameters of `model`, after all of them have been checked."""
-    check_weights(directory, model)
+    check_weights(directory, model, described)
     model.load_weights(str(Path(directory) / WEIGHTS_FILE))
 
 
@@ -164,6 +198,17 @@ def save_model(
     write_directory(directory, model.config, named_parameters(model), tokenizer=tokenizer)
 
 
+def require_new_model(directory: Path, overwrite: bool) -> None:
+    """Raises an error unless a model can be written to a directory.
+
+    It must be new or empty or, with `overwrite`, hold a model and nothing else.
+    """
+    if overwrite:
+        require_own(directory, "a model", [CONFIG_FILE], MODEL_FILES)
+    else:
+        require_new_directory(directory)
+
+
 def write_directory(
     directory: str | Path,
     config: Mapping[str, Any],
@@ -171,19 +216,43 @@ def write_directory(
     source: Mapping[str, Any] | None = None,
     tokenizer: str | Path | None = None,
     copied: Iterable[Path] = (),
+    overwrite: bool = False,
 ) -> None:
     """Writes a new model directory, complete or not at all.
 
-    `source` says where the weights come from. `copied` are other files to copy, names and all.
+    `source` says where the weights come from. `copied` are other files to copy, names and all. With
+    `overwrite`, an earlier directory is replaced. Raises CheckpointError if a parameter is not
+    finite.
     """
+    with replaced_directory(directory) if overwrite else nullcontext(directory) as new:
+        checksum = _write_files(new, config, arrays, source, tokenizer, copied)
+    remember(Path(directory) / WEIGHTS_FILE, checksum)
+
+
+def _write_files(
+    directory: str | Path,
+    config: Mapping[str, Any],
+    arrays: Arrays,
+    source: Mapping[str, Any] | None = None,
+    tokenizer: str | Path | None = None,
+    copied: Iterable[Path] = (),
+) -> str:
+    """As `write_directory`. Returns the checksum of the weights."""
     with new_directory(directory) as partial:
-        described = dict(config) | ({"source": dict(source)} if source else {})
-        (partial / CONFIG_FILE).write_text(as_json(described), encoding="utf-8")
         write_arrays(partial / WEIGHTS_FILE, arrays)
+        # The disk takes the file while its checksum is computed.
+        with ThreadPoolExecutor(1) as background:
+            flushed = background.submit(flush, partial / WEIGHTS_FILE)
+            checksum = examine(partial / WEIGHTS_FILE)
+            flushed.result()
+        described = dict(config) | {CHECKSUM_KEY: checksum}
+        described |= {"source": dict(source)} if source else {}
+        (partial / CONFIG_FILE).write_text(as_json(described) + "\n", encoding="utf-8")
         if tokenizer is not None:
             shutil.copyfile(tokenizer, partial / TOKENIZER_FILE)
         for file in copied:
             shutil.copyfile(file, partial / file.name)
+    return checksum
 
 
 def write_arrays(
@@ -221,7 +290,7 @@ def publish(
     directory = Path(directory)
     staged = directory / STAGED_FOLDER
     shutil.rmtree(staged, ignore_errors=True)  # A killed run may have left it.
-    write_directory(staged, model.config, named_parameters(model), source, tokenizer)
+    checksum = _write_files(staged, model.config, named_parameters(model), source, tokenizer)
     for name, text in files.items():
         with new_file(staged / name) as partial:
             partial.write_text(text, encoding="utf-8")
@@ -229,3 +298,4 @@ def publish(
     for path in sorted(staged.iterdir(), key=lambda path: path.name == CONFIG_FILE):
         os.replace(path, directory / path.name)
     staged.rmdir()
+    remember(directory / WEIGHTS_FILE, checksum)

@@ -1,11 +1,11 @@
 """The names of a classifier's classes, from the file labels.json in its model directory."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 from videoprism_mlx.datasets.labels import checked_names
-from videoprism_mlx.errors import CheckpointError
+from videoprism_mlx.errors import CheckpointError, excerpt
+from videoprism_mlx.files.reading import parse_json, read_text
 from videoprism_mlx.weights.directory import LABELS_FILE
 
 
@@ -26,11 +26,14 @@ def load_labels(directory: Path, count: int) -> Labels:
     path = directory / LABELS_FILE
     if not path.is_file():
         return Labels(numbered(count))
+    text = read_text(path, CheckpointError)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(text, "it")
         names, multi_label = checked_names(found["labels"], path), found["multi_label"]
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} does not contain valid class names: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} does not contain valid class names: {excerpt(error, 200)}"
+        ) from None
     if len(names) != count:
         raise CheckpointError(f"{path} names {len(names)} classes; the model has {count}")
     return Labels(names, bool(multi_label))

@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import mlx.core as mx
 
@@ -16,12 +16,19 @@ from videoprism_mlx.models import (
     build,
     canonical_name,
     checked_config,
+    get_config,
     known_names,
     parse_dtype,
     unpublished,
 )
 from videoprism_mlx.weights import hub
-from videoprism_mlx.weights.directory import CONFIG_FILE, load_weights, read_config
+from videoprism_mlx.weights.directory import (
+    CONFIG_FILE,
+    MODEL_FILES,
+    WEIGHTS_FILE,
+    load_weights,
+    read_checked_config,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -43,18 +50,29 @@ def load_with_directory(
     name_or_dir: str | Path, dtype: str | mx.Dtype | None = None, revision: str | None = None
 ) -> tuple[VideoPrismModel, Path]:
     """As `load_model`, and the directory that the model was read from."""
+    if dtype is not None:
+        parse_dtype(dtype)  # Before anything is downloaded.
     directory = model_directory(name_or_dir, revision)
     try:
         model = read_model(directory)
     except CheckpointError as error:
         if directory.is_relative_to(places.cache_directory()):
             raise CheckpointError(
-                f"{error}\nThis is the cached copy of {name_or_dir}: remove {directory}, "
+                f"{error}. This is the cached copy of {name_or_dir}: remove {directory}, "
                 "and it will be converted again"
             ) from None
         raise
     model.directory = directory
-    return finished(model, dtype), directory
+    model = finished(model, dtype)
+    logger.debug(
+        "%s: a %s from %s, in %s on the %s",
+        name_or_dir,
+        type(model).__name__,
+        directory,
+        str(model.dtype).removeprefix("mlx.core."),
+        str(mx.default_device()).partition("DeviceType.")[2].rstrip(")") or mx.default_device(),
+    )
+    return model, directory
 
 
 def load_video_encoder(
@@ -110,13 +128,52 @@ def with_new_head(encoder: FactorizedEncoder, num_classes: int) -> FactorizedVid
 
 def read_model(directory: Path) -> VideoPrismModel:
     """The model in a directory. Raises CheckpointError unless all of its weights are there."""
-    described = read_config(directory)
+    model, described = described_model(directory)
+    load_weights(model, directory, described)
+    return model
+
+
+def described_model(directory: Path) -> tuple[VideoPrismModel, dict[str, Any]]:
+    """The model that a directory's config.json describes, without its weights; and that file."""
+    config, described = read_checked_config(directory)
     try:
-        model = build(checked_config(described))
+        return build(config), described
     except InputError as error:
         raise CheckpointError(f"{directory / CONFIG_FILE}: {error}") from None
-    load_weights(model, directory)
-    return model
+
+
+def model_outline(
+    name_or_dir: str | Path, revision: str | None = None
+) -> tuple[VideoPrismModel, Path | None]:
+    """A model without its weights, and its directory if that is on this machine.
+
+    It tells what the model can do before the weights are downloaded or read. Of a model on the Hub,
+    only the other files, which are small, are downloaded.
+    """
+    name, repository = canonical_name(str(name_or_dir)), repository_of(name_or_dir)
+    directory: Path | None
+    if name in RELEASES:
+        directory = hub.converted_directory(name, revision)
+        if not (directory / CONFIG_FILE).is_file():
+            return build(get_config(name)), None
+    elif repository is not None:
+        small = [file for file in MODEL_FILES if file != WEIGHTS_FILE]
+        directory = hub.download_model(repository, revision, small)
+    else:
+        directory = model_directory(name_or_dir, revision)
+    model, _ = described_model(directory)
+    model.directory = directory
+    return model, directory
+
+
+def repository_of(name_or_dir: str | Path) -> str | None:
+    """The repository on the Hub that a name stands for; None if it stands for something else."""
+    text = str(name_or_dir)
+    if canonical_name(text) is not None or places.user_path(text).exists():
+        return None
+    is_repository = text.count("/") == 1
+    is_path = text.startswith(("/", ".", "~", "google/videoprism"))
+    return text if is_repository and not is_path else None
 
 
 def finished(model: Model, dtype: str | mx.Dtype | None) -> Model:
@@ -145,12 +202,11 @@ def model_directory(name_or_dir: str | Path, revision: str | None = None) -> Pat
     if name is not None:
         raise InputError(unpublished(name))
     if path.is_file():
-        raise InputError(
-            f"{path} is a file; expected a model directory: "
-            f"convert it with `videoprism-mlx convert {path} -o DIRECTORY`"
-        )
-    if text.count("/") == 1 and not text.startswith(("/", ".", "~", "google/videoprism")):
-        return hub.download_model(text, revision)
+        is_checkpoint = path.suffix == ".npz"
+        hint = f": convert it with `videoprism-mlx convert {path} -o DIRECTORY`"
+        raise InputError(f"{path} is a file; expected a model directory{hint * is_checkpoint}")
+    if (repository := repository_of(text)) is not None:
+        return hub.download_model(repository, revision)
     known = known_names()
     raise InputError(
         f"no model is called {text!r}, and there is no such directory{suggestion(text, known)}. "

@@ -12,7 +12,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="train a classifier or a video-text model on your own videos",
         description="Trains on your own videos. If a run was stopped, the same command continues "
         "it.",
+        epilog="example:\n"
+        "  videoprism-mlx train classifier --data train --val val -o my-classifier",
     )
-    kinds = parser.add_subparsers(required=True, metavar="WHAT")
+    kinds = parser.add_subparsers(metavar="WHAT", title="commands")
     for module in (classifier, retrieval):
         module.add(kinds)

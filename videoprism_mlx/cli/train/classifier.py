@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.cli.program.tables import class_lines, metric_lines
 from videoprism_mlx.cli.train.common import (
     add_options,
+    add_recipe,
     arguments_of,
     explained_when_stopped,
+    recipe,
     report_skipped,
 )
 from videoprism_mlx.errors import InputError
@@ -25,6 +28,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "model directory for `classify --model`. The features of the frozen encoder are computed "
         "once and kept, so that an epoch takes little time. If a run was stopped, the same command "
         "continues it.",
+        epilog="examples:\n"
+        "  videoprism-mlx train classifier --data train --val val -o my-classifier\n"
+        "  videoprism-mlx train classifier --data train.json --labels labels.txt -o my-classifier",
     )
     data = (
         'a JSON list of {"file": …, "label_idx": 3} or {"files": […], "label_idx": [0, 2]}, with '
@@ -34,7 +40,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--labels", type=Path, metavar="FILE", help="the names of the classes, one on each line"
     )
-    parser.add_argument("--dtype", help="type of the encoder; by default as it is stored")
+    shared.add_dtype(parser, "type of the encoder (default: as its weights are stored)")
     group = parser.add_argument_group("augmentation")
     group.add_argument(
         "--views",
@@ -56,25 +62,26 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         metavar="SHARE",
         help="a random view shows a span of at least this share of the frames (default: 0.75)",
     )
-    shared.add_recipe(parser, epochs=50, batch_size=4, learning_rate=1e-4)
+    add_recipe(parser, epochs=50, batch_size=4, learning_rate=1e-4)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
+    from videoprism_mlx.errors import printable
     from videoprism_mlx.training.classifier import train_classifier
 
     shares = {name: getattr(options, name) for name in ("crop", "span")}
     shares = {name: share for name, share in shares.items() if share is not None}
     for name in shares if options.views == 1 else ():
         raise InputError(f"--{name} is only for random views; ask for some with --views 2 or more")
-    with explained_when_stopped():
+    with explained_when_stopped(options):
         trained = train_classifier(
             options.model,
             options.data,
             options.output,
             options.val,
             labels=options.labels,
-            recipe=shared.recipe(options),
+            recipe=recipe(options),
             views=options.views,
             **arguments_of(options),
             **shares,
@@ -83,21 +90,14 @@ def run(options: argparse.Namespace) -> int:
         shared.print_json({"output": str(trained.directory), **trained.metrics})
     else:
         print_metrics(trained.metrics)
-        print(f"{trained.directory}: epoch {trained.metrics['epoch']} is the best")
+        print(f"{printable(trained.directory)}: epoch {trained.metrics['epoch']} is the best")
     return report_skipped(trained.skipped)
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
     """Prints a row for each class, and the metrics of all classes."""
-    rows = metrics["classes"]
-    if rows:
-        kind = "accuracy" if "accuracy" in rows[0] else "average_precision"
-        width = max(5, *(len(row["name"]) for row in rows))
-        print(f"{'class':{width}}  examples  {kind.replace('_', ' ')}")
-        for row in rows:
-            value = "-" if row[kind] is None else f"{row[kind]:.1%}"
-            print(f"{row['name']:{width}}  {row['examples']:8}  {value:>{len(kind)}}")
-    for name in ("top1", "top5", "map", "mean_class_accuracy"):
-        if name in metrics:
-            print(f"{name.replace('_', ' '):20}{metrics[name]:7.1%}")
-    print(f"{'loss':20}{metrics.get('val_loss', metrics['loss']):7.4f}")
+    from videoprism_mlx.evaluation.metrics import TITLES
+
+    measured = {name: metrics[name] for name in TITLES if name in metrics}
+    measured["loss"] = metrics.get("val_loss", metrics["loss"])
+    print("\n".join([*class_lines(metrics["classes"]), *metric_lines(measured)]))

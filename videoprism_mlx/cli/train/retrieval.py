@@ -1,13 +1,15 @@
 """`videoprism-mlx train retrieval`: a video-text model, on videos and captions."""
 
 import argparse
-import sys
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.cli.program.parser import add_alias
 from videoprism_mlx.cli.train.common import (
     add_options,
+    add_recipe,
     arguments_of,
     explained_when_stopped,
+    recipe,
     report_skipped,
 )
 
@@ -20,16 +22,35 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="Fine-tunes a video-text model on pairs of video and caption, and writes a "
         "model directory or, with --rank, adapters. If a run was stopped, the same command "
         "continues it.",
+        epilog="examples:\n"
+        "  videoprism-mlx train retrieval --data train.csv --val val.csv -o tuned\n"
+        "  videoprism-mlx train retrieval --data train.csv -o my-adapters --rank 8",
     )
     data = "a CSV with columns video and caption, or a JSON list of such objects"
     add_options(parser, data, shared.DEFAULT_MODEL)
+    add_tuning(parser)
+    add_recipe(
+        parser,
+        epochs=10,
+        batch_size=64,
+        learning_rate=1e-5,
+        weight_decay=0.01,
+        lr_schedule="cosine",
+        max_grad_norm=1.0,
+    )
+    parser.set_defaults(run=run)
+
+
+def add_tuning(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a `Tuning`."""
     parser.add_argument(
-        "--at-once",
+        "--micro-batch-size",
         type=int,
         default=8,
         metavar="N",
         help="pairs in memory at a time, whatever the batch size (default: %(default)s)",
     )
+    add_alias(parser, "--at-once", "--micro-batch-size", type=int)
     parser.add_argument(
         "--towers",
         nargs="+",
@@ -37,30 +58,36 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         choices=("video", "text"),
         help="the towers to train (default: both)",
     )
-    parser.add_argument("--rank", type=int, help="train adapters (LoRA) of this rank instead")
-    parser.add_argument("--alpha", type=float, help="alpha of the adapters (default: the rank)")
-    parser.add_argument("--layers", type=int, help="adapters for the last N layers of each stack")
     parser.add_argument(
-        "--dtype",
-        default="float32",
-        help="type that the model computes in: float32 (default) or bfloat16",
+        "--rank",
+        type=int,
+        metavar="N",
+        help="train adapters (LoRA) of this rank instead",
     )
     parser.add_argument(
-        "--recompute", action="store_true", help="compute layers twice, to use less memory"
+        "--alpha",
+        type=float,
+        metavar="NUMBER",
+        help="alpha of the adapters (default: the rank)",
     )
-    shared.add_recipe(
-        parser,
-        epochs=10,
-        batch_size=64,
-        learning_rate=1e-5,
-        weight_decay=0.01,
-        decay="cosine",
-        clip=1.0,
+    parser.add_argument(
+        "--layers",
+        type=int,
+        metavar="N",
+        help="adapters for the last N layers of each stack only",
     )
-    parser.set_defaults(run=run)
+    shared.add_dtype(parser, "type to compute in (default: %(default)s)", "float32")
+    parser.add_argument(
+        "--grad-checkpoint",
+        action="store_true",
+        help="compute layers twice, to use less memory; takes about a third more time",
+    )
+    add_alias(parser, "--recompute", "--grad-checkpoint", action="store_true")
 
 
 def run(options: argparse.Namespace) -> int:
+    from videoprism_mlx.errors import printable
+    from videoprism_mlx.progress import note
     from videoprism_mlx.training.retrieval import Tuning, train_retrieval
 
     tuning = Tuning(
@@ -68,16 +95,16 @@ def run(options: argparse.Namespace) -> int:
         options.rank,
         options.alpha,
         options.layers,
-        options.at_once,
-        recompute=options.recompute,
+        options.micro_batch_size,
+        grad_checkpoint=options.grad_checkpoint,
     )
-    with explained_when_stopped():
+    with explained_when_stopped(options):
         trained = train_retrieval(
             options.model,
             options.data,
             options.output,
             options.val,
-            recipe=shared.recipe(options),
+            recipe=recipe(options),
             tuning=tuning,
             **arguments_of(options),
         )
@@ -85,7 +112,8 @@ def run(options: argparse.Namespace) -> int:
         result = {"output": str(trained.directory), **trained.metrics, "skipped": trained.skipped}
         shared.print_json(result)
     else:
+        columns = max(map(len, trained.metrics))
         for name, value in trained.metrics.items():
-            print(f"{name:24}{value:.4g}")
-    print(f"what was trained is in {trained.directory}", file=sys.stderr)
+            print(f"{name:{columns}}  {value:.4g}")
+    note(f"what was trained is in {printable(trained.directory)}")
     return report_skipped(trained.skipped)

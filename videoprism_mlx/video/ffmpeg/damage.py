@@ -215,6 +215,8 @@ def ogg_fault(file: BinaryIO, size: int) -> str | None:
 
 def read_at(file: BinaryIO, at: int, count: int) -> bytes:
     """So many bytes of a file, or fewer at its end."""
+    if at > os.fstat(file.fileno()).st_size:  # Systems refuse to go to a place far beyond the end.
+        return b""
     file.seek(at)
     return file.read(count)
 

@@ -6,8 +6,10 @@ Shapes: T frames, H height, W width. Frames are RGB, 0-255.
 import errno
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,8 @@ def write_video(path: str | Path, frames: Iterable[npt.NDArray[np.uint8]], fps: 
     try:
         with (
             new_file(path, replace=True) as unfinished,
-            open(unfinished, "wb") as file,
+            open(unfinished, "wb", buffering=0) as opened,
+            Kept(opened).errors() as file,
             av.open(file, "w", "mp4", container_options=CONTAINER) as output,
         ):
             stream, converter = _add_stream(output, height, width, rate), VideoReformatter()
@@ -86,10 +89,45 @@ def write_video(path: str | Path, frames: Iterable[npt.NDArray[np.uint8]], fps: 
                 picture = converter.reformat(VideoFrame.from_ndarray(frame, "rgb24"), **PICTURE)
                 picture.pts, picture.time_base = number, 1 / rate
                 output.mux(stream.encode(picture))
+                file.check()
             output.mux(stream.encode())
-    except av.FFmpegError as error:  # PyAV hides the error of the file.
+    except av.FFmpegError as error:
         message = f"cannot be written ({reason(error)}): make room or write elsewhere"
         raise OSError(errno.EIO, message, str(path)) from error
+
+
+class Kept:
+    """A file whose errors are kept, as PyAV hides those of a file that it writes to."""
+
+    def __init__(self, file: FileIO):
+        self._file = file
+        self._error: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, data: bytes) -> int:
+        """Writes all of the data, unless there was an error before."""
+        rest = memoryview(data)
+        while rest and self._error is None:
+            try:
+                rest = rest[self._file.write(rest) :]
+            except OSError as error:
+                self._error = error
+        return len(data)
+
+    def check(self) -> None:
+        """Raises the error of the file, if there was one."""
+        if self._error is not None:
+            raise self._error
+
+    @contextmanager
+    def errors(self) -> Iterator["Kept"]:
+        """Raises the error of the file at the end of the block."""
+        try:
+            yield self
+        finally:
+            self.check()
 
 
 def _add_stream(output: OutputContainer, height: int, width: int, rate: Fraction) -> VideoStream:

@@ -12,7 +12,10 @@ import numpy.typing as npt
 
 from videoprism_mlx.encoders import FactorizedVideoCLIP, VideoPrismModel
 from videoprism_mlx.errors import InputError
-from videoprism_mlx.features.processor import Processor
+from videoprism_mlx.features.pipeline import not_finite
+from videoprism_mlx.features.processor import Processor, require_count
+from videoprism_mlx.progress import bar
+from videoprism_mlx.tokenizers import TOKENIZER_FILE
 
 # The temperature of the official video-text demo.
 TEMPERATURE = 0.01
@@ -28,19 +31,47 @@ def require_text(model: object) -> FactorizedVideoCLIP:
     return cast(FactorizedVideoCLIP, model)
 
 
-def embed_texts(
-    model: VideoPrismModel, processor: Processor, texts: Sequence[str], batch_size: int = 64
-) -> npt.NDArray[np.float32]:
-    """The embeddings (Q, D) of texts, of length one. Each text is put into the template first."""
+def require_tokenizer(model: object, processor: Processor) -> FactorizedVideoCLIP:
+    """As `require_text`, and raises InputError if the model's tokenizer is missing.
+
+    It reads the tokenizer, which is downloaded if it has to be.
+    """
     towers = require_text(model)
+    if processor.tokenizer is None:
+        where = towers.directory or "the model"
+        raise InputError(
+            f"{where} has no tokenizer; copy the {TOKENIZER_FILE} that the model was trained with "
+            "into its directory, or convert the checkpoint again with --tokenizer"
+        )
+    processor.load_tokenizer()
+    return towers
+
+
+def embed_texts(
+    model: VideoPrismModel,
+    processor: Processor,
+    texts: Sequence[str],
+    batch_size: int = 64,
+    *,
+    progress: bool = False,
+) -> npt.NDArray[np.float32]:
+    """The embeddings (Q, D) of texts, of length one. Each text is put into the template first.
+
+    With `progress`, a bar is shown if there are several batches and stderr is a terminal.
+    """
+    require_count("batch_size", batch_size)
+    towers = require_tokenizer(model, processor)
     ids, paddings = processor.tokenize(texts)
     by_length = np.argsort((paddings == 0).sum(axis=1), kind="stable")  # Short batches are faster.
     embeddings = np.empty((len(ids), towers.text_encoder.unimodal_ln.weight.size), np.float32)
-    for first in range(0, len(ids), batch_size):
+    firsts = range(0, len(ids), batch_size)
+    for first in bar(firsts, "texts", "batch", show=progress and len(firsts) > 1):
         rows = by_length[first : first + batch_size]
         _, embedded, _ = towers(text_token_ids=ids[rows], text_paddings=paddings[rows])
         assert embedded is not None  # There were texts.
         embeddings[rows] = np.array(embedded.astype(mx.float32))
+    if error := not_finite({"embeddings": embeddings}, "the texts"):
+        raise error
     return embeddings
 
 
@@ -48,12 +79,19 @@ def probabilities(
     similarity: npt.NDArray[Any], temperature: float = TEMPERATURE
 ) -> npt.NDArray[np.float64]:
     """The softmax over texts of similarities (V, Q), as in the official demo."""
-    if not 0 < temperature < np.inf:
-        raise InputError(f"the temperature is {temperature!r}; expected a number above 0")
+    check_temperature(temperature)
+    if not np.isfinite(similarity).all():
+        raise InputError("the similarities or logits contain NaN or infinity")
     logits = similarity.astype(np.float64) / temperature
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     shares: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return shares
+
+
+def check_temperature(temperature: float | None) -> None:
+    """Raises InputError unless the temperature is above 0, or None for the default."""
+    if temperature is not None and not 0 < temperature < np.inf:
+        raise InputError(f"the temperature is {temperature!r}; expected a number above 0")
 
 
 def class_probabilities(

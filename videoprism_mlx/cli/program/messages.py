@@ -1,0 +1,82 @@
+"""How much the program says on stderr: `-v` and `-q`."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from videoprism_mlx import progress
+from videoprism_mlx.errors import printable_lines
+
+QUIET, VERBOSE = "quiet", "verbose"
+LEVELS = {QUIET: logging.WARNING, VERBOSE: logging.DEBUG}
+
+logger = logging.getLogger(__name__)
+
+
+class Printable(logging.Formatter):
+    """Messages that a name in them cannot turn into commands to the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message."""
+        return printable_lines(super().format(record))
+
+
+class ToStderr(logging.Handler):
+    """Prints messages to stderr, above progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints a message."""
+        if "tqdm" in sys.modules:
+            progress.write(self.format(record))
+        elif sys.stderr is not None:
+            print(self.format(record), file=sys.stderr)
+
+
+def add_loudness(parser: argparse.ArgumentParser) -> None:
+    """Adds -v and -q, which may stand before and after the name of a command."""
+    group = parser.add_mutually_exclusive_group()
+    for short, long, help in (
+        ("-v", VERBOSE, "print also how a model is loaded, how long it takes, and where an error "
+         "comes from"),
+        ("-q", QUIET, "print no progress: results, warnings and errors only"),
+    ):  # fmt: skip
+        group.add_argument(
+            short,
+            f"--{long}",
+            dest="loudness",
+            action="store_const",
+            const=long,
+            default=argparse.SUPPRESS,
+            help=help,
+        )
+
+
+def is_verbose(options: argparse.Namespace) -> bool:
+    """Whether -v was given."""
+    return getattr(options, "loudness", None) == VERBOSE
+
+
+@contextmanager
+def set_up(options: argparse.Namespace) -> Iterator[None]:
+    """Prints messages and progress in the block as -v and -q say."""
+    loudness = getattr(options, "loudness", None)
+    root, own = logging.getLogger(), logging.getLogger("videoprism_mlx")
+    handler = None if root.handlers else ToStderr()
+    if handler is not None:
+        handler.setFormatter(Printable("%(message)s"))
+        root.addHandler(handler)
+    before = own.level
+    own.setLevel(LEVELS.get(str(loudness), logging.INFO))
+    logging.getLogger("huggingface_hub").propagate = False  # It prints its messages by itself.
+    if loudness == QUIET:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        with progress.hidden(loudness == QUIET):
+            yield
+    finally:
+        own.setLevel(before)
+        if handler is not None:
+            root.removeHandler(handler)

@@ -1,0 +1,70 @@
+"""Tables for the terminal: columns that stay apart, whatever the names in them."""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# A longer name is cut in a table. JSON has the whole name.
+LONGEST_NAME = 40
+
+
+def width(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    return sum(
+        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1
+        for one in text
+    )
+
+
+def cut(text: str, most: int) -> str:
+    """The text, cut and ended with an ellipsis if it takes more than `most` columns."""
+    if width(text) <= most:
+        return text
+    while width(text) > most - 1:
+        text = text[:-1]
+    return f"{text.rstrip()}…"
+
+
+def padded(text: str, columns: int) -> str:
+    """The text with spaces after it, so that it takes so many columns."""
+    return text + " " * (columns - width(text))
+
+
+def fitted(line: str) -> str:
+    """The line, cut to the width of the terminal if stdout is one."""
+    import shutil
+    import sys
+
+    if not (sys.stdout and sys.stdout.isatty()):
+        return line
+    return cut(line, shutil.get_terminal_size().columns)
+
+
+def class_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each class: its name, how many videos it has, and how well it is recognized."""
+    from videoprism_mlx.errors import printable
+
+    if not rows:
+        return []
+    kind = next(key for key in rows[0] if key not in ("name", "examples"))
+    names = [cut(printable(row["name"]), LONGEST_NAME) for row in rows]
+    columns = max(map(width, ("class", *names)))
+    lines = [f"{padded('class', columns)}  videos  {kind.replace('_', ' ')}"]
+    for name, row in zip(names, rows, strict=True):
+        value = "-" if row[kind] is None else f"{row[kind]:.1%}"
+        lines.append(f"{padded(name, columns)}  {row['examples']:6}  {value:>{len(kind)}}")
+    return lines
+
+
+def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """A line for each metric: its name, and its value as a percentage if it is one."""
+    from videoprism_mlx.evaluation.metrics import TITLES
+
+    values = {
+        TITLES.get(name, name.replace("_", " ")): f"{value:.1%}"
+        if name in TITLES
+        else f"{value:.4g}"
+        for name, value in metrics.items()
+    }
+    columns = max(22, *map(len, values)) if values else 0
+    return [f"{name:{columns}}  {value}" for name, value in values.items()]

@@ -1,0 +1,62 @@
+"""What is said on stderr while something takes long: bars and notes. `hidden` turns them off."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_is_hidden = False
+
+
+@contextmanager
+def hidden(hide: bool = True) -> Iterator[None]:
+    """Shows no bars and no notes in the block, if `hide` is set."""
+    global _is_hidden
+    before, _is_hidden = _is_hidden, hide
+    try:
+        yield
+    finally:
+        _is_hidden = before
+
+
+def bar(
+    items: Iterable[Any] | None = None,
+    what: str | None = None,
+    unit: str = "it",
+    *,
+    total: int | None = None,
+    done: int = 0,
+    show: bool = True,
+    leave: bool = False,
+) -> Any:
+    """A tqdm bar, if stderr is a terminal. `done` of `total` steps are done already.
+
+    With `leave`, it stays on the screen when it is complete.
+    """
+    from tqdm import tqdm
+
+    disable = True if _is_hidden or not show else None
+    return tqdm(
+        items,
+        what,
+        total,
+        leave,
+        unit=f" {unit}",
+        initial=done,
+        disable=disable,
+        dynamic_ncols=True,
+    )
+
+
+def note(text: str) -> None:
+    """Prints a line to stderr, above the bars."""
+    if not _is_hidden:
+        write(text)
+
+
+def write(text: str) -> None:
+    """As `note`, but not hidden: for problems."""
+    from tqdm import tqdm
+
+    if sys.stderr is not None:
+        tqdm.write(text, file=sys.stderr)
