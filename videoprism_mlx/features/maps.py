@@ -6,15 +6,16 @@ D width.
 
 from typing import NamedTuple
 
+import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from videoprism_mlx.encoders import VideoPrismModel
+from videoprism_mlx.encoders import FactorizedEncoder, VideoPrismModel
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.features.pipeline import Array
 from videoprism_mlx.features.processor import Processor
-from videoprism_mlx.features.windows import encode_windows
-from videoprism_mlx.video.resize import resized, thumbnail
+from videoprism_mlx.features.windows import encode_windows, space_features
+from videoprism_mlx.video.resize import as_floats, resized, thumbnail
 from videoprism_mlx.video.sampling import sample
 from videoprism_mlx.video.source import Source
 
@@ -38,13 +39,15 @@ def map_features(
     fps: float | None = None,
     *,
     height: int = 288,
+    steady: bool = False,
     start: float | None = None,
     end: float | None = None,
     partial: bool = False,
 ) -> FeatureMaps:
     """The features of `num_frames` spread over a video or, with `fps`, of all frames at that rate.
 
-    `height` is that of the returned frames.
+    `height` is that of the returned frames. The features of a frame also depend on its position in
+    its window. With `steady`, this is taken out: a still video has equal features in all frames.
     """
 
     def prepare(image: Array, aspect: float) -> tuple[Array, Array]:
@@ -73,18 +76,39 @@ def map_features(
         raise InputError(
             f"{len(pairs)} frames do not fit in memory; expected fewer (--frames, --fps)"
         ) from None
-    return FeatureMaps(frames, features_by_place(model, processor, clip), times)
+    return FeatureMaps(frames, features_by_place(model, processor, clip, steady), times)
 
 
-def features_by_place(model: VideoPrismModel, processor: Processor, clip: Array) -> Array:
-    """The features (T, rows, columns, D) of frames (T, S, S, 3), a window at a time."""
+def features_by_place(
+    model: VideoPrismModel, processor: Processor, clip: Array, steady: bool = False
+) -> Array:
+    """The features (T, rows, columns, D) of frames (T, S, S, 3), a window at a time.
+
+    With `steady`, `position_effects` of the middle frame of each window are subtracted.
+    """
     count, window = len(clip), min(len(clip), processor.num_frames)
     side = processor.size // model.video_encoder.patch_size
     features: Array = np.empty(0)
     for each in encode_windows(model, clip, window, processor=processor, features=["tokens"]):
+        first = min(each.number * window, count - window)
         tokens = each.features["tokens"].reshape(window, side, side, -1)
+        if steady:
+            effects = position_effects(model.video_encoder, clip[first + window // 2], window)
+            tokens = tokens - effects.reshape(tokens.shape)
         if each.number == 0:
             features = np.empty((count, *tokens.shape[1:]), tokens.dtype)
-        first = min(each.number * window, count - window)
         features[first : first + window] = tokens
     return features
+
+
+def position_effects(encoder: FactorizedEncoder, frame: Array, window: int) -> Array:
+    """What the position in a window of T frames adds to the features of a frame: (T * N, D).
+
+    The frame (S, S, 3) fills a whole window. The effect is what differs between its positions. The
+    mean over the positions is 0.
+    """
+    [patches] = space_features(encoder, as_floats(frame[None]))
+    held = encoder.encode_time(mx.broadcast_to(patches, (1, window, *patches.shape)))
+    by_position = mx.unflatten(held[0], 0, (window, -1)).astype(mx.float32)
+    effects = by_position - by_position.mean(0)
+    return np.array(effects.flatten(0, 1))
