@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import videoprism_mlx as vp  # Before mlx: on Linux it makes MLX use OpenBLAS.
 
@@ -21,8 +22,9 @@ import mlx.core as mx  # isort: skip
 import numpy as np  # isort: skip
 import numpy.typing as npt  # isort: skip
 import sentencepiece  # isort: skip
+from videoprism_mlx.demo.attributes import Clips, train_attributes
 from videoprism_mlx.demo.captions import name_shapes
-from videoprism_mlx.demo.scenes import draw_scenes
+from videoprism_mlx.demo.scenes import draw_scenes, shape_sets
 from videoprism_mlx.demo.world import sentences, write_world
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.files.atomic import new_directory
@@ -41,6 +43,9 @@ FIRST = vp.Recipe(
 # Shapes are the hardest. They are learned last, with more captions that name little else.
 THEN = dataclasses.replace(FIRST, epochs=30, decay="cosine")
 LAST = dataclasses.replace(THEN, epochs=14, learning_rate=1e-3)
+# In the end, each attribute by itself, on sets of clips that differ in shape alone.
+SETS = 2400
+NAMING = dataclasses.replace(LAST, epochs=6, batch_size=5, warmup=50)  # A batch has 5 sets.
 
 
 def draw(folder: Path, seed: int, clips: int) -> dict[str, Path]:
@@ -144,6 +149,25 @@ def untrained(folder: Path, seed: int) -> Path:
     return folder / "start"
 
 
+def name_attributes(
+    model: Path, options: argparse.Namespace
+) -> tuple[VideoPrismModel, dict[str, Any]]:
+    """Draws sets of clips that differ in shape alone, and trains a model on all clips."""
+    output, seed = options.output, options.seed
+    sets = shape_sets(SETS, seed)
+    scenes = {
+        "sets": [scene for each in sets for scene in each],
+        "others": draw_scenes(options.clips, seed),
+        "val": draw_scenes(VALIDATION_CLIPS, seed + 1, distinct=True),
+    }
+    folders = {"sets": output / "sets", "others": output / "train", "val": output / "val"}
+    if not folders["sets"].exists():
+        write_world(folders["sets"], scenes["sets"], seed)
+    clips = {name: Clips(folder, scenes[name]) for name, folder in folders.items()}
+    recipe = dataclasses.replace(NAMING, seed=seed)
+    return train_attributes(model, sets, clips, output / "attributes", recipe, output / "frames")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
@@ -153,7 +177,7 @@ def main() -> None:
     started = time.perf_counter()
     lists = draw(options.output, options.seed, options.clips)
     model = untrained(options.output, options.seed)
-    stages = (("first", "complete", FIRST), ("then", "all", THEN), ("model", "shapes", LAST))
+    stages = (("first", "complete", FIRST), ("then", "all", THEN), ("last", "shapes", LAST))
     for name, data, recipe in stages:
         tuned = vp.train_retrieval(
             model,
@@ -166,11 +190,12 @@ def main() -> None:
             cache=options.output / "frames",
         )
         model = tuned.directory
-    shipped = vp.load_model(model, dtype="float16")  # Half the size, to ship.
+    trained, metrics = name_attributes(tuned.directory, options)
     tokenizer = options.output / "tokenizer" / "spm.model"
     if not (options.output / "shipped").exists():
-        vp.save_model(shipped, options.output / "shipped", tokenizer)
-    record = {"seed": options.seed, "clips": options.clips, **tuned.metrics}
+        trained.set_dtype(mx.float16)  # Half the size, to ship.
+        vp.save_model(trained, options.output / "shipped", tokenizer)
+    record = {"seed": options.seed, "clips": options.clips, **metrics}
     record |= {"minutes": round((time.perf_counter() - started) / 60, 1)}
     print(json.dumps(record, indent=2))
 

@@ -35,6 +35,16 @@ WORDS = {
     "a video of": ("", "", "", "", "a video of", "a clip of"),
 }
 
+# A caption that names one attribute, with its word for {}.
+PHRASES = {
+    "motion": "a thing {}",
+    "colour": "a {} thing",
+    "background": "a thing {}",
+    "size": "a {} thing",
+    "texture": "a {} thing",
+    "shape": "a {}",
+}
+
 # Verbs that may follow "that", as in "a star that spins".
 FINITE = {
     verb for motion in MOTIONS for verb, *_ in map(str.split, WORDS[motion]) if verb[-1] == "s"
@@ -87,6 +97,13 @@ def name_shapes(scene: Scene, random: np.random.Generator, motions: bool) -> str
         for thing in scene.things
     ]
     return " and ".join(phrases[i] for i in random.permutation(len(phrases)))
+
+
+def name_one(attribute: str, word: str, random: np.random.Generator | None = None) -> str:
+    """A caption of one attribute and nothing else, in its first wording, or a random one."""
+    wordings = [wording for wording in WORDS.get(word, (word,)) if wording]
+    said = wordings[0] if random is None else str(random.choice(wordings))
+    return PHRASES[attribute].format(said)
 
 
 def first_wording(word: str) -> str:
