@@ -25,7 +25,7 @@ import sentencepiece  # isort: skip
 from videoprism_mlx.demo.attributes import Clips, train_attributes
 from videoprism_mlx.demo.captions import name_shapes
 from videoprism_mlx.demo.scenes import draw_scenes, shape_sets
-from videoprism_mlx.demo.world import sentences, write_world
+from videoprism_mlx.demo.world import clip_name, sentences, write_world
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.files.atomic import new_directory
 from videoprism_mlx.models import DEMO_MODEL
@@ -43,9 +43,10 @@ FIRST = vp.Recipe(
 # Shapes are the hardest. They are learned last, with more captions that name little else.
 THEN = dataclasses.replace(FIRST, epochs=30, decay="cosine")
 LAST = dataclasses.replace(THEN, epochs=14, learning_rate=1e-3)
-# In the end, each attribute by itself, on sets of clips that differ in shape alone.
+# In the end, each attribute by itself, on sets of clips that differ in shape alone, and in strange
+# colours. A batch has 13 pairs, each of a set.
 SETS = 2400
-NAMING = dataclasses.replace(LAST, epochs=6, batch_size=5, warmup=50)  # A batch has 5 sets.
+NAMING = dataclasses.replace(LAST, epochs=20, batch_size=13, warmup=50)
 
 
 def draw(folder: Path, seed: int, clips: int) -> dict[str, Path]:
@@ -152,18 +153,22 @@ def untrained(folder: Path, seed: int) -> Path:
 def name_attributes(
     model: Path, options: argparse.Namespace
 ) -> tuple[VideoPrismModel, dict[str, Any]]:
-    """Draws sets of clips that differ in shape alone, and trains a model on all clips."""
+    """Trains a model on sets of clips that differ in shape alone, and on clips of two things."""
     output, seed = options.output, options.seed
     sets = shape_sets(SETS, seed)
-    scenes = {
-        "sets": [scene for each in sets for scene in each],
-        "others": draw_scenes(options.clips, seed),
-        "val": draw_scenes(VALIDATION_CLIPS, seed + 1, distinct=True),
+    alike = [scene for each in sets for scene in each]
+    if not (output / "sets").exists():
+        write_world(output / "sets", alike, seed + 2)
+    drawn = {
+        "sets": (output / "sets", alike),
+        "others": (output / "train", draw_scenes(options.clips, seed)),
+        "val": (output / "val", draw_scenes(VALIDATION_CLIPS, seed + 1, distinct=True)),
     }
-    folders = {"sets": output / "sets", "others": output / "train", "val": output / "val"}
-    if not folders["sets"].exists():
-        write_world(folders["sets"], scenes["sets"], seed)
-    clips = {name: Clips(folder, scenes[name]) for name, folder in folders.items()}
+    clips = {}
+    for name, (folder, scenes) in drawn.items():
+        chosen = [i for i, each in enumerate(scenes) if name != "others" or len(each.things) == 2]
+        paths = [folder / clip_name(number) for number in chosen]
+        clips[name] = Clips(paths, [scenes[number] for number in chosen])
     recipe = dataclasses.replace(NAMING, seed=seed)
     return train_attributes(model, sets, clips, output / "attributes", recipe, output / "frames")
 
@@ -192,9 +197,13 @@ def main() -> None:
         model = tuned.directory
     trained, metrics = name_attributes(tuned.directory, options)
     tokenizer = options.output / "tokenizer" / "spm.model"
+    if not (options.output / "model").exists():
+        vp.save_model(trained, options.output / "model", tokenizer)
     if not (options.output / "shipped").exists():
-        trained.set_dtype(mx.float16)  # Half the size, to ship.
-        vp.save_model(trained, options.output / "shipped", tokenizer)
+        shipped = vp.load_model(
+            options.output / "model", dtype="float16"
+        )  # Half the size, to ship.
+        vp.save_model(shipped, options.output / "shipped", tokenizer)
     record = {"seed": options.seed, "clips": options.clips, **metrics}
     record |= {"minutes": round((time.perf_counter() - started) / 60, 1)}
     print(json.dumps(record, indent=2))

@@ -1,12 +1,12 @@
 """The last stage of training the small model: it learns to name each attribute of a clip.
 
-A caption names everything at once, so a shape is a small part of what tells clips apart, and many
-shapes are told by their colour: a model that never saw a yellow heart learns that what is yellow is
-no heart. Here each attribute has a loss of its own, in which no combination that is held out counts
-against a clip.
+A caption names everything at once, so a shape is a small part of what tells clips apart. And a
+model that never saw a yellow heart learns that what is yellow is no heart. Here each attribute has
+a loss of its own. Shapes are learned in strange colours: in grey, and in hues that no colour of the
+world has. There, all shapes occur. In its own colour, a clip has to give the same answer.
 
-Shapes: B clips of a batch, C of them with one thing, T frames, S size of a frame, L text positions,
-W words of an attribute, D width.
+Shapes: B clips of a batch, C of them with one thing, K of them in sets, T frames, S size of a
+frame, W words of an attribute, D width.
 """
 
 import math
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx.demo.captions import describe, name_one
-from videoprism_mlx.demo.scenes import ATTRIBUTES, Scene, is_held_out
+from videoprism_mlx.demo.scenes import ATTRIBUTES, COLOURS, Scene, is_held_out
 from videoprism_mlx.encoders import FactorizedVideoCLIP, l2_normalize
 from videoprism_mlx.evaluation.metrics import recalls
 from videoprism_mlx.features.processor import Processor, load
@@ -35,30 +35,31 @@ from videoprism_mlx.training.state import Parameters, as_float32
 from videoprism_mlx.weights.directory import WEIGHTS_FILE
 
 Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
 
 # The weights of the losses, beside that of the captions, which is 1: of naming the shape of a clip
-# and that of each of its frames, of naming another attribute, and of `neutral_loss`.
-SHAPE, FRAME, OTHER, NEUTRAL = 1.0, 0.5, 0.2, 0.05
+# in strange colours and that of each of its frames, of the same answer in its own colours, and of
+# naming another attribute.
+SHAPE, FRAME, SAME, OTHER = 0.7, 0.3, 0.7, 0.3
 
 START_TEMPERATURE = 0.05
 COMPLETE = 0.4  # The share of captions that say everything.
-OTHERS = 39  # Clips of a batch that are of no set.
+ALIKE = 2  # Clips of each set in a batch.
+OTHERS = 24  # Clips of a batch that are of no set.
+GREY = 0.3  # The share of clips in strange colours that are grey.
+TINTS = ((75, 107), (157, 199), (297, 306))  # Hues, in degrees, that are far from those of colours.
 BLIND = -1e9  # A logit that counts as no choice.
 
 
 class Clips(NamedTuple):
-    """Clips that `write_world` drew in a folder, and their scenes."""
+    """Files of drawn clips, and the scene of each."""
 
-    folder: Path
+    paths: Sequence[Path]
     scenes: Sequence[Scene]
-
-    def paths(self) -> list[Path]:
-        """The files, in the order of the scenes."""
-        return [self.folder / f"clip{number:05d}.mp4" for number in range(len(self.scenes))]
 
 
 class Choices(NamedTuple):
-    """The words of an attribute, and which of them clips show."""
+    """The words of an attribute, and which of them clips of one thing show."""
 
     words: slice  # Of all words.
     right: mx.array  # (C,): the word that is right.
@@ -66,15 +67,19 @@ class Choices(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Clips, their captions followed by the words of all attributes, and what is right."""
+    """Clips, their captions followed by the words of all attributes, and what is right.
 
-    clips: mx.array  # (B, T, S, S, 3), in [0, 1].
+    The first K clips are those of sets. They are there a second time, in strange colours.
+    """
+
+    clips: mx.array  # (B + K, T, S, S, 3), in [0, 1].
     ids: Array
     paddings: Array
     unknown: mx.array  # (B, B): whether the caption says of the clip what is held out.
     single: mx.array  # (C,): the clips with one thing.
-    always_shown: mx.array  # (C,): 0 if the thing blinks, else 1.
     choices: Mapping[str, Choices]
+    strange: Mapping[str, Choices]  # Of the K clips in strange colours.
+    always_shown: mx.array  # (K,): 0 if the thing blinks, else 1.
 
 
 def is_unknown(clip: Scene, caption: Scene) -> bool:
@@ -94,17 +99,47 @@ def possible_words(scene: Scene, attribute: str) -> list[bool]:
     return [not is_held_out(thing._replace(**{attribute: word})) for word in ATTRIBUTES[attribute]]
 
 
-def choices_of(scenes: Sequence[Scene]) -> dict[str, Choices]:
-    """The choices of each attribute, for scenes of one thing."""
+def choices_of(scenes: Sequence[Scene], is_strange: bool = False) -> dict[str, Choices]:
+    """The choices of each attribute, for scenes of one thing.
+
+    In strange colours, everything is possible.
+    """
     first, choices = 0, {}
     for name, words in ATTRIBUTES.items():
         right = np.array([words.index(scene.shown(name)) for scene in scenes])
-        possible = np.array([possible_words(scene, name) for scene in scenes])
-        choices[name] = Choices(
-            slice(first, first + len(words)), mx.array(right), mx.array(possible)
-        )
+        possible = np.array([possible_words(scene, name) for scene in scenes]) | is_strange
+        part = slice(first, first + len(words))
+        choices[name] = Choices(part, mx.array(right), mx.array(possible))
         first += len(words)
     return choices
+
+
+def hue(colour: str) -> float:
+    """The angle of a colour around the axis of greys, in degrees. That of red is 0."""
+    red, green, blue = COLOURS[colour]
+    return math.degrees(math.atan2(3**0.5 * (green - blue), 2 * red - green - blue)) % 360
+
+
+def recolouring(share: float, turn: float) -> Floats:
+    """A matrix (3, 3) that turns hues by degrees, and leaves a share of the colour: 0 is grey."""
+    angle, grey = math.radians(turn), np.full((3, 3), 1 / 3)
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / 3**0.5
+    rotation = math.cos(angle) * (np.eye(3) - grey) + math.sin(angle) * cross
+    matrix: Floats = (grey + share * rotation).astype(np.float32)
+    return matrix
+
+
+def strange_recolouring(scene: Scene, random: np.random.Generator) -> Floats:
+    """A matrix (3, 3) that makes the thing of a clip grey, or of a hue in TINTS."""
+    if random.random() < GREY:
+        return recolouring(0, 0)
+    tint = random.uniform(*TINTS[random.integers(len(TINTS))])
+    return recolouring(1, tint - hue(scene.shown("colour")))
+
+
+def recoloured(clips: mx.array, matrices: Sequence[Floats]) -> mx.array:
+    """Clips (K, T, S, S, 3) in [0, 1], each with its colours times its matrix (3, 3)."""
+    return mx.clip(mx.einsum("ktxyc,kdc->ktxyd", clips, mx.array(np.stack(matrices))), 0, 1)
 
 
 def naming_loss(logits: mx.array, choices: Choices) -> mx.array:
@@ -113,16 +148,13 @@ def naming_loss(logits: mx.array, choices: Choices) -> mx.array:
     return nn.losses.cross_entropy(logits, choices.right, reduction="none")
 
 
-def neutral_loss(logits: mx.array, choices: Choices) -> mx.array:
-    """How far impossible words are from being as likely as wrong ones, for logits (C, W): a scalar.
+def same_loss(logits: mx.array, strange: mx.array) -> mx.array:
+    """The cross-entropy of words for clips with those for the clips in strange colours: a scalar.
 
-    Without it, a word that is never right in some colour is never chosen in this colour.
+    Both are logits (K, W). Only the first are trained.
     """
-    right = mx.arange(logits.shape[1]) == choices.right[:, None]
-    wrong = (choices.possible & ~right).astype(mx.float32)
-    never = (~choices.possible).astype(mx.float32)
-    gap = (logits * never).sum(1) / never.sum(1) - (logits * wrong).sum(1) / wrong.sum(1)
-    return gap.square().mean()
+    shares = mx.softmax(mx.stop_gradient(strange), axis=1)
+    return nn.losses.cross_entropy(logits, shares, reduction="mean")
 
 
 def batch_loss(model: FactorizedVideoCLIP, parameters: Parameters, batch: Batch) -> mx.array:
@@ -133,34 +165,38 @@ def batch_loss(model: FactorizedVideoCLIP, parameters: Parameters, batch: Batch)
     features = model.contextualize(features)
     videos = l2_normalize(model.contrastive_vision_pooler(features))
     _, texts, _ = cast(Any, model(None, batch.ids, batch.paddings))
-    count = len(videos)
+    count, sets = len(batch.unknown), len(batch.always_shown)
+    captions, words = texts[:count], scale * texts[count:].T
 
-    logits = mx.where(batch.unknown, BLIND, scale * (videos @ texts[:count].T))
+    logits = mx.where(batch.unknown, BLIND, scale * (videos[:count] @ captions.T))
     right = mx.arange(count)
-    loss = sum(
-        nn.losses.cross_entropy(each, right, reduction="mean") / 2 for each in (logits, logits.T)
-    )
+    loss = mx.array(0.0)
+    for each in (logits, logits.T):
+        loss += nn.losses.cross_entropy(each, right, reduction="mean") / 2
+    plain, strange = videos[batch.single] @ words, videos[count:] @ words
     for name, choices in batch.choices.items():
-        named = scale * (videos[batch.single] @ texts[count:][choices.words].T)
-        loss += (SHAPE if name == "shape" else OTHER) * naming_loss(named, choices).mean()
+        if name != "shape":
+            loss += OTHER * naming_loss(plain[:, choices.words], choices).mean()
+    for name, choices in batch.strange.items():
+        if name not in ("colour", "background"):
+            weight = SHAPE if name == "shape" else OTHER
+            loss += weight * naming_loss(strange[:, choices.words], choices).mean()
 
-    shapes = batch.choices["shape"]
-    words = texts[count:][shapes.words]
-    loss += NEUTRAL * neutral_loss(scale * (videos[batch.single] @ words.T), shapes)
+    shapes = batch.strange["shape"]
+    same = same_loss((videos[:sets] @ words)[:, shapes.words], strange[:, shapes.words])
     length = batch.clips.shape[1]
-    frames = l2_normalize(model.pool_frames(features[batch.single], length))  # (C, T, D)
-    by_frame = scale * (frames @ words.T)
-    each = sum(naming_loss(by_frame[:, frame], shapes) for frame in range(length)) / length
-    return cast(
-        mx.array, loss + FRAME * (each * batch.always_shown).sum() / batch.always_shown.sum()
-    )
+    frames = l2_normalize(model.pool_frames(features[count:], length))  # (K, T, D)
+    by_frame = frames @ words[:, shapes.words]
+    named = mx.stack([naming_loss(by_frame[:, i], shapes) for i in range(length)]).mean(axis=0)
+    framewise = (named * batch.always_shown).sum() / mx.maximum(batch.always_shown.sum(), 1)
+    return loss + SAME * same + FRAME * framewise
 
 
 class AttributeLearner(Learner):
-    """Trains on sets of clips that differ in shape alone, together with other clips.
+    """Trains on sets of clips that differ in shape alone, together with clips of two things.
 
-    An example is a set. `arrays` are the clips of all sets, of all others, and those to validate
-    on, as `Frames` caches them.
+    An example is a set. `scenes` are those of the "sets", of the "others", and those to validate
+    on, "val". `arrays` are their clips, as `Frames` caches them.
     """
 
     whole_batches = True
@@ -190,10 +226,12 @@ class AttributeLearner(Learner):
         self, parameters: Parameters, rows: Rows, random: np.random.Generator
     ) -> tuple[mx.array, Parameters]:
         """The loss on some sets and on random other clips, and its gradients."""
-        numbers = [i for row in rows for i in range(self.firsts[row], self.firsts[row + 1])]
+        numbers = []
+        for first, end in zip(self.firsts[rows], self.firsts[rows + 1], strict=True):
+            numbers += random.choice(np.arange(first, end), ALIKE, replace=False).tolist()
         others = np.arange(self.firsts[-1], len(self.scenes))
-        numbers += random.choice(others, min(OTHERS, len(others)), replace=False).tolist()
-        batch = self.batch(numbers, random)
+        chosen = random.choice(others, min(OTHERS, len(others)), replace=False).tolist()
+        batch = self.batch(numbers, chosen, random)
 
         def loss(parameters: Parameters) -> mx.array:
             return batch_loss(self.model, parameters, batch)
@@ -201,8 +239,11 @@ class AttributeLearner(Learner):
         value, gradients = mx.value_and_grad(loss)(parameters)
         return value, gradients
 
-    def batch(self, numbers: Sequence[int], random: np.random.Generator) -> Batch:
+    def batch(
+        self, sets: Sequence[int], others: Sequence[int], random: np.random.Generator
+    ) -> Batch:
         """The clips with these numbers, with random captions and random wordings of all words."""
+        numbers = [*sets, *others]
         scenes = [self.scenes[number] for number in numbers]
         single = [i for i, scene in enumerate(scenes) if len(scene.things) == 1]
         captions = [
@@ -211,18 +252,21 @@ class AttributeLearner(Learner):
         ]
         words = [name_one(name, word, random) for name in ATTRIBUTES for word in ATTRIBUTES[name]]
         ids, paddings = self.processor.tokenize([*captions, *words])
+        clips, alike = self.clips([self.arrays[number] for number in numbers]), scenes[: len(sets)]
+        matrices = [strange_recolouring(scene, random) for scene in alike]
         unknown = [
             [i != j and is_unknown(clip, caption) for j, caption in enumerate(scenes)]
             for i, clip in enumerate(scenes)
         ]
         return Batch(
-            self.clips([self.arrays[number] for number in numbers]),
+            mx.concatenate([clips, recoloured(clips[: len(sets)], matrices)]),
             ids,
             paddings,
             mx.array(unknown),
             mx.array(single),
-            mx.array([float(scenes[i].shown("motion") != "blinking") for i in single]),
             choices_of([scenes[i] for i in single]),
+            choices_of(alike, is_strange=True),
+            mx.array([float(scene.shown("motion") != "blinking") for scene in alike]),
         )
 
     def clips(self, paths: Iterable[Path]) -> mx.array:
@@ -278,7 +322,7 @@ def train_attributes(
     frames = Frames(cache, processor)
     arrays = {}
     for name, drawn in clips.items():
-        made, bad = frames.fill(drawn.paths(), f"frames of {name}")
+        made, bad = frames.fill(drawn.paths, f"frames of {name}")
         assert not bad, bad
         arrays[name] = [path for path in made if path]
     scenes = {name: drawn.scenes for name, drawn in clips.items()}

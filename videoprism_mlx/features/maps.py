@@ -91,7 +91,7 @@ def features_by_place(
     features: Array = np.empty(0)
     for each in encode_windows(model, clip, window, processor=processor, features=["tokens"]):
         first = min(each.number * window, count - window)
-        tokens = each.features["tokens"].reshape(window, side, side, -1)
+        tokens: Array = each.features["tokens"].reshape(window, side, side, -1)
         if steady:
             effects = position_effects(model.video_encoder, clip[first + window // 2], window)
             tokens = tokens - effects.reshape(tokens.shape)
