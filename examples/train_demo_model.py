@@ -44,9 +44,9 @@ FIRST = vp.Recipe(
 THEN = dataclasses.replace(FIRST, epochs=30, decay="cosine")
 LAST = dataclasses.replace(THEN, epochs=14, learning_rate=1e-3)
 # In the end, each attribute by itself, on sets of clips that differ in shape alone, and in strange
-# colours. A batch has 13 pairs, each of a set.
+# colours. A batch has 10 pairs, each of a set.
 SETS = 2400
-NAMING = dataclasses.replace(LAST, epochs=20, batch_size=13, warmup=50)
+NAMING = dataclasses.replace(LAST, epochs=16, batch_size=10, warmup=50)
 
 
 def draw(folder: Path, seed: int, clips: int) -> dict[str, Path]:

@@ -8,6 +8,7 @@ from videoprism_mlx.demo.attributes import (
     TINTS,
     Choices,
     choices_of,
+    frozen,
     hue,
     is_unknown,
     naming_loss,
@@ -71,6 +72,17 @@ def test_a_caption_is_unknown_if_what_it_says_is_held_out_in_the_colour_of_the_c
     assert is_unknown(yellow, HEART) and not is_unknown(HEART, yellow)
     two = Scene((yellow.things[0]._replace(colour="green"), yellow.things[0]), "sand")
     assert is_unknown(two, HEART) and not is_unknown(HEART, HEART)
+
+
+def test_a_frozen_clip_is_still_and_not_held_out() -> None:
+    still = HEART._replace(things=(HEART.things[0]._replace(motion="still"),))
+    assert frozen(HEART) == still
+    assert frozen(Scene((HEART.things[0]._replace(motion="blinking"),), "sand")) is None
+    for scene in draw_scenes(300, 6):
+        kept = frozen(scene)
+        assert kept is None or not any(map(is_held_out, kept.things))
+    yellow = HEART.things[0]._replace(shape="star", colour="yellow", motion="up")
+    assert not is_held_out(yellow) and frozen(Scene((yellow,), "sand")) is None
 
 
 def test_choices_of_clips() -> None:

@@ -44,8 +44,10 @@ SHAPE, FRAME, SAME, OTHER = 0.7, 0.3, 0.7, 0.3
 
 START_TEMPERATURE = 0.05
 COMPLETE = 0.4  # The share of captions that say everything.
+MOTIONLESS = 0.5  # The share of captions that leave out how things move.
 ALIKE = 2  # Clips of each set in a batch.
-OTHERS = 24  # Clips of a batch that are of no set.
+OTHERS = 36  # Clips of a batch that are of no set.
+FROZEN = 0.35  # The share of these that are one frame, repeated, where that is possible.
 GREY = 0.3  # The share of clips in strange colours that are grey.
 TINTS = ((75, 107), (157, 199), (297, 306))  # Hues, in degrees, that are far from those of colours.
 BLIND = -1e9  # A logit that counts as no choice.
@@ -97,6 +99,17 @@ def possible_words(scene: Scene, attribute: str) -> list[bool]:
     if attribute == "background":
         return [True] * len(ATTRIBUTES[attribute])
     return [not is_held_out(thing._replace(**{attribute: word})) for word in ATTRIBUTES[attribute]]
+
+
+def frozen(scene: Scene) -> Scene | None:
+    """The scene of a clip in which nothing moves any more. None if it is held out, or if a thing
+    blinks and may not be seen.
+
+    Two things that are both still are rare among random scenes.
+    """
+    things = tuple(thing._replace(motion="still") for thing in scene.things)
+    blinks = any(thing.motion == "blinking" for thing in scene.things)
+    return None if blinks or any(map(is_held_out, things)) else scene._replace(things=things)
 
 
 def choices_of(scenes: Sequence[Scene], is_strange: bool = False) -> dict[str, Choices]:
@@ -244,15 +257,26 @@ class AttributeLearner(Learner):
     ) -> Batch:
         """The clips with these numbers, with random captions and random wordings of all words."""
         numbers = [*sets, *others]
+        clips = self.clips([self.arrays[number] for number in numbers])
         scenes = [self.scenes[number] for number in numbers]
+        for i in range(len(sets), len(scenes)):
+            still = frozen(scenes[i])
+            if still is not None and random.random() < FROZEN:
+                middle = clips[i, clips.shape[1] // 2]
+                scenes[i], clips[i] = still, mx.broadcast_to(middle, clips[i].shape)
         single = [i for i, scene in enumerate(scenes) if len(scene.things) == 1]
         captions = [
-            describe(scene, random, 1.0 if random.random() < COMPLETE else random.uniform())
+            describe(
+                scene,
+                random,
+                detail=1.0 if random.random() < COMPLETE else random.uniform(),
+                motions=random.random() >= MOTIONLESS,
+            )
             for scene in scenes
         ]
         words = [name_one(name, word, random) for name in ATTRIBUTES for word in ATTRIBUTES[name]]
         ids, paddings = self.processor.tokenize([*captions, *words])
-        clips, alike = self.clips([self.arrays[number] for number in numbers]), scenes[: len(sets)]
+        alike = scenes[: len(sets)]
         matrices = [strange_recolouring(scene, random) for scene in alike]
         unknown = [
             [i != j and is_unknown(clip, caption) for j, caption in enumerate(scenes)]

@@ -23,7 +23,13 @@ WORDS = {
     "growing": ("grows", "gets bigger", "growing", "is growing"),
     "shrinking": ("shrinks", "gets smaller", "shrinking", "is shrinking"),
     "spinning": ("spins", "rotates", "turns around", "spinning"),
-    "blinking": ("blinks", "flashes on and off", "blinking", "keeps flashing"),
+    "blinking": (
+        "blinks",
+        "flashes on and off",
+        "blinking",
+        "keeps flashing",
+        "flashing on and off",
+    ),
     "still": ("stays still", "does not move", "stands still", "at rest"),
     "black": ("on a black background", "in front of black", "on black"),
     "white": ("on a white background", "in front of white", "on white"),
@@ -56,8 +62,13 @@ def random_wording(random: np.random.Generator, word: str) -> str:
     return str(random.choice(WORDS.get(word, (word,))))
 
 
-def describe(scene: Scene, random: np.random.Generator, detail: float = 1.0) -> str:
-    """A random caption. With `detail` 1 it says everything, with 0 little more than the motion."""
+def describe(
+    scene: Scene, random: np.random.Generator, detail: float = 1.0, motions: bool = True
+) -> str:
+    """A random caption. With `detail` 1 it says everything, with 0 little more than the motion.
+
+    Without `motions`, it leaves them out where it says something else of a thing.
+    """
     say = partial(random_wording, random)
 
     def leaves_out(share: float) -> bool:
@@ -76,7 +87,8 @@ def describe(scene: Scene, random: np.random.Generator, detail: float = 1.0) -> 
             article, words = "", ["something"]
         if article == "a" and words[0][0] in "aeiou":
             article = "an"
-        motion = "" if len(words) > 1 and leaves_out(0.1) else say(thing.motion)
+        is_left_out = len(words) > 1 and (not motions or leaves_out(0.1))
+        motion = "" if is_left_out else say(thing.motion)
         if motion.split(" ")[0] in FINITE and random.random() < 0.2:
             motion = f"that {motion}"
         return " ".join(word for word in (article, *words, motion) if word)
