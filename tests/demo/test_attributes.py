@@ -18,7 +18,7 @@ from videoprism_mlx.demo.attributes import (
     same_loss,
     strange_recolouring,
 )
-from videoprism_mlx.demo.captions import name_one
+from videoprism_mlx.demo.captions import WORDS, describe, describe_looks, name_one
 from videoprism_mlx.demo.scenes import (
     ATTRIBUTES,
     COLOURS,
@@ -54,6 +54,29 @@ def test_a_caption_of_one_attribute() -> None:
     random = np.random.default_rng(0)
     said = {name_one("motion", "left", random) for _ in range(50)}
     assert len(said) == 4 and "a thing moves left" in said and "a thing slides left" in said
+
+
+def test_a_caption_of_looks() -> None:
+    random = np.random.default_rng(0)
+    said = [describe_looks(scene, random) for scene in draw_scenes(200, 1, two=1.0)]
+    for caption, scene in zip(said, draw_scenes(200, 1, two=1.0), strict=True):
+        assert all(thing.colour in caption for thing in scene.things)
+        ways = [way for thing in scene.things for way in WORDS[thing.motion]]
+        assert not any(way in caption for way in (*ways, *WORDS[scene.background]))
+        assert "a orange" not in caption
+    named = [
+        any(way in caption for way in WORDS.get(scene.things[0].shape, (scene.things[0].shape,)))
+        for caption, scene in zip(said, draw_scenes(200, 1, two=1.0), strict=True)
+    ]
+    assert 0.75 < np.mean(named) < 1
+
+
+def test_captions_without_motions_still_say_something() -> None:
+    random = np.random.default_rng(0)
+    for scene in draw_scenes(200, 1, two=0.0):
+        said = describe(scene, random, 1.0, motions=False)
+        assert scene.things[0].colour in said
+        assert not any(way in said for way in WORDS[scene.things[0].motion])
 
 
 def test_possible_words_are_those_that_training_may_show() -> None:

@@ -19,7 +19,7 @@ import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
-from videoprism_mlx.demo.captions import describe, name_one
+from videoprism_mlx.demo.captions import describe, describe_looks, name_one
 from videoprism_mlx.demo.scenes import ATTRIBUTES, COLOURS, Scene, is_held_out
 from videoprism_mlx.encoders import FactorizedVideoCLIP, l2_normalize
 from videoprism_mlx.evaluation.metrics import recalls
@@ -45,6 +45,7 @@ SHAPE, FRAME, SAME, OTHER = 0.7, 0.3, 0.7, 0.3
 START_TEMPERATURE = 0.05
 COMPLETE = 0.4  # The share of captions that say everything.
 MOTIONLESS = 0.5  # The share of captions that leave out how things move.
+LOOKS = 0.6  # The share of captions of two things that only say how they look.
 ALIKE = 2  # Clips of each set in a batch.
 OTHERS = 36  # Clips of a batch that are of no set.
 FROZEN = 0.35  # The share of these that are one frame, repeated, where that is possible.
@@ -110,6 +111,14 @@ def frozen(scene: Scene) -> Scene | None:
     things = tuple(thing._replace(motion="still") for thing in scene.things)
     blinks = any(thing.motion == "blinking" for thing in scene.things)
     return None if blinks or any(map(is_held_out, things)) else scene._replace(things=things)
+
+
+def random_caption(scene: Scene, random: np.random.Generator) -> str:
+    """A caption of everything or of some things; often, of how two things look."""
+    if len(scene.things) == 2 and random.random() < LOOKS:
+        return describe_looks(scene, random)
+    detail = 1.0 if random.random() < COMPLETE else random.uniform()
+    return describe(scene, random, detail, motions=random.random() >= MOTIONLESS)
 
 
 def choices_of(scenes: Sequence[Scene], is_strange: bool = False) -> dict[str, Choices]:
@@ -265,15 +274,7 @@ class AttributeLearner(Learner):
                 middle = clips[i, clips.shape[1] // 2]
                 scenes[i], clips[i] = still, mx.broadcast_to(middle, clips[i].shape)
         single = [i for i, scene in enumerate(scenes) if len(scene.things) == 1]
-        captions = [
-            describe(
-                scene,
-                random,
-                detail=1.0 if random.random() < COMPLETE else random.uniform(),
-                motions=random.random() >= MOTIONLESS,
-            )
-            for scene in scenes
-        ]
+        captions = [random_caption(scene, random) for scene in scenes]
         words = [name_one(name, word, random) for name in ATTRIBUTES for word in ATTRIBUTES[name]]
         ids, paddings = self.processor.tokenize([*captions, *words])
         alike = scenes[: len(sets)]

@@ -111,6 +111,22 @@ def name_shapes(scene: Scene, random: np.random.Generator, motions: bool) -> str
     return " and ".join(phrases[i] for i in random.permutation(len(phrases)))
 
 
+def describe_looks(scene: Scene, random: np.random.Generator) -> str:
+    """A random caption of how the things look: mostly of their colours and shapes."""
+    say = partial(random_wording, random)
+    phrases = []
+    for thing in scene.things:
+        words = [
+            say(thing.size) if random.random() < 0.2 else "",
+            say(thing.texture) if random.random() < 0.2 else "",
+            thing.colour,
+            say(thing.shape if random.random() < 0.85 else "thing"),
+        ]
+        said = " ".join(word for word in words if word)
+        phrases.append(f"{'an' if said[0] in 'aeiou' else 'a'} {said}")
+    return say("and").join(phrases[i] for i in random.permutation(len(phrases)))
+
+
 def name_one(attribute: str, word: str, random: np.random.Generator | None = None) -> str:
     """A caption of one attribute and nothing else, in its first wording, or a random one."""
     wordings = [wording for wording in WORDS.get(word, (word,)) if wording]
