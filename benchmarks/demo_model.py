@@ -13,15 +13,11 @@ import numpy as np
 import videoprism_mlx as vp
 from benchmarks.timing import save
 from videoprism_mlx.demo.animation import draw_clip
-from videoprism_mlx.demo.captions import WORDS, describe
+from videoprism_mlx.demo.captions import describe, name_one
 from videoprism_mlx.demo.scenes import (
-    BACKGROUNDS,
-    COLOURS,
+    ATTRIBUTES,
     MOTIONS,
     OPPOSITE,
-    SHAPES,
-    SIZES,
-    TEXTURES,
     Scene,
     draw_scenes,
     motion_sets,
@@ -31,22 +27,6 @@ from videoprism_mlx.evaluation.metrics import recalls
 
 MODEL = "videoprism_lvt_demo_tiny"
 HELD_OUT, SETS = 200, 25
-
-# The attributes that a query of one word may name, and what the query is.
-ATTRIBUTES = {
-    "motion": MOTIONS,
-    "colour": tuple(COLOURS),
-    "background": BACKGROUNDS,
-    "size": tuple(SIZES),
-    "texture": TEXTURES,
-    "shape": SHAPES,
-}
-PHRASES = {
-    "motion": "a thing {}".format,
-    "background": "a thing {}".format,
-    "shape": "a {}".format,
-    **dict.fromkeys(("colour", "size", "texture"), "a {} thing".format),
-}
 
 
 class Searcher:
@@ -116,12 +96,11 @@ def told_by_one_word(searcher: Searcher, seed: int, held_out: bool) -> dict[str,
     videos = searcher.videos(scenes, seed + 1)
     shares = {}
     for name, words in ATTRIBUTES.items():
-        shown = [getattr(scene, name, None) or getattr(scene.things[0], name) for scene in scenes]
-        said = [WORDS.get(word, (word,))[0] or "plain" for word in words]
-        texts = vp.embed_texts(searcher.model, searcher.processor, list(map(PHRASES[name], said)))
+        said = [name_one(name, word) for word in words]
+        texts = vp.embed_texts(searcher.model, searcher.processor, said)
         best = (videos @ texts.T).argmax(axis=1)
         shares[name] = float(
-            np.mean([words[i] == word for i, word in zip(best, shown, strict=True)])
+            np.mean([words[i] == each.shown(name) for i, each in zip(best, scenes, strict=True)])
         )
     return shares
 

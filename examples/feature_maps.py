@@ -5,10 +5,10 @@ python examples/feature_maps.py clip.mp4 -o maps.png
 
 import argparse
 
-import numpy as np
 from PIL import Image
 
 import videoprism_mlx as vp
+from videoprism_mlx.features.maps import map_features
 from videoprism_mlx.pictures import draw_features, feature_colours
 
 
@@ -20,14 +20,10 @@ def main() -> None:
     options = parser.parse_args()
 
     model, processor = vp.load(options.model)
-    clip = processor.read(options.video)  # (T, S, S, 3), float32 in [0, 1]
-    [result] = vp.encode(model, processor, [clip], features=["tokens"])
-    tokens = result.features["tokens"]  # (T * N, D)
-
-    side = round((len(tokens) / len(clip)) ** 0.5)
-    colours = feature_colours(tokens.reshape(len(clip), side, side, -1))
-    frames = (clip * 255).round().astype(np.uint8)
-    Image.fromarray(draw_features(frames, colours)).save(options.output)
+    # Frames (T, H, W, 3), features (T, rows, columns, D), and times (T,) in seconds.
+    maps = map_features(model, processor, options.video, steady=True)
+    sheet = draw_features(maps.frames, feature_colours(maps.features), maps.times)
+    Image.fromarray(sheet).save(options.output)
     print(options.output)
 
 

@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import videoprism_mlx as vp  # Before mlx: on Linux it makes MLX use OpenBLAS.
 
@@ -21,9 +22,10 @@ import mlx.core as mx  # isort: skip
 import numpy as np  # isort: skip
 import numpy.typing as npt  # isort: skip
 import sentencepiece  # isort: skip
+from videoprism_mlx.demo.attributes import Clips, train_attributes
 from videoprism_mlx.demo.captions import name_shapes, vocabulary
-from videoprism_mlx.demo.scenes import draw_scenes
-from videoprism_mlx.demo.world import sentences, write_world
+from videoprism_mlx.demo.scenes import draw_scenes, shape_sets
+from videoprism_mlx.demo.world import clip_name, sentences, write_world
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.files.atomic import new_directory
 from videoprism_mlx.models import DEMO_MODEL
@@ -42,6 +44,10 @@ FIRST = vp.Recipe(
 # Shapes are the hardest. They are learned last, with more captions that name little else.
 THEN = dataclasses.replace(FIRST, epochs=30, lr_schedule="cosine")
 LAST = dataclasses.replace(THEN, epochs=14, learning_rate=1e-3)
+# In the end, each attribute by itself, on sets of clips that differ in shape alone, and in strange
+# colours. A batch has 10 pairs, each of a set.
+SETS = 2400
+NAMING = dataclasses.replace(LAST, epochs=16, batch_size=10, warmup=50)
 
 
 def draw(folder: Path, seed: int, clips: int) -> dict[str, Path]:
@@ -145,6 +151,29 @@ def untrained(folder: Path, seed: int) -> Path:
     return folder / "start"
 
 
+def name_attributes(
+    model: Path, options: argparse.Namespace
+) -> tuple[VideoPrismModel, dict[str, Any]]:
+    """Trains a model on sets of clips that differ in shape alone, and on clips of two things."""
+    output, seed = options.output, options.seed
+    sets = shape_sets(SETS, seed)
+    alike = [scene for each in sets for scene in each]
+    if not (output / "sets").exists():
+        write_world(output / "sets", alike, seed + 2)
+    drawn = {
+        "sets": (output / "sets", alike),
+        "others": (output / "train", draw_scenes(options.clips, seed)),
+        "val": (output / "val", draw_scenes(VALIDATION_CLIPS, seed + 1, distinct=True)),
+    }
+    clips = {}
+    for name, (folder, scenes) in drawn.items():
+        chosen = [i for i, each in enumerate(scenes) if name != "others" or len(each.things) == 2]
+        paths = [folder / clip_name(number) for number in chosen]
+        clips[name] = Clips(paths, [scenes[number] for number in chosen])
+    recipe = dataclasses.replace(NAMING, seed=seed)
+    return train_attributes(model, sets, clips, output / "attributes", recipe, output / "frames")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
@@ -154,7 +183,7 @@ def main() -> None:
     started = time.perf_counter()
     lists = draw(options.output, options.seed, options.clips)
     model = untrained(options.output, options.seed)
-    stages = (("first", "complete", FIRST), ("then", "all", THEN), ("model", "shapes", LAST))
+    stages = (("first", "complete", FIRST), ("then", "all", THEN), ("last", "shapes", LAST))
     for name, data, recipe in stages:
         tuned = vp.train_retrieval(
             model,
@@ -167,13 +196,18 @@ def main() -> None:
             cache=options.output / "frames",
         )
         model = tuned.directory
-    shipped = vp.load_model(model, dtype="float16")  # Half the size, to ship.
+    trained, metrics = name_attributes(tuned.directory, options)
     tokenizer = options.output / "tokenizer" / "spm.model"
+    if not (options.output / "model").exists():
+        vp.save_model(trained, options.output / "model", tokenizer)
     if not (options.output / "shipped").exists():
+        shipped = vp.load_model(
+            options.output / "model", dtype="float16"
+        )  # Half the size, to ship.
         vp.save_model(shipped, options.output / "shipped", tokenizer)
         words = "\n".join(vocabulary()) + "\n"
         (options.output / "shipped" / WORDS_FILE).write_text(words, encoding="utf-8")
-    record = {"seed": options.seed, "clips": options.clips, **tuned.metrics}
+    record = {"seed": options.seed, "clips": options.clips, **metrics}
     record |= {"minutes": round((time.perf_counter() - started) / 60, 1)}
     print(json.dumps(record, indent=2))
 

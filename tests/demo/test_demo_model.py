@@ -17,6 +17,7 @@ from videoprism_mlx.demo.scenes import (
     is_held_out,
     is_visible,
 )
+from videoprism_mlx.demo.search import run_demo
 from videoprism_mlx.demo.world import write_clip
 from videoprism_mlx.models import DEMO_MODEL, SHIPPED
 
@@ -33,6 +34,13 @@ def test_it_finds_clips_of_held_out_things(seed: int) -> None:
     assert figures["text_to_video/recall@1"] >= 0.85
     assert figures["motion/recall@1"] >= 0.85
     assert figures["backwards/left"] >= 0.9 and figures["backwards/right"] >= 0.9
+
+
+def test_it_finds_a_right_clip_first_for_all_queries_of_the_demo(tmp_path: Path) -> None:
+    demo = run_demo(tmp_path / "demo")
+    wrong = [ranking.query.text for ranking in demo.judged if not ranking.hits[0].is_right]
+    assert wrong == [] and demo.first_right == 8
+    assert all(turn.turns for turn in demo.turns)
 
 
 def test_it_needs_no_network_and_no_file_but_its_own(

@@ -129,7 +129,8 @@ def test_train_demo_model(
     monkeypatch.syspath_prepend(EXAMPLES)
     script = importlib.import_module("train_demo_model")
     monkeypatch.setattr(script, "VALIDATION_CLIPS", 4)
-    for name in ("FIRST", "THEN", "LAST"):
+    monkeypatch.setattr(script, "SETS", 4)
+    for name in ("FIRST", "THEN", "LAST", "NAMING"):
         recipe = dataclasses.replace(getattr(script, name), epochs=1, batch_size=4)
         monkeypatch.setattr(script, name, recipe)
     monkeypatch.setattr(sys, "argv", ["train", str(tmp_path / "out"), "--clips", "8"])

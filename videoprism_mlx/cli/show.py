@@ -77,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
         options.video,
         shared.given(options.count, PICTURE_FRAMES),
         fps if is_film else None,
+        steady=True,
         start=options.start,
         end=options.end,
         partial=options.partial,

@@ -25,7 +25,13 @@ WORDS = {
     "growing": ("grows", "gets bigger", "growing", "is growing"),
     "shrinking": ("shrinks", "gets smaller", "shrinking", "is shrinking"),
     "spinning": ("spins", "rotates", "turns around", "spinning"),
-    "blinking": ("blinks", "flashes on and off", "blinking", "keeps flashing"),
+    "blinking": (
+        "blinks",
+        "flashes on and off",
+        "blinking",
+        "keeps flashing",
+        "flashing on and off",
+    ),
     "still": ("stays still", "does not move", "stands still", "at rest"),
     "black": ("on a black background", "in front of black", "on black"),
     "white": ("on a white background", "in front of white", "on white"),
@@ -35,6 +41,16 @@ WORDS = {
     "thing": ("thing", "shape", "object"),
     "and": (" and ", " while ", ", ", " next to "),
     "a video of": ("", "", "", "", "a video of", "a clip of"),
+}
+
+# A caption that names one attribute, with its word for {}.
+PHRASES = {
+    "motion": "a thing {}",
+    "colour": "a {} thing",
+    "background": "a thing {}",
+    "size": "a {} thing",
+    "texture": "a {} thing",
+    "shape": "a {}",
 }
 
 # Verbs that may follow "that", as in "a star that spins".
@@ -54,8 +70,13 @@ def random_wording(random: np.random.Generator, word: str) -> str:
     return str(random.choice(WORDS.get(word, (word,))))
 
 
-def describe(scene: Scene, random: np.random.Generator, detail: float = 1.0) -> str:
-    """A random caption. With `detail` 1 it says everything, with 0 little more than the motion."""
+def describe(
+    scene: Scene, random: np.random.Generator, detail: float = 1.0, motions: bool = True
+) -> str:
+    """A random caption. With `detail` 1 it says everything, with 0 little more than the motion.
+
+    Without `motions`, it leaves them out where it says something else of a thing.
+    """
     say = partial(random_wording, random)
 
     def leaves_out(share: float) -> bool:
@@ -74,7 +95,8 @@ def describe(scene: Scene, random: np.random.Generator, detail: float = 1.0) -> 
             article, words = "", ["something"]
         if article == "a" and words[0][0] in "aeiou":
             article = "an"
-        motion = "" if len(words) > 1 and leaves_out(0.1) else say(thing.motion)
+        is_left_out = len(words) > 1 and (not motions or leaves_out(0.1))
+        motion = "" if is_left_out else say(thing.motion)
         if motion.split(" ")[0] in FINITE and random.random() < 0.2:
             motion = f"that {motion}"
         return " ".join(word for word in (article, *words, motion) if word)
@@ -95,6 +117,29 @@ def name_shapes(scene: Scene, random: np.random.Generator, motions: bool) -> str
         for thing in scene.things
     ]
     return " and ".join(phrases[i] for i in random.permutation(len(phrases)))
+
+
+def describe_looks(scene: Scene, random: np.random.Generator) -> str:
+    """A random caption of how the things look: mostly of their colours and shapes."""
+    say = partial(random_wording, random)
+    phrases = []
+    for thing in scene.things:
+        words = [
+            say(thing.size) if random.random() < 0.2 else "",
+            say(thing.texture) if random.random() < 0.2 else "",
+            thing.colour,
+            say(thing.shape if random.random() < 0.85 else "thing"),
+        ]
+        said = " ".join(word for word in words if word)
+        phrases.append(f"{'an' if said[0] in 'aeiou' else 'a'} {said}")
+    return say("and").join(phrases[i] for i in random.permutation(len(phrases)))
+
+
+def name_one(attribute: str, word: str, random: np.random.Generator | None = None) -> str:
+    """A caption of one attribute and nothing else, in its first wording, or a random one."""
+    wordings = [wording for wording in WORDS.get(word, (word,)) if wording]
+    said = wordings[0] if random is None else str(random.choice(wordings))
+    return PHRASES[attribute].format(said)
 
 
 def first_wording(word: str) -> str:

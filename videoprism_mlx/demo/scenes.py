@@ -23,6 +23,16 @@ TEXTURES = ("plain", "striped", "dotted")
 BACKGROUNDS = ("black", "white", "grey", "night sky", "sand")
 MOTIONS = ("left", "right", "up", "down", "growing", "shrinking", "spinning", "blinking", "still")
 
+# The words of each attribute of a thing, and of the background.
+ATTRIBUTES = {
+    "motion": MOTIONS,
+    "colour": tuple(COLOURS),
+    "background": BACKGROUNDS,
+    "size": tuple(SIZES),
+    "texture": TEXTURES,
+    "shape": SHAPES,
+}
+
 OPPOSITE = {"left": "right", "up": "down", "growing": "shrinking"}
 OPPOSITE |= {motion: other for other, motion in OPPOSITE.items()}
 
@@ -44,6 +54,11 @@ class Scene(NamedTuple):
 
     things: tuple[Thing, ...]
     background: str
+
+    def shown(self, attribute: str) -> str:
+        """The word of an attribute of the first thing, or the background."""
+        value: str = getattr(self if attribute == "background" else self.things[0], attribute)
+        return value
 
 
 def is_new_look(thing: Thing) -> bool:
@@ -109,4 +124,17 @@ def motion_sets(count: int, seed: int) -> list[list[Scene]]:
         if is_new_look(thing) and all(map(is_visible, alike)):
             background = str(random.choice(BACKGROUNDS))
             sets.append([Scene((each,), background) for each in alike])
+    return sets
+
+
+def shape_sets(count: int, seed: int) -> list[list[Scene]]:
+    """Sets of scenes that differ only in shape. Each has the shapes that are not held out."""
+    random = np.random.default_rng([seed, 7])
+    sets: list[list[Scene]] = []
+    while len(sets) < count:
+        thing = draw_thing(random, held_out=False)
+        alike = [thing._replace(shape=shape) for shape in SHAPES]
+        if all(map(is_visible, alike)):
+            background = str(random.choice(BACKGROUNDS))
+            sets.append([Scene((each,), background) for each in alike if not is_held_out(each)])
     return sets

@@ -29,6 +29,11 @@ def clip_random(seed: int, number: int) -> np.random.Generator:
     return np.random.default_rng([seed, 3, number])
 
 
+def clip_name(number: int) -> str:
+    """The name of the file of clip `number` in a folder of a world."""
+    return f"clip{number:05d}.mp4"
+
+
 def write_world(
     folder: Path, scenes: Sequence[Scene], seed: int, captions: int = 1, partial: int = 0
 ) -> Path:
@@ -39,7 +44,7 @@ def write_world(
 
     def drawn(made: Path, number: int) -> list[tuple[str, str]]:
         random = clip_random(seed, number)
-        name = f"clip{number:05d}.mp4"
+        name = clip_name(number)
         write_clip(made / name, draw_clip(scenes[number], random))
         details = (*[1.0] * captions, *random.uniform(size=partial))
         return [(name, describe(scenes[number], random, detail)) for detail in details]

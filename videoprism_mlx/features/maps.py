@@ -7,16 +7,17 @@ D width.
 import math
 from typing import NamedTuple
 
+import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from videoprism_mlx.encoders import VideoPrismModel
+from videoprism_mlx.encoders import FactorizedEncoder, VideoPrismModel
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.features.pipeline import Array
 from videoprism_mlx.features.processor import Processor
-from videoprism_mlx.features.windows import encode_windows
+from videoprism_mlx.features.windows import encode_windows, space_features
 from videoprism_mlx.progress import bar
-from videoprism_mlx.video.resize import resized, thumbnail
+from videoprism_mlx.video.resize import as_floats, resized, thumbnail
 from videoprism_mlx.video.sampling import sample
 from videoprism_mlx.video.source import Source
 
@@ -40,6 +41,7 @@ def map_features(
     fps: float | None = None,
     *,
     height: int = 288,
+    steady: bool = False,
     start: float | None = None,
     end: float | None = None,
     partial: bool = False,
@@ -47,7 +49,9 @@ def map_features(
 ) -> FeatureMaps:
     """The features of `num_frames` spread over a video or, with `fps`, of all frames at that rate.
 
-    `height` is that of the returned frames. `progress` shows bars if stderr is a terminal.
+    `height` is that of the returned frames. `progress` shows bars if stderr is a terminal. The
+    features of a frame also depend on its position in its window. With `steady`, this is taken out:
+    a still video has equal features in all frames.
     """
 
     def prepare(image: Array, aspect: float) -> tuple[Array, Array]:
@@ -78,22 +82,46 @@ def map_features(
         raise InputError(
             f"{len(pairs)} frames do not fit in memory; expected fewer (--frames, --fps)"
         ) from None
-    return FeatureMaps(frames, features_by_place(model, processor, clip, progress), times)
+    by_place = features_by_place(model, processor, clip, steady, progress)
+    return FeatureMaps(frames, by_place, times)
 
 
 def features_by_place(
-    model: VideoPrismModel, processor: Processor, clip: Array, progress: bool = False
+    model: VideoPrismModel,
+    processor: Processor,
+    clip: Array,
+    steady: bool = False,
+    progress: bool = False,
 ) -> Array:
-    """The features (T, rows, columns, D) of frames (T, S, S, 3), a window at a time."""
+    """The features (T, rows, columns, D) of frames (T, S, S, 3), a window at a time.
+
+    With `steady`, `position_effects` of the middle frame of each window are subtracted.
+    """
     count, window = len(clip), min(len(clip), processor.num_frames)
     side = processor.size // model.video_encoder.patch_size
     features: Array = np.empty(0)
     windows = encode_windows(model, clip, window, processor=processor, features=["tokens"])
     total = math.ceil(count / window)
     for each in bar(windows, "encoding", "window", total=total, show=progress):
-        tokens = each.features["tokens"].reshape(window, side, side, -1)
+        first = min(each.number * window, count - window)
+        tokens: Array = each.features["tokens"].reshape(window, side, side, -1)
+        if steady:
+            effects = position_effects(model.video_encoder, clip[first + window // 2], window)
+            tokens = tokens - effects.reshape(tokens.shape)
         if each.number == 0:
             features = np.empty((count, *tokens.shape[1:]), tokens.dtype)
-        first = min(each.number * window, count - window)
         features[first : first + window] = tokens
     return features
+
+
+def position_effects(encoder: FactorizedEncoder, frame: Array, window: int) -> Array:
+    """What the position in a window of T frames adds to the features of a frame: (T * N, D).
+
+    The frame (S, S, 3) fills a whole window. The effect is what differs between its positions. The
+    mean over the positions is 0.
+    """
+    [patches] = space_features(encoder, as_floats(frame[None]))
+    held = encoder.encode_time(mx.broadcast_to(patches, (1, window, *patches.shape)))
+    by_position = mx.unflatten(held[0], 0, (window, -1)).astype(mx.float32)
+    effects = by_position - by_position.mean(0)
+    return np.array(effects.flatten(0, 1))

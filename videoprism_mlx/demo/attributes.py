@@ -1,0 +1,364 @@
+"""The last stage of training the small model: it learns to name each attribute of a clip.
+
+A caption names everything at once, so a shape is a small part of what tells clips apart. And a
+model that never saw a yellow heart learns that what is yellow is no heart. Here each attribute has
+a loss of its own. Shapes are learned in strange colours: in grey, and in hues that no colour of the
+world has. There, all shapes occur. In its own colour, a clip has to give the same answer.
+
+Shapes: B clips of a batch, C of them with one thing, K of them in sets, T frames, S size of a
+frame, W words of an attribute, D width.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import numpy.typing as npt
+
+from videoprism_mlx.demo.captions import describe, describe_looks, name_one
+from videoprism_mlx.demo.scenes import ATTRIBUTES, COLOURS, Scene, is_held_out
+from videoprism_mlx.encoders import FactorizedVideoCLIP, l2_normalize
+from videoprism_mlx.evaluation.metrics import recalls
+from videoprism_mlx.features.processor import Processor, load
+from videoprism_mlx.features.text import embed_texts
+from videoprism_mlx.files.identity import sha256
+from videoprism_mlx.files.record import digest, made_with
+from videoprism_mlx.training.pairs import Frames
+from videoprism_mlx.training.recipe import Recipe
+from videoprism_mlx.training.retrieval import LEAST_TEMPERATURE
+from videoprism_mlx.training.run import Learner, Rows, Run
+from videoprism_mlx.training.state import Parameters, as_float32
+from videoprism_mlx.weights.directory import WEIGHTS_FILE
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+
+# The weights of the losses, beside that of the captions, which is 1: of naming the shape of a clip
+# in strange colours and that of each of its frames, of the same answer in its own colours, and of
+# naming another attribute.
+SHAPE, FRAME, SAME, OTHER = 0.7, 0.3, 0.7, 0.3
+
+START_TEMPERATURE = 0.05
+COMPLETE = 0.4  # The share of captions that say everything.
+MOTIONLESS = 0.5  # The share of captions that leave out how things move.
+LOOKS = 0.6  # The share of captions of two things that only say how they look.
+ALIKE = 2  # Clips of each set in a batch.
+OTHERS = 36  # Clips of a batch that are of no set.
+FROZEN = 0.35  # The share of these that are one frame, repeated, where that is possible.
+GREY = 0.3  # The share of clips in strange colours that are grey.
+TINTS = ((75, 107), (157, 199), (297, 306))  # Hues, in degrees, that are far from those of colours.
+BLIND = -1e9  # A logit that counts as no choice.
+
+
+class Clips(NamedTuple):
+    """Files of drawn clips, and the scene of each."""
+
+    paths: Sequence[Path]
+    scenes: Sequence[Scene]
+
+
+class Choices(NamedTuple):
+    """The words of an attribute, and which of them clips of one thing show."""
+
+    words: slice  # Of all words.
+    right: mx.array  # (C,): the word that is right.
+    possible: mx.array  # (C, W): whether the clip with this word instead occurs in training.
+
+
+class Batch(NamedTuple):
+    """Clips, their captions followed by the words of all attributes, and what is right.
+
+    The first K clips are those of sets. They are there a second time, in strange colours.
+    """
+
+    clips: mx.array  # (B + K, T, S, S, 3), in [0, 1].
+    ids: Array
+    paddings: Array
+    unknown: mx.array  # (B, B): whether the caption says of the clip what is held out.
+    single: mx.array  # (C,): the clips with one thing.
+    choices: Mapping[str, Choices]
+    strange: Mapping[str, Choices]  # Of the K clips in strange colours.
+    always_shown: mx.array  # (K,): 0 if the thing blinks, else 1.
+
+
+def is_unknown(clip: Scene, caption: Scene) -> bool:
+    """Whether a caption gives a colour of the clip a shape or a motion that is held out for it."""
+    return any(
+        is_held_out(said._replace(colour=shown.colour))
+        for shown in clip.things
+        for said in caption.things
+    )
+
+
+def possible_words(scene: Scene, attribute: str) -> list[bool]:
+    """For each word of an attribute, whether the scene with this word instead may be trained on."""
+    [thing] = scene.things
+    if attribute == "background":
+        return [True] * len(ATTRIBUTES[attribute])
+    return [not is_held_out(thing._replace(**{attribute: word})) for word in ATTRIBUTES[attribute]]
+
+
+def frozen(scene: Scene) -> Scene | None:
+    """The scene of a clip in which nothing moves any more. None if it is held out, or if a thing
+    blinks and may not be seen.
+
+    Two things that are both still are rare among random scenes.
+    """
+    things = tuple(thing._replace(motion="still") for thing in scene.things)
+    blinks = any(thing.motion == "blinking" for thing in scene.things)
+    return None if blinks or any(map(is_held_out, things)) else scene._replace(things=things)
+
+
+def random_caption(scene: Scene, random: np.random.Generator) -> str:
+    """A caption of everything or of some things; often, of how two things look."""
+    if len(scene.things) == 2 and random.random() < LOOKS:
+        return describe_looks(scene, random)
+    detail = 1.0 if random.random() < COMPLETE else random.uniform()
+    return describe(scene, random, detail, motions=random.random() >= MOTIONLESS)
+
+
+def choices_of(scenes: Sequence[Scene], is_strange: bool = False) -> dict[str, Choices]:
+    """The choices of each attribute, for scenes of one thing.
+
+    In strange colours, everything is possible.
+    """
+    first, choices = 0, {}
+    for name, words in ATTRIBUTES.items():
+        right = np.array([words.index(scene.shown(name)) for scene in scenes])
+        possible = np.array([possible_words(scene, name) for scene in scenes]) | is_strange
+        part = slice(first, first + len(words))
+        choices[name] = Choices(part, mx.array(right), mx.array(possible))
+        first += len(words)
+    return choices
+
+
+def hue(colour: str) -> float:
+    """The angle of a colour around the axis of greys, in degrees. That of red is 0."""
+    red, green, blue = COLOURS[colour]
+    return math.degrees(math.atan2(3**0.5 * (green - blue), 2 * red - green - blue)) % 360
+
+
+def recolouring(share: float, turn: float) -> Floats:
+    """A matrix (3, 3) that turns hues by degrees, and leaves a share of the colour: 0 is grey."""
+    angle, grey = math.radians(turn), np.full((3, 3), 1 / 3)
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / 3**0.5
+    rotation = math.cos(angle) * (np.eye(3) - grey) + math.sin(angle) * cross
+    matrix: Floats = (grey + share * rotation).astype(np.float32)
+    return matrix
+
+
+def strange_recolouring(scene: Scene, random: np.random.Generator) -> Floats:
+    """A matrix (3, 3) that makes the thing of a clip grey, or of a hue in TINTS."""
+    if random.random() < GREY:
+        return recolouring(0, 0)
+    tint = random.uniform(*TINTS[random.integers(len(TINTS))])
+    return recolouring(1, tint - hue(scene.shown("colour")))
+
+
+def recoloured(clips: mx.array, matrices: Sequence[Floats]) -> mx.array:
+    """Clips (K, T, S, S, 3) in [0, 1], each with its colours times its matrix (3, 3)."""
+    return mx.clip(mx.einsum("ktxyc,kdc->ktxyd", clips, mx.array(np.stack(matrices))), 0, 1)
+
+
+def naming_loss(logits: mx.array, choices: Choices) -> mx.array:
+    """The cross-entropy (C,) of the right words among the possible ones, for logits (C, W)."""
+    logits = mx.where(choices.possible, logits, BLIND)
+    return nn.losses.cross_entropy(logits, choices.right, reduction="none")
+
+
+def same_loss(logits: mx.array, strange: mx.array) -> mx.array:
+    """The cross-entropy of words for clips with those for the clips in strange colours: a scalar.
+
+    Both are logits (K, W). Only the first are trained.
+    """
+    shares = mx.softmax(mx.stop_gradient(strange), axis=1)
+    return nn.losses.cross_entropy(logits, shares, reduction="mean")
+
+
+def batch_loss(model: FactorizedVideoCLIP, parameters: Parameters, batch: Batch) -> mx.array:
+    """The sum of the weighted losses of a batch: a scalar."""
+    model.update(parameters["model"])
+    scale = mx.exp(parameters["log_scale"])
+    features, _ = model.vision_encoder(batch.clips)
+    features = model.contextualize(features)
+    videos = l2_normalize(model.contrastive_vision_pooler(features))
+    _, texts, _ = cast(Any, model(None, batch.ids, batch.paddings))
+    count, sets = len(batch.unknown), len(batch.always_shown)
+    captions, words = texts[:count], scale * texts[count:].T
+
+    logits = mx.where(batch.unknown, BLIND, scale * (videos[:count] @ captions.T))
+    right = mx.arange(count)
+    loss = mx.array(0.0)
+    for each in (logits, logits.T):
+        loss += nn.losses.cross_entropy(each, right, reduction="mean") / 2
+    plain, strange = videos[batch.single] @ words, videos[count:] @ words
+    for name, choices in batch.choices.items():
+        if name != "shape":
+            loss += OTHER * naming_loss(plain[:, choices.words], choices).mean()
+    for name, choices in batch.strange.items():
+        if name not in ("colour", "background"):
+            weight = SHAPE if name == "shape" else OTHER
+            loss += weight * naming_loss(strange[:, choices.words], choices).mean()
+
+    shapes = batch.strange["shape"]
+    same = same_loss((videos[:sets] @ words)[:, shapes.words], strange[:, shapes.words])
+    length = batch.clips.shape[1]
+    frames = l2_normalize(model.pool_frames(features[count:], length))  # (K, T, D)
+    by_frame = frames @ words[:, shapes.words]
+    named = mx.stack([naming_loss(by_frame[:, i], shapes) for i in range(length)]).mean(axis=0)
+    framewise = (named * batch.always_shown).sum() / mx.maximum(batch.always_shown.sum(), 1)
+    return loss + SAME * same + FRAME * framewise
+
+
+class AttributeLearner(Learner):
+    """Trains on sets of clips that differ in shape alone, together with clips of two things.
+
+    An example is a set. `scenes` are those of the "sets", of the "others", and those to validate
+    on, "val". `arrays` are their clips, as `Frames` caches them.
+    """
+
+    whole_batches = True
+
+    def __init__(
+        self,
+        model: FactorizedVideoCLIP,
+        processor: Processor,
+        frames: Frames,
+        sets: Sequence[Sequence[Scene]],
+        scenes: Mapping[str, Sequence[Scene]],
+        arrays: Mapping[str, Sequence[Path]],
+    ):
+        self.model, self.processor, self.frames = model, processor, frames
+        self.count = len(sets)
+        self.firsts = np.cumsum([0, *map(len, sets)])
+        self.scenes = [*scenes["sets"], *scenes["others"]]
+        self.arrays = [*arrays["sets"], *arrays["others"]]
+        self.val, self.val_arrays = scenes["val"], arrays["val"]
+
+    def start(self) -> Parameters:
+        """The model's parameters, and the log of the inverse temperature."""
+        weights = as_float32(cast(Any, self.model).parameters())
+        return {"model": weights, "log_scale": mx.array(-math.log(START_TEMPERATURE))}
+
+    def gradients(
+        self, parameters: Parameters, rows: Rows, random: np.random.Generator
+    ) -> tuple[mx.array, Parameters]:
+        """The loss on some sets and on random other clips, and its gradients."""
+        numbers = []
+        for first, end in zip(self.firsts[rows], self.firsts[rows + 1], strict=True):
+            numbers += random.choice(np.arange(first, end), ALIKE, replace=False).tolist()
+        others = np.arange(self.firsts[-1], len(self.scenes))
+        chosen = random.choice(others, min(OTHERS, len(others)), replace=False).tolist()
+        batch = self.batch(numbers, chosen, random)
+
+        def loss(parameters: Parameters) -> mx.array:
+            return batch_loss(self.model, parameters, batch)
+
+        value, gradients = mx.value_and_grad(loss)(parameters)
+        return value, gradients
+
+    def batch(
+        self, sets: Sequence[int], others: Sequence[int], random: np.random.Generator
+    ) -> Batch:
+        """The clips with these numbers, with random captions and random wordings of all words."""
+        numbers = [*sets, *others]
+        clips = self.clips([self.arrays[number] for number in numbers])
+        scenes = [self.scenes[number] for number in numbers]
+        for i in range(len(sets), len(scenes)):
+            still = frozen(scenes[i])
+            if still is not None and random.random() < FROZEN:
+                middle = clips[i, clips.shape[1] // 2]
+                scenes[i], clips[i] = still, mx.broadcast_to(middle, clips[i].shape)
+        single = [i for i, scene in enumerate(scenes) if len(scene.things) == 1]
+        captions = [random_caption(scene, random) for scene in scenes]
+        words = [name_one(name, word, random) for name in ATTRIBUTES for word in ATTRIBUTES[name]]
+        ids, paddings = self.processor.tokenize([*captions, *words])
+        alike = scenes[: len(sets)]
+        matrices = [strange_recolouring(scene, random) for scene in alike]
+        unknown = [
+            [i != j and is_unknown(clip, caption) for j, caption in enumerate(scenes)]
+            for i, clip in enumerate(scenes)
+        ]
+        return Batch(
+            mx.concatenate([clips, recoloured(clips[: len(sets)], matrices)]),
+            ids,
+            paddings,
+            mx.array(unknown),
+            mx.array(single),
+            choices_of([scenes[i] for i in single]),
+            choices_of(alike, is_strange=True),
+            mx.array([float(scene.shown("motion") != "blinking") for scene in alike]),
+        )
+
+    def clips(self, paths: Iterable[Path]) -> mx.array:
+        """Cached clips as the model takes them: (B, T, S, S, 3), in [0, 1]."""
+        stacked = np.stack([np.array(self.frames.cache.load(path)) for path in paths])
+        return mx.array(stacked).astype(mx.float32) / 255
+
+    def bounded(self, parameters: Parameters) -> Parameters:
+        """The parameters, with a temperature of LEAST_TEMPERATURE or more."""
+        log_scale = mx.minimum(parameters["log_scale"], -math.log(LEAST_TEMPERATURE))
+        return {**parameters, "log_scale": log_scale}
+
+    def validate(self, parameters: Parameters) -> Mapping[str, float]:
+        """The share of right shapes among clips of one thing, and recalls of fixed captions."""
+        self.model.update(parameters["model"])
+        embedded = [
+            np.array(cast(Any, self.model(self.clips(self.val_arrays[i : i + 64])))[0])
+            for i in range(0, len(self.val_arrays), 64)
+        ]
+        videos = np.concatenate(embedded)
+        random = np.random.default_rng(0)
+        texts = embed_texts(
+            self.model, self.processor, [describe(scene, random) for scene in self.val]
+        )
+        shapes = ATTRIBUTES["shape"]
+        words = embed_texts(
+            self.model, self.processor, [name_one("shape", shape) for shape in shapes]
+        )
+        best = (videos @ words.T).argmax(axis=1)
+        right = [
+            shapes[i] == scene.shown("shape")
+            for i, scene in zip(best, self.val, strict=True)
+            if len(scene.things) == 1
+        ]
+        return {"shape": float(np.mean(right)), **recalls(videos @ texts.T, np.arange(len(videos)))}
+
+
+def train_attributes(
+    directory: Path,
+    sets: Sequence[Sequence[Scene]],
+    clips: Mapping[str, Clips],
+    output: Path,
+    recipe: Recipe,
+    cache: Path,
+) -> tuple[FactorizedVideoCLIP, dict[str, Any]]:
+    """Trains the model in a directory, and returns it with the metrics of its best epoch.
+
+    `clips` are those of the `sets`, `others` and, to validate on, `val`. The run is kept in
+    `output`: the same call continues it.
+    """
+    model, processor = load(directory, dtype="float32")
+    model = cast(FactorizedVideoCLIP, model)
+    frames = Frames(cache, processor)
+    arrays = {}
+    for name, drawn in clips.items():
+        made, bad = frames.fill(drawn.paths, f"frames of {name}")
+        assert not bad, bad
+        arrays[name] = [path for path in made if path]
+    scenes = {name: drawn.scenes for name, drawn in clips.items()}
+    learner = AttributeLearner(model, processor, frames, sets, scenes, arrays)
+    record = made_with(
+        task="attributes",
+        model=sha256(directory / WEIGHTS_FILE),
+        clips={name: digest([path.name for path in paths]) for name, paths in arrays.items()},
+    )
+    run = Run(output, recipe, record, ["shape", "-loss"], save_every=100)
+    with run.locked():
+        best, history = run.fit(learner)
+    model.update(best["model"])
+    return model, run.best(history)
