@@ -7,6 +7,7 @@ import pytest
 from videoprism_mlx.demo.attributes import (
     TINTS,
     Choices,
+    backwards,
     choices_of,
     frozen,
     hue,
@@ -106,6 +107,16 @@ def test_a_frozen_clip_is_still_and_not_held_out() -> None:
         assert kept is None or not any(map(is_held_out, kept.things))
     yellow = HEART.things[0]._replace(shape="star", colour="yellow", motion="up")
     assert not is_held_out(yellow) and frozen(Scene((yellow,), "sand")) is None
+
+
+def test_a_clip_backwards() -> None:
+    right = HEART._replace(things=(HEART.things[0]._replace(motion="right"),))
+    assert not is_held_out(right.things[0]) and backwards(HEART) == right
+    assert backwards(HEART._replace(things=(HEART.things[0]._replace(motion="still"),))) is None
+    for scene in draw_scenes(300, 6):
+        turned = backwards(scene)
+        assert turned is None or not any(map(is_held_out, turned.things))
+        assert turned is None or backwards(turned) == scene
 
 
 def test_choices_of_clips() -> None:

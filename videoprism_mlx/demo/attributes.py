@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx.demo.captions import describe, describe_looks, name_one
-from videoprism_mlx.demo.scenes import ATTRIBUTES, COLOURS, Scene, is_held_out
+from videoprism_mlx.demo.scenes import ATTRIBUTES, COLOURS, MOTIONS, OPPOSITE, Scene, is_held_out
 from videoprism_mlx.encoders import FactorizedVideoCLIP, l2_normalize
 from videoprism_mlx.evaluation.metrics import recalls
 from videoprism_mlx.features.processor import Processor, load
@@ -49,6 +49,7 @@ LOOKS = 0.6  # The share of captions of two things that only say how they look.
 ALIKE = 2  # Clips of each set in a batch.
 OTHERS = 36  # Clips of a batch that are of no set.
 FROZEN = 0.35  # The share of these that are one frame, repeated, where that is possible.
+TURNED = 0.6  # The share of pairs that differ in motion alone, not in shape alone.
 GREY = 0.3  # The share of clips in strange colours that are grey.
 TINTS = ((75, 107), (157, 199), (297, 306))  # Hues, in degrees, that are far from those of colours.
 BLIND = -1e9  # A logit that counts as no choice.
@@ -105,12 +106,21 @@ def possible_words(scene: Scene, attribute: str) -> list[bool]:
 def frozen(scene: Scene) -> Scene | None:
     """The scene of a clip in which nothing moves any more. None if it is held out, or if a thing
     blinks and may not be seen.
-
-    Two things that are both still are rare among random scenes.
     """
-    things = tuple(thing._replace(motion="still") for thing in scene.things)
     blinks = any(thing.motion == "blinking" for thing in scene.things)
-    return None if blinks or any(map(is_held_out, things)) else scene._replace(things=things)
+    return None if blinks else with_motions(scene, dict.fromkeys(MOTIONS, "still"))
+
+
+def backwards(scene: Scene) -> Scene | None:
+    """The scene of a clip that is played backwards. None if it is held out or stays the same."""
+    turned = with_motions(scene, dict(zip(MOTIONS, MOTIONS, strict=True)) | OPPOSITE)
+    return None if turned == scene else turned
+
+
+def with_motions(scene: Scene, motions: Mapping[str, str]) -> Scene | None:
+    """The scene with other motions for its own. None if it is held out."""
+    things = tuple(thing._replace(motion=motions[thing.motion]) for thing in scene.things)
+    return None if any(map(is_held_out, things)) else scene._replace(things=things)
 
 
 def random_caption(scene: Scene, random: np.random.Generator) -> str:
@@ -268,11 +278,18 @@ class AttributeLearner(Learner):
         numbers = [*sets, *others]
         clips = self.clips([self.arrays[number] for number in numbers])
         scenes = [self.scenes[number] for number in numbers]
-        for i in range(len(sets), len(scenes)):
-            still = frozen(scenes[i])
-            if still is not None and random.random() < FROZEN:
-                middle = clips[i, clips.shape[1] // 2]
-                scenes[i], clips[i] = still, mx.broadcast_to(middle, clips[i].shape)
+        middle, last = clips.shape[1] // 2, clips.shape[1] - 1
+        for i in range(len(scenes)):
+            # Of the two clips of a set, the second may become the first one with another motion.
+            source = i - i % ALIKE if i < len(sets) else i
+            if random.random() >= (TURNED if i < len(sets) else FROZEN) or source == i < len(sets):
+                continue
+            turned, still = backwards(scenes[source]), frozen(scenes[source])
+            if turned is not None and i < len(sets):
+                scenes[i], clips[i] = turned, clips[source][mx.arange(last, -1, -1)]
+            elif still not in (None, scenes[source]):
+                still_clip = mx.broadcast_to(clips[source, middle], clips[i].shape)
+                scenes[i], clips[i] = still, still_clip
         single = [i for i, scene in enumerate(scenes) if len(scene.things) == 1]
         captions = [random_caption(scene, random) for scene in scenes]
         words = [name_one(name, word, random) for name in ATTRIBUTES for word in ATTRIBUTES[name]]
