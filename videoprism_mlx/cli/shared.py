@@ -1,7 +1,6 @@
 """What several commands share: their options, loading the model, and printing."""
 
 import argparse
-import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -294,24 +293,12 @@ def print_json(result: Any) -> None:
     from videoprism_mlx.errors import is_unsafe
     from videoprism_mlx.files.record import as_json
 
-    result = without_nan(result)
     line = as_json(result, None, ascii=False)
     try:
         line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:  # Then write the characters as JSON escapes.
         line = as_json(result, None)
     print("".join(f"\\u{ord(one):04x}" if is_unsafe(one) else one for one in line))
-
-
-def without_nan(value: Any) -> Any:
-    """The value, in which None is in the place of each number that is not finite."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: without_nan(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(each) for each in value]
-    return value
 
 
 def report_picture(options: argparse.Namespace, **result: object) -> int:
