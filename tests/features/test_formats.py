@@ -143,6 +143,16 @@ def test_a_changed_parquet_file(spoilt: str, tmp_path: Path) -> None:
         read(path)
 
 
+def test_a_parquet_file_with_a_column_of_another_kind(tmp_path: Path) -> None:
+    path = written(tmp_path / "out.parquet")
+    table = pq.read_table(path)
+    pairs = pa.array([{"x": 1.0}] * len(table))
+    table = table.set_column(table.schema.get_field_index("embedding"), "embedding", pairs)
+    pq.write_table(table, path)
+    with pytest.raises(FeatureFileError, match=r"out\.parquet is damaged, or not a file of"):
+        read_features(path)
+
+
 def test_a_folder_whose_name_looks_like_a_partition(tmp_path: Path) -> None:
     (tmp_path / "split=train").mkdir()
     path = written(tmp_path / "split=train" / "out.parquet")

@@ -127,3 +127,14 @@ def test_short_names_of_different_names_differ() -> None:
     names = [atomic.short_name(f"{'n' * 300}{number}", 100) for number in range(3)]
     assert len(set(names)) == 3 and all(len(os.fsencode(name)) <= 100 for name in names)
     assert atomic.short_name("as it is", 100) == "as it is"
+
+
+def test_a_link_to_a_directory_that_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "old").touch()
+    (tmp_path / "link").symlink_to("there")
+    with atomic.replaced_directory(tmp_path / "link") as new:
+        new.mkdir()
+        (new / "new").touch()
+    assert (tmp_path / "link").is_symlink()
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["new"]

@@ -292,3 +292,19 @@ def test_time_and_memory_of_a_full_size_conversion(tmp_path: Path) -> None:
     peak = int(done.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024)
     assert peak > checkpoint.stat().st_size / 2
     assert peak <= 1.3 * checkpoint.stat().st_size + 300e6
+
+
+def test_a_stack_without_layers_in_the_scanned_layout(tmp_path: Path) -> None:
+    """Flax writes its arrays with a first axis of 0."""
+    config = reference_config("encoder") | dict(num_spatial_layers=0, num_temporal_layers=1)
+    drawn = vp.convert.draw_checkpoint(config, tmp_path / "drawn.npz")
+    with np.load(drawn) as saved:
+        arrays = dict(saved)
+    layers = {key: array for key, array in arrays.items() if "temporal_encoder/" in key}
+    empty = {key.replace("temporal", "spatial"): array[:0] for key, array in layers.items()}
+    assert layers and not empty.keys() & arrays.keys()
+    np.savez(tmp_path / "flax.npz", **arrays, **empty)
+    for name in ("drawn", "flax"):
+        vp.convert.flax_to_mlx(tmp_path / f"{name}.npz", tmp_path / name, config)
+    weights = [tmp_path / name / "model.safetensors" for name in ("drawn", "flax")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()

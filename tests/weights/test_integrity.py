@@ -12,7 +12,7 @@ import pytest
 
 import videoprism_mlx as vp
 from videoprism_mlx.cli import main
-from videoprism_mlx.errors import CheckpointError
+from videoprism_mlx.errors import CheckpointError, InputError
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.weights import integrity
 from videoprism_mlx.weights.directory import CONFIG_FILE, WEIGHTS_FILE
@@ -167,3 +167,43 @@ def test_info_verifies(directory: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_a_classifier_that_gives_nan_prints_none(directory: Path) -> None:
     with pytest.raises(vp.VideoPrismError, match="contain NaN or infinity"):
         vp.probabilities(np.array([[0.1, np.nan]]))
+
+
+def test_weights_that_change_while_they_are_read(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was there afterwards is not known to be intact."""
+    monkeypatch.setattr(integrity, "REMEMBERED_BYTES", 1)
+    examine = integrity.examine
+
+    def replaced_meanwhile(path: Path) -> str:
+        checksum = examine(path)
+        content = bytearray(path.read_bytes())
+        content[-1000] ^= 1
+        path.write_bytes(content)
+        return checksum
+
+    with monkeypatch.context() as patched:
+        patched.setattr(integrity, "examine", replaced_meanwhile)
+        os.utime(directory / WEIGHTS_FILE, ns=(1, 1))
+        vp.load_model(directory)
+    with pytest.raises(CheckpointError, match="has been changed: the SHA"):
+        vp.load_model(directory)
+
+
+def test_folders_whose_names_are_not_utf_8(directory: Path, tmp_path: Path) -> None:
+    """MLX cannot open them. On a Mac there are none."""
+    named = os.fsdecode(os.fsencode(tmp_path) + b"/d\xff")
+    try:
+        os.mkdir(named)
+    except OSError:
+        pytest.skip("the file system takes names in UTF-8 only")
+    shutil.copytree(directory, Path(named) / "m")
+    for use in (
+        lambda: vp.load_model(Path(named) / "m"),
+        lambda: vp.save_model(vp.load_model(directory), Path(named) / "n"),
+        lambda: vp.convert.flax_to_mlx(tmp_path / "x.npz", Path(named) / "n"),
+    ):
+        with pytest.raises(InputError, match=r"d\\udcff/.* cannot be used: .* not UTF-8"):
+            use()
+    assert os.listdir(named) == ["m"]

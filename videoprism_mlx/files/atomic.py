@@ -54,8 +54,10 @@ def new_directory(target: str | Path) -> Iterator[Path]:
 def replaced_directory(target: str | Path) -> Iterator[Path]:
     """Yields the path of a directory to make, which at the end of the block replaces `target`.
 
-    If the block raises, `target` stays as it was. It need not exist.
+    If the block raises, `target` stays as it was. It need not exist. A link to a directory stays.
     """
+    if os.path.islink(target):
+        target = os.path.realpath(target)
     with _partial(target) as (partial, target):
         yield partial
         aside = partial.with_name(f"{partial.name}-before")  # If killed, it is removed later.

@@ -21,7 +21,7 @@ from videoprism_mlx.files.lock import LOCK_FILE
 from videoprism_mlx.files.reading import parse_json
 from videoprism_mlx.files.record import as_json, differences
 from videoprism_mlx.pictures.curves import CURVES_FILE
-from videoprism_mlx.weights.directory import write_arrays
+from videoprism_mlx.weights.directory import mlx_path, write_arrays
 from videoprism_mlx.weights.identity import checksum
 
 RUN_FOLDER = "training"
@@ -165,7 +165,7 @@ class RunFiles:
         try:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
-            return dict(cast(dict[str, mx.array], mx.load(str(path)))), metadata
+            return dict(cast(dict[str, mx.array], mx.load(mlx_path(path)))), metadata
         except (SafetensorError, RuntimeError, FileNotFoundError) as error:
             raise self._damaged(path, error) from None
 

@@ -24,7 +24,14 @@ from mlx.utils import tree_flatten
 from safetensors import SafetensorError, safe_open
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import CheckpointError, InputError, InputTypeError, excerpt, shown
+from videoprism_mlx.errors import (
+    CheckpointError,
+    InputError,
+    InputTypeError,
+    excerpt,
+    printable,
+    shown,
+)
 from videoprism_mlx.files.atomic import (
     flush,
     new_directory,
@@ -32,6 +39,7 @@ from videoprism_mlx.files.atomic import (
     replaced_directory,
     require_new_directory,
 )
+from videoprism_mlx.files.identity import FileIdentity
 from videoprism_mlx.files.output import require_own
 from videoprism_mlx.files.reading import read_json_object
 from videoprism_mlx.files.record import as_json
@@ -39,10 +47,10 @@ from videoprism_mlx.models import checked_config
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
 from videoprism_mlx.weights.integrity import (
     CHECKSUM_KEY,
-    compare,
     examine,
     remember,
     require_intact,
+    verify,
 )
 
 CONFIG_FILE = "config.json"
@@ -172,15 +180,14 @@ def verify_weights(directory: Path) -> dict[str, Any]:
     described = read_checked_config(directory)[1]
     path = Path(directory) / WEIGHTS_FILE
     stored_shapes(path)
-    checksum = examine(path)
-    compare(path, described.get(CHECKSUM_KEY), checksum)
+    checksum = verify(path, described.get(CHECKSUM_KEY))
     return {"sha256": checksum, "compared": CHECKSUM_KEY in described}
 
 
 def load_weights(model: nn.Module, directory: Path, described: Mapping[str, Any]) -> None:
     """Loads the parameters of `model`, after all of them have been checked."""
     check_weights(directory, model, described)
-    model.load_weights(str(Path(directory) / WEIGHTS_FILE))
+    model.load_weights(mlx_path(Path(directory) / WEIGHTS_FILE))
 
 
 def save_model(
@@ -203,6 +210,7 @@ def require_new_model(directory: Path, overwrite: bool) -> None:
 
     It must be new or empty or, with `overwrite`, hold a model and nothing else.
     """
+    mlx_path(directory)
     if overwrite:
         require_own(directory, "a model", [CONFIG_FILE], MODEL_FILES)
     else:
@@ -226,7 +234,7 @@ def write_directory(
     """
     with replaced_directory(directory) if overwrite else nullcontext(directory) as new:
         checksum = _write_files(new, config, arrays, source, tokenizer, copied)
-    remember(Path(directory) / WEIGHTS_FILE, checksum)
+    remember(FileIdentity.of(Path(directory) / WEIGHTS_FILE), checksum)
 
 
 def _write_files(
@@ -263,15 +271,28 @@ def write_arrays(
     The same arrays give the same bytes in any order. With `is_sorted`, their order is kept.
     """
     ordered = dict(arrays if is_sorted else sorted(arrays.items()))
+    name = mlx_path(path)
     try:
-        mx.save_safetensors(str(path), ordered, dict(metadata))
+        mx.save_safetensors(name, ordered, dict(metadata))
     except RuntimeError as error:  # MLX does not say why. The disk is likely to be full.
         raise OSError(errno.ENOSPC, f"could not write the weights ({error})") from None
 
 
 def read_arrays(path: Path) -> dict[str, mx.array]:
     """The arrays of a safetensors file. `stored_shapes` must have checked it."""
-    return cast(dict[str, mx.array], mx.load(str(path)))
+    return cast(dict[str, mx.array], mx.load(mlx_path(path)))
+
+
+def mlx_path(path: Path) -> str:
+    """A path as MLX takes it. Raises InputError if it is not UTF-8, which MLX cannot open."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{printable(path)} cannot be used: its name, or that of a folder it is in, is not "
+            "UTF-8, which MLX expects; rename it"
+        ) from None
+    return str(path)
 
 
 def publish(
@@ -298,4 +319,4 @@ def publish(
     for path in sorted(staged.iterdir(), key=lambda path: path.name == CONFIG_FILE):
         os.replace(path, directory / path.name)
     staged.rmdir()
-    remember(directory / WEIGHTS_FILE, checksum)
+    remember(FileIdentity.of(directory / WEIGHTS_FILE), checksum)

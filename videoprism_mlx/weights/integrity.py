@@ -47,18 +47,21 @@ def require_intact(path: Path, described: Mapping[str, Any]) -> None:
     expected = described.get(CHECKSUM_KEY)
     if is_remembered(path, expected):
         return
-    compare(path, expected, examine(path))
+    verify(path, expected)
 
 
-def compare(path: Path, expected: object, found: str) -> None:
-    """Raises CheckpointError if the checksum of the weights differs from the one that is noted."""
+def verify(path: Path, expected: object) -> str:
+    """The checksum of the weights. Raises CheckpointError unless they are finite and have it."""
+    identity = FileIdentity.of(path)  # From before: the file may change while it is read.
+    found = examine(path)
     if expected not in (None, found):
         raise CheckpointError(
             f"{path} or the JSON file beside it is damaged or has been changed: the SHA-256 is "
             f"{found}, and {CHECKSUM_KEY} in the JSON file is {shown(expected, 70)}. Copy, "
             f"download or convert them again; if the change is yours, remove {CHECKSUM_KEY}"
         )
-    remember(path, found)
+    remember(identity, found)
+    return found
 
 
 def examine(path: Path) -> str:
@@ -100,10 +103,9 @@ def is_finite(kind: str, numbers: npt.NDArray[Any]) -> bool:
     return bool(((numbers & exponent) != exponent).all())
 
 
-def remember(path: Path, checksum: str) -> None:
+def remember(identity: FileIdentity, checksum: str) -> None:
     """Notes in the cache that this version of a file is intact, if reading it takes long."""
     with suppress(OSError):  # The cache may be read-only or full: then it is read again.
-        identity = FileIdentity.of(path)
         if identity.bytes >= REMEMBERED_BYTES:
             with new_file(_note(identity), replace=True) as partial:
                 noted = {**dataclasses.asdict(identity), "sha256": checksum}

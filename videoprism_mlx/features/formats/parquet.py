@@ -89,6 +89,9 @@ def read_parquet_record(path: Path) -> Any:
 
 def read_parquet(path: Path) -> Features:
     """The arrays of a Parquet file. Raises ValueError or the like if it is damaged."""
+    require_parquet()
+    import pyarrow as pa
+
     with _opened(path) as file:
         metadata = _metadata(file)
         halves = parse_json(metadata[HALVES], HALVES)
@@ -97,8 +100,9 @@ def read_parquet(path: Path) -> Features:
         for field in table.schema:
             if field.name not in ("video", "text"):
                 column = table.column(field.name)
-                flat = column.to_numpy() if field.type.num_fields == 0 else _flat(column)
-                array = flat.reshape(len(table), -1) if field.type.num_fields else flat
+                is_list = pa.types.is_fixed_size_list(field.type)
+                flat = _flat(column) if is_list else column.to_numpy()
+                array = flat.reshape(len(table), -1) if is_list else flat
                 array = array.astype(np.float16) if field.name in halves else array
                 features[field.name] = verified(metadata, field.name, array)
         return features
