@@ -210,7 +210,9 @@ def tokenizer_for(config: Mapping[str, Any], given: str | Path | None) -> Path |
             )
         return Path(given)
     if config["vocabulary_size"] != C4_EN_VOCABULARY_SIZE:
-        logger.info("this model gets no tokenizer; give its .model file to add it")
+        logger.info(
+            "this model gets no tokenizer; name its .model file with --tokenizer (tokenizer=)"
+        )
         return None
     try:
         return tokenizer_path("c4_en")

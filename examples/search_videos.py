@@ -21,6 +21,7 @@ def main() -> None:
     options = parser.parse_args()
 
     model, processor = vp.load(options.model)
+    texts = vp.embed_texts(model, processor, options.queries)  # (Q, D), of length one
     videos = vp.find_videos([options.folder])  # short name: path
     names, embeddings = [], []
     results = vp.encode(model, processor, videos.values(), errors="yield")
@@ -33,7 +34,6 @@ def main() -> None:
     if not names:
         raise SystemExit("none of the videos could be read")
 
-    texts = vp.embed_texts(model, processor, options.queries)  # (Q, D), of length one
     for query, cosines in zip(options.queries, texts @ np.stack(embeddings).T, strict=True):
         print(query)
         for place in np.argsort(-cosines)[: options.top]:

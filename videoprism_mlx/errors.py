@@ -10,7 +10,7 @@ It also holds how names and values appear in messages.
 import difflib
 import operator
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import SupportsIndex
 
 
@@ -72,13 +72,13 @@ DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068
 EXPECTED = (VideoPrismError, OSError)
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Iterable[str], instead: Mapping[str, str] | None = None) -> str:
     """The end of an error about an unknown name, which asks for the closest known name.
 
-    It is empty if no known name is close.
+    It is empty if no known name is close. `instead` has other names for some of them.
     """
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    return f" (did you mean {(instead or {}).get(close[0], close[0])!r}?)" if close else ""
 
 
 def is_unsafe(character: str) -> bool:

@@ -175,6 +175,23 @@ def known_names() -> list[str]:
     return [*CONFIGS, *(release.repository for release in RELEASES.values())]
 
 
+def known_models(name: str) -> str:
+    """The end of an error about an unknown name: the closest known one, and those with weights.
+
+    A released checkpoint is named rather than the configuration without weights that it fits.
+    """
+    releases = {
+        other: release
+        for release in RELEASES
+        for other in CONFIGS
+        if other not in RELEASES and CONFIGS[other] is CONFIGS[release]
+    }
+    return (
+        f"{suggestion(name, known_names(), releases)}. Those with weights are "
+        f"{', '.join([*RELEASES, *SHIPPED])}; `videoprism-mlx info` (list_models()) lists all"
+    )
+
+
 def unpublished(name: str) -> str:
     """The error message for the name of a configuration without published weights."""
     published = [release for release in RELEASES if CONFIGS[release] is CONFIGS[name]]
@@ -192,11 +209,7 @@ def get_config(name_or_config: str | Mapping[str, Any]) -> dict[str, Any]:
         return checked_config(name_or_config)
     name = canonical_name(name_or_config)
     if name is None:
-        known = known_names()
-        raise InputError(
-            f"no model is called {name_or_config!r}{suggestion(name_or_config, known)}. "
-            f"Known are: {', '.join(known)}"
-        )
+        raise InputError(f"no model is called {name_or_config!r}{known_models(name_or_config)}")
     return checked_config(CONFIGS[name])
 
 

@@ -1,6 +1,7 @@
 """The command line: what it prints, and where, and its exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,16 @@ def test_info_of_a_directory(
     assert run("info", "videoprism_lvt_public_v1_bse") == 2
     assert "did you mean 'videoprism_lvt_public_v1_base'" in capsys.readouterr().err
     assert run("info", tmp_path) == 2
-    assert "is not a model directory" in capsys.readouterr().err
+    assert "it has no config.json; expected a model's name, a model directory or a video file" in (
+        capsys.readouterr().err
+    )
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert run("info", tmp_path) == 2
+    assert f"{tmp_path} holds adapters and not a model" in capsys.readouterr().err
+    assert run("info", "gone.mp4") == 2
+    assert "and there is no such file or folder" in capsys.readouterr().err
+    os.mkfifo(tmp_path / "pipe.mp4")
+    assert run("info", tmp_path / "pipe.mp4") == 2
+    assert "pipe.mp4 is neither a file nor a folder" in capsys.readouterr().err
     assert run("info", "~nobody-of-this-name/model") == 2
     assert "cannot be used as a path" in capsys.readouterr().err

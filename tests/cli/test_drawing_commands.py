@@ -1,7 +1,10 @@
 """`show` and `timeline`: what they draw, print and refuse."""
 
+import contextlib
+import io
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -44,6 +47,26 @@ def test_a_film_of_features(folder: Path, searchable: Path, tmp_path: Path) -> N
     assert len(frames) == 10
     width = (frames[0].shape[1] - 8) // 2
     assert [media.number(frame[:288, :width]) for frame in frames] == list(range(30, 90, 6))
+
+
+def test_the_bar_is_gone_when_a_film_fails(
+    searchable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def fail(path: Path, frames: Iterable[object], *_: object) -> None:
+        iterator = iter(frames)  # It lives as long as the error's traceback.
+        next(iterator)
+        raise OSError("the disk has gone")
+
+    monkeypatch.setattr(vp.pictures, "write_feature_video", fail)
+    video, output = media.clip("b.mp4"), tmp_path / "maps.mp4"
+    with contextlib.redirect_stderr(Terminal()) as terminal:
+        assert run("show", video, "--model", searchable, "-o", output, "--end", 1) == 2
+    bars, _, message = terminal.getvalue().rpartition("\r")
+    assert "writing" in bars and message == "videoprism-mlx: the disk has gone\n"
 
 
 def test_a_timeline(

@@ -154,6 +154,12 @@ def test_texts_that_are_there_already(
     assert run(*wishes, "--overwrite") == 0
     assert read_features(output)["embedding"].shape == (1, 24)
 
+    videos = ("embed", VIDEOS[0], "-o", output, "--model", searchable)
+    assert run(*videos) == 2
+    assert "holds embeddings of texts, and not features of videos" in capsys.readouterr().err
+    assert run(*videos, "--overwrite") == 0 and run(*wishes) == 2
+    assert "holds features of videos, and not embeddings of texts" in capsys.readouterr().err
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),

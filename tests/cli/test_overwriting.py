@@ -20,7 +20,9 @@ def test_converting_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert run(*wishes) == 0
     before = contents(output)
     assert run(*wishes, "--dtype", "float16") == 2
-    assert "already exists" in capsys.readouterr().err
+    assert "already exists; name another output or replace it with --overwrite" in (
+        capsys.readouterr().err
+    )
     assert run(*wishes, "--dtype", "float16", "--overwrite") == 0
     assert str(output) in capsys.readouterr().out
     assert len(contents(output)["model.safetensors"]) < len(before["model.safetensors"])
@@ -57,6 +59,6 @@ def test_back_to_flax_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     written = (tmp_path / "back.npz").read_bytes()
     (tmp_path / "back.npz").write_bytes(b"an earlier file")
     capsys.readouterr()
-    assert run(*wishes) == 2 and "already exists" in capsys.readouterr().err
+    assert run(*wishes) == 2 and "replace it with --overwrite" in capsys.readouterr().err
     assert run(*wishes, "--overwrite") == 0
     assert (tmp_path / "back.npz").read_bytes() == written

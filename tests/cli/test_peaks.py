@@ -10,7 +10,7 @@ import pytest
 from commands import run
 
 import videoprism_mlx as vp
-from videoprism_mlx.features.timeline import Peak, Timeline, find_peaks, score_windows
+from videoprism_mlx.features.timeline import Peak, Timeline, find_peaks, score_windows, usual_stride
 
 
 def timeline(*scores: list[float], width: float = 1.0) -> Timeline:
@@ -47,6 +47,21 @@ def test_runs_that_overlap_in_time_are_one() -> None:
 def test_equal_scores_and_a_single_window() -> None:
     assert spans(find_peaks(timeline([0.3, 0.3, 0.3]), ["a"])) == [(0, 3, 0.5)]
     assert spans(find_peaks(timeline([-0.3]), ["a"])) == [(0, 1, 0.5)]
+
+
+def test_small_windows_leave_out_no_frame(
+    searchable: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video, text = media.clip("b.mp4"), "a red cat runs"
+    model, processor = vp.load(searchable)
+    assert processor.num_frames == 4
+    expected = score_windows(model, processor, video, [text], None, 4, 30)
+    assert len(expected.starts) > 2
+    np.testing.assert_allclose(expected.starts[1:-1], expected.ends[:-2])
+    assert vp.video_peaks(model, processor, video, [text], fps=30) == find_peaks(expected, [text])
+    assert run("timeline", video, "--text", text, "--model", searchable, "--fps", 30, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["windows"] == len(expected.starts)
+    assert (usual_stride(4), usual_stride(8), usual_stride(16)) == (4, 8, 8)
 
 
 def test_the_command_and_the_call_agree(

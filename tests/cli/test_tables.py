@@ -1,7 +1,16 @@
 """Tables whose columns stay apart."""
 
+import pytest
+
 from videoprism_mlx.cli.evaluate import retrieval_table
-from videoprism_mlx.cli.program.tables import class_lines, cut, metric_lines, width
+from videoprism_mlx.cli.program.tables import (
+    class_lines,
+    cut,
+    direction_lines,
+    metric_lines,
+    width,
+)
+from videoprism_mlx.cli.train.retrieval import print_metrics
 
 LONG = "a name that is much longer than the column may be"
 ROWS = [
@@ -40,6 +49,22 @@ def test_large_ranks() -> None:
     header, *lines, _ = retrieval_table(result)
     assert [line.split()[3:] for line in lines] == [["100.0%"] * 3 + ["123456.0", "1234567.5"]] * 2
     assert {len(line) for line in (header, *lines)} == {59}
+
+
+def test_what_a_training_of_captions_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = {"epoch": 1, "loss": 0.25, "learning_rate": 1e-5, "temperature": 0.07}
+    print_metrics(plain)
+    losses = ["loss                    0.25", "temperature             0.07"]
+    assert capsys.readouterr().out.splitlines() == losses
+    figures = {"recall@1": 0.5, "recall@5": 1.0, "recall@10": 1.0, "median_rank": 1, "mean_rank": 2}
+    measured = {f"{way}/{k}": v for way in ("text_to_video", "video_to_text")
+                for k, v in figures.items()}  # fmt: skip
+    print_metrics({**plain, "mean/recall@1": 0.5, **measured})
+    assert capsys.readouterr().out.splitlines() == [*direction_lines(measured), *losses]
+    assert (
+        direction_lines(measured)
+        == retrieval_table({"metrics": measured, "measured": 1, "texts": 1, "texts_cut": 0})[:-1]
+    )
 
 
 def test_cutting() -> None:

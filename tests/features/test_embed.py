@@ -261,6 +261,10 @@ def test_a_bar_is_for_terminals(folder: Path, searchable: Path, tmp_path: Path) 
         with contextlib.redirect_stderr(terminal):
             vp.embed(folder, tmp_path / f"{progress}.npz", searchable, progress=progress)
         assert ("4/4" in terminal.getvalue()) == progress
+    (folder / "empty.mp4").unlink()  # It would be tried again.
+    with contextlib.redirect_stderr(Terminal()) as terminal:
+        assert len(vp.embed(folder, tmp_path / "True.npz", searchable).videos) == 3
+    assert terminal.getvalue() == ""  # There was nothing to do.
 
 
 def test_a_file_that_appears_while_others_are_read(

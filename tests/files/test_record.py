@@ -57,6 +57,10 @@ def test_differences_are_said_in_words() -> None:
         "model.dtype was float32 and is now bfloat16",
         "size was 288 and is now None",
     ]
+    template = "a video of {}."
+    assert differences({"template": "{}"}, {"template": template}) == [
+        "template was '{}' and is now 'a video of {}.'"
+    ]
 
 
 def test_features_of_the_old_reader_are_not_mixed_with_new_ones() -> None:

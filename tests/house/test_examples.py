@@ -14,6 +14,7 @@ from pathlib import Path
 import media
 import numpy as np
 import pytest
+from conftest import reference_config
 from PIL import Image
 
 import videoprism_mlx as vp
@@ -121,6 +122,16 @@ def test_feature_maps(
 def test_examples_with_text_say_which_model_they_need(name: str) -> None:
     said = (EXAMPLES / f"{name}.py").read_text().split('"""')[1]
     assert "It needs a video-text model (videoprism_lvt_*)." in said
+
+
+def test_searching_without_texts_ends_before_videos_are_read(tmp_path: Path) -> None:
+    command = [sys.executable, EXAMPLES / "search_videos.py", tmp_path / "gone", "a cat"]
+    vp.save_model(vp.get_model(reference_config("encoder_mild")), tmp_path / "encoder")
+    done = subprocess.run(
+        [*command, "--model", tmp_path / "encoder"], capture_output=True, text=True
+    )
+    last = done.stderr.splitlines()[-1]
+    assert "a FactorizedEncoder cannot compare videos with texts; use a video-text model" in last
 
 
 def test_train_demo_model(

@@ -69,6 +69,24 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
         vp.get_model("videoprism_publik_v1_base")
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("lvt_base", "videoprism_lvt_public_v1_base"),
+        ("videoprism_large", "videoprism_public_v1_large"),
+        ("videoprism_v1_gaint", "videoprism_v1_giant"),
+        ("tiny", None),
+    ],
+)
+def test_models_with_weights_are_named(name: str, meant: str | None) -> None:
+    with pytest.raises(ValueError) as caught:
+        vp.get_model(name)
+    said = str(caught.value)
+    assert (f"no model is called {name!r} (did you mean {meant!r}?)" in said) == (meant is not None)
+    assert all(each in said for each in [*models.RELEASES, models.DEMO_MODEL])
+    assert "google/" not in said and len(said) < 400
+
+
 def test_a_config_in_the_official_keywords_builds() -> None:
     config = reference_config("clip") | {"scan": True, "source": {"file": "x.npz"}}
     model = vp.get_model(config)

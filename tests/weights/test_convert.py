@@ -94,11 +94,16 @@ def test_a_model_directory(converted: Callable[[str], Path]) -> None:
     assert source["layout"] == "scanned"
 
 
-def test_the_tokenizer_goes_with_it(spm_model: Path, tmp_path: Path) -> None:
+def test_the_tokenizer_goes_with_it(
+    spm_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     vp.convert.flax_to_mlx(CHECKPOINT, tmp_path / "m", CONFIG, tokenizer=spm_model)
     assert (tmp_path / "m" / TOKENIZER_FILE).read_bytes() == spm_model.read_bytes()
     with pytest.raises(ValueError, match="has 40 pieces; the model's vocabulary is 30"):
         vp.convert.flax.tokenizer_for({"vocabulary_size": 30}, spm_model)
+    with caplog.at_level("INFO", logger="videoprism_mlx"):
+        assert vp.convert.flax.tokenizer_for({"vocabulary_size": 30}, None) is None
+    assert "name its .model file with --tokenizer" in caplog.text
 
 
 @pytest.mark.parametrize("name", MODELS)

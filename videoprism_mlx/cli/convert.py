@@ -21,8 +21,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="Converts an official Flax checkpoint to a model directory: config.json, "
         "model.safetensors and the tokenizer. Given a model directory, it writes a Flax .npz.",
         epilog="examples:\n"
-        "  videoprism-mlx convert videoprism_lvt_public_v1_base -o my-model --dtype bfloat16\n"
-        "  videoprism-mlx convert flax_base.npz -o my-model\n"
+        "  videoprism-mlx convert videoprism_lvt_public_v1_base -o my-model\n"
+        "  videoprism-mlx convert flax_base.npz -o my-model --dtype bfloat16\n"
         "  videoprism-mlx convert my-model -o flax.npz",
     )
     parser.add_argument(
@@ -146,7 +146,7 @@ def check(options: argparse.Namespace, is_model: bool) -> None:
         if not is_model:
             require_new_model(options.output, options.overwrite)
         elif not options.overwrite:
-            require_new_file(options.output)
+            require_new_file(options.output, or_overwrite=True)
         require_writable(options.output, is_file=is_model)
     if options.dtype is not None:
         parse_dtype(options.dtype)

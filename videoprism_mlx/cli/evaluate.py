@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from videoprism_mlx.cli import shared
-from videoprism_mlx.cli.program.tables import class_lines, metric_lines
+from videoprism_mlx.cli.program.tables import class_lines, direction_lines, metric_lines
 
 LABELLED = (
     "a CSV with columns video and label (names, or numbers from 0 on); a JSON list of "
@@ -214,21 +214,8 @@ def report(options: argparse.Namespace, result: dict[str, Any], table: Sequence[
 
 
 def retrieval_table(result: dict[str, Any]) -> list[str]:
-    """A table with a line for each direction."""
-    from videoprism_mlx.evaluation.metrics import RECALL_RANKS
-
-    recalls = [f"recall@{most}" for most in RECALL_RANKS]
-    lines = [f"{'':14}" + "".join(f"{f'R@{n}':>8}" for n in RECALL_RANKS) + "    median  mean rank"]
-    for way in ("text_to_video", "video_to_text"):
-        measured = {
-            name: result["metrics"][f"{way}/{name}"]
-            for name in (*recalls, "median_rank", "mean_rank")
-        }
-        shares = "".join(f"{measured[name]:8.1%}" for name in recalls)
-        lines.append(
-            f"{way.replace('_', ' '):14}{shares}"
-            f"{measured['median_rank']:10.1f}{measured['mean_rank']:11.1f}"
-        )
+    """A table with a line for each direction, and how much was measured."""
+    lines = direction_lines(result["metrics"])
     lines.append(f"{result['measured']} videos, {result['texts']} texts")
     if result["texts_cut"]:
         lines[-1] += f", {result['texts_cut']} of them longer than the model reads, and cut"

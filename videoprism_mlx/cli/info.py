@@ -63,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
         if options.verify:
             raise InputError("--verify is for models; leave it out for a video")
         return run_video(path, options)
+    require_model(options.model)
     described = describe(options.model)
     if options.verify:
         described["verified"] = verify(options.model)
@@ -80,6 +81,35 @@ def run(options: argparse.Namespace) -> int:
         print(f"{printable(key.replace('_', ' ')):16}{printable(shown)}")
     print(f"{'weights':16}" + ", ".join(f"{size / 1e6:,.0f} MB {t}" for t, size in memory.items()))
     return 0
+
+
+def require_model(name_or_dir: str) -> None:
+    """Raises an error unless this is the name of a model or a folder that may hold one."""
+    from videoprism_mlx.files.places import user_path
+    from videoprism_mlx.models import canonical_name, known_models
+    from videoprism_mlx.video.source import existing
+    from videoprism_mlx.weights.adapters import ADAPTER_CONFIG_FILE
+    from videoprism_mlx.weights.directory import CONFIG_FILE
+
+    if canonical_name(name_or_dir) is not None:
+        return
+    path = user_path(name_or_dir)
+    if not path.exists():
+        raise InputError(
+            f"no model is called {name_or_dir!r}, and there is no such file or folder"
+            f"{known_models(name_or_dir)}"
+        )
+    existing(path)
+    if (path / ADAPTER_CONFIG_FILE).is_file():
+        raise InputError(
+            f"{path} holds adapters and not a model; `videoprism-mlx fuse --adapters {path} "
+            "-o DIRECTORY` writes the model with them"
+        )
+    if not (path / CONFIG_FILE).exists():
+        raise InputError(
+            f"{path} is not a model directory: it has no {CONFIG_FILE}; expected a model's name, "
+            "a model directory or a video file"
+        )
 
 
 def run_list(options: argparse.Namespace) -> int:

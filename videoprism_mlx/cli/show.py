@@ -84,8 +84,8 @@ def run(options: argparse.Namespace) -> int:
     )
     colours = feature_colours(maps.features)
     if is_film:
-        with new_file(options.output, replace=True) as unfinished:
-            frames = bar(list(maps.frames), "writing", "frame")
+        frames = bar(list(maps.frames), "writing", "frame")
+        with frames, new_file(options.output, replace=True) as unfinished:
             write_feature_video(unfinished, frames, colours, maps.times, fps)
     else:
         sheet = draw_features(maps.frames, colours, maps.times.tolist(), Path(options.video).name)

@@ -62,9 +62,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--stride",
         type=int,
-        default=STRIDE,
         metavar="N",
-        help="frames from window to window (default: %(default)s)",
+        help=f"frames from window to window (default: {STRIDE}, or the window if it is smaller)",
     )
     parser.add_argument(
         "--fps",
@@ -85,9 +84,13 @@ def run(options: argparse.Namespace) -> int:
     check(options)
 
     from videoprism_mlx.errors import printable
-    from videoprism_mlx.features.timeline import check_scoring, find_peaks, score_windows
+    from videoprism_mlx.features.timeline import (
+        check_scoring,
+        find_peaks,
+        score_windows,
+        usual_stride,
+    )
 
-    sampling = (options.window, options.stride, options.fps)
     needs = partial(
         check_scoring,
         texts=options.text,
@@ -96,6 +99,8 @@ def run(options: argparse.Namespace) -> int:
         fps=options.fps,
     )
     model, processor, _ = shared.load(options, needs)
+    window = shared.given(options.window, processor.num_frames)
+    sampling = (window, shared.given(options.stride, usual_stride(window)), options.fps)
     span: dict[str, Any] = dict(start=options.start, end=options.end, partial=options.partial)
     timeline = score_windows(model, processor, options.video, options.text, *sampling, **span)
     peaks = find_peaks(timeline, options.text)

@@ -320,7 +320,9 @@ class Job:
             results = self._store_clips(videos, sink)
         else:
             results = self._store_windows(videos, sink, progress)
-        with bar(unit="video", total=len(videos), show=progress, leave=True) as shown:
+        with bar(
+            unit="video", total=len(videos), show=progress and bool(videos), leave=True
+        ) as shown:
             for name, error in results:
                 if error is not None:
                     skipped[name] = str(error)

@@ -26,7 +26,7 @@ from videoprism_mlx.features.formats import (
     write_features,
 )
 from videoprism_mlx.features.formats.parquet import require_parquet
-from videoprism_mlx.features.formats.rows import Rows
+from videoprism_mlx.features.formats.rows import TEXTS, Rows
 from videoprism_mlx.features.pipeline import Array
 from videoprism_mlx.features.windows import Window
 from videoprism_mlx.files.atomic import (
@@ -137,6 +137,11 @@ class FeatureStore:
         self._write_record()
 
     def _require_alike(self, found: Record, where: Path) -> None:
+        if TEXTS in found:
+            raise OutputError(
+                f"{where} holds embeddings of texts, and not features of videos; name another "
+                "output, or begin anew with --overwrite (overwrite=True)"
+            )
         if changed := differences(found, self.record):
             raise OutputError(
                 f"{where} was made with other settings: {excerpt('; '.join(changed), 300)}. "

@@ -20,8 +20,14 @@ from videoprism_mlx.video.resize import thumbnail
 from videoprism_mlx.video.sampling import sample
 from videoprism_mlx.video.source import Source
 
-# The sampling of `timeline`: a window of 16 frames lasts two seconds, and one starts every second.
+# The sampling of `timeline`: a window of 16 frames lasts two seconds, and one starts every second,
+# or as soon as the one before ends.
 FPS, STRIDE = 8.0, 8
+
+
+def usual_stride(window: int) -> int:
+    """The frames from window to window, if nothing else is asked for. It leaves out no frame."""
+    return min(STRIDE, window)
 
 
 class Timeline(NamedTuple):
@@ -54,7 +60,7 @@ def video_peaks(
     source: Source,
     texts: Sequence[str],
     window: int | None = None,
-    stride: int | None = STRIDE,
+    stride: int | None = None,
     fps: float | None = FPS,
     *,
     start: float | None = None,
@@ -66,8 +72,11 @@ def video_peaks(
 
     A peak is a run of windows whose scores are at least halfway from the median of that text's
     scores to their maximum; runs that overlap in time are one. Every text has a peak, also one that
-    the video never shows: look at the score. The arguments are those of `score_windows`.
+    the video never shows: look at the score. The arguments are those of `score_windows`, but
+    `stride` is 8 by default, or `window` if that is smaller.
     """
+    window = processor.num_frames if window is None else window
+    stride = usual_stride(window) if stride is None else stride
     options: dict[str, Any] = dict(start=start, end=end, partial=partial, progress=progress)
     timeline = score_windows(model, processor, source, texts, window, stride, fps, **options)
     return find_peaks(timeline, texts)

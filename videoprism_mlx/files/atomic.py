@@ -141,18 +141,22 @@ def is_partial(path: Path) -> bool:
     return path.name.startswith(".") and PARTIAL in path.name
 
 
-def require_new_file(target: Path) -> None:
-    """Raises AlreadyExistsError if something exists at `target`."""
+def require_new_file(target: Path, or_overwrite: bool = False) -> None:
+    """Raises AlreadyExistsError if something exists at `target`.
+
+    With `or_overwrite`, the error says that it can be replaced with --overwrite.
+    """
     if os.path.lexists(target):
+        how = "replace it with --overwrite (overwrite=True)" if or_overwrite else "remove it first"
         raise AlreadyExistsError(
-            errno.EEXIST, "already exists; name another output or remove it first", str(target)
+            errno.EEXIST, f"already exists; name another output or {how}", str(target)
         )
 
 
-def require_new_directory(target: Path) -> None:
-    """Raises AlreadyExistsError if something exists at `target`, except for an empty directory."""
+def require_new_directory(target: Path, or_overwrite: bool = False) -> None:
+    """As `require_new_file`, but the target may be an empty directory."""
     if not target.is_dir() or any(target.iterdir()):
-        require_new_file(target)
+        require_new_file(target, or_overwrite)
 
 
 def _is_running(ending: str) -> bool:

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from videoprism_mlx.errors import excerpt
+from videoprism_mlx.errors import excerpt, shown
 
 # Settings by name, nested as in a JSON object.
 Record = Mapping[str, Any]
@@ -75,11 +76,17 @@ def flat(record: Record, prefix: str = "") -> dict[str, Any]:
     return result
 
 
+def phrase(value: Any) -> str:
+    """A setting as it is printed: in quotation marks if it is not one word."""
+    is_word = not isinstance(value, str) or re.fullmatch(r"\w[\w.-]*", value)
+    return excerpt(value) if is_word else shown(value)
+
+
 def differences(there: Record, now: Record) -> list[str]:
     """A phrase for each setting in which an earlier record and the present one differ."""
     there, now = flat(there), flat(now)
     return [
-        f"{excerpt(key)} was {excerpt(there.get(key))} and is now {excerpt(now.get(key))}"
+        f"{excerpt(key)} was {phrase(there.get(key))} and is now {phrase(now.get(key))}"
         f"{MEANING.get(key, '')}"
         for key in sorted(there.keys() | now.keys())
         if key not in INCIDENTAL and there.get(key) != now.get(key)

@@ -214,7 +214,7 @@ def require_new_model(directory: Path, overwrite: bool) -> None:
     if overwrite:
         require_own(directory, "a model", [CONFIG_FILE], MODEL_FILES)
     else:
-        require_new_directory(directory)
+        require_new_directory(directory, or_overwrite=True)
 
 
 def write_directory(

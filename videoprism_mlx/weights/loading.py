@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from videoprism_mlx import convert
 from videoprism_mlx.encoders import FactorizedEncoder, FactorizedVideoClassifier, VideoPrismModel
-from videoprism_mlx.errors import CheckpointError, InputError, suggestion, whole_number
+from videoprism_mlx.errors import CheckpointError, InputError, whole_number
 from videoprism_mlx.files import places
 from videoprism_mlx.models import (
     RELEASES,
@@ -17,7 +17,7 @@ from videoprism_mlx.models import (
     canonical_name,
     checked_config,
     get_config,
-    known_names,
+    known_models,
     parse_dtype,
     unpublished,
 )
@@ -207,10 +207,8 @@ def model_directory(name_or_dir: str | Path, revision: str | None = None) -> Pat
         raise InputError(f"{path} is a file; expected a model directory{hint * is_checkpoint}")
     if (repository := repository_of(text)) is not None:
         return hub.download_model(repository, revision)
-    known = known_names()
     raise InputError(
-        f"no model is called {text!r}, and there is no such directory{suggestion(text, known)}. "
-        f"Known are: {', '.join(known)}"
+        f"no model is called {text!r}, and there is no such directory{known_models(text)}"
     )
 
 

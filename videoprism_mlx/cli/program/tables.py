@@ -68,3 +68,16 @@ def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
     }
     columns = max(22, *map(len, values)) if values else 0
     return [f"{name:{columns}}  {value}" for name, value in values.items()]
+
+
+def direction_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """A line for each direction of retrieval: its recalls and ranks."""
+    from videoprism_mlx.evaluation.metrics import RECALL_RANKS
+
+    recalls = [f"recall@{most}" for most in RECALL_RANKS]
+    lines = [f"{'':14}" + "".join(f"{f'R@{n}':>8}" for n in RECALL_RANKS) + "    median  mean rank"]
+    for way in ("text_to_video", "video_to_text"):
+        shares = "".join(f"{metrics[f'{way}/{name}']:8.1%}" for name in recalls)
+        median, mean = (metrics[f"{way}/{name}"] for name in ("median_rank", "mean_rank"))
+        lines.append(f"{way.replace('_', ' '):14}{shares}{median:10.1f}{mean:11.1f}")
+    return lines

@@ -30,11 +30,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "continues it.",
         epilog="examples:\n"
         "  videoprism-mlx train classifier --data train --val val -o my-classifier\n"
-        "  videoprism-mlx train classifier --data train.json --labels labels.txt -o my-classifier",
+        "  videoprism-mlx train classifier --data train.json --labels labels.txt -o out",
     )
     data = (
         'a JSON list of {"file": …, "label_idx": 3} or {"files": […], "label_idx": [0, 2]}, with '
-        "paths relative to its folder; or a folder with a folder of videos for each class"
+        "paths relative to its folder; a CSV with columns video and label; or a folder with a "
+        "folder of videos for each class"
     )
     add_options(parser, data, DEFAULT_MODEL)
     parser.add_argument(

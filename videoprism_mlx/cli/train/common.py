@@ -73,7 +73,8 @@ def add_recipe(
         help="learning rate after the warm-up: constant, or a cosine to 0 (default: %(default)s)",
     )
     add_alias(group, "--decay", "--lr-schedule", choices=LR_SCHEDULES)
-    norm_help = "scale gradients of a larger norm down to this one (default: %(default)s)"
+    limit = "no limit" if max_grad_norm is None else "%(default)s"
+    norm_help = f"scale gradients of a larger norm down to this one (default: {limit})"
     add("--max-grad-norm", max_grad_norm, norm_help, float, "NORM")
     add_alias(group, "--clip", "--max-grad-norm", type=float)
     add("--patience", None, "stop after N epochs in a row without an improvement")

@@ -1,9 +1,11 @@
 """`videoprism-mlx train retrieval`: a video-text model, on videos and captions."""
 
 import argparse
+from typing import Any
 
 from videoprism_mlx.cli import shared
 from videoprism_mlx.cli.program.parser import add_alias
+from videoprism_mlx.cli.program.tables import direction_lines, metric_lines
 from videoprism_mlx.cli.train.common import (
     add_options,
     add_recipe,
@@ -87,7 +89,6 @@ def add_tuning(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from videoprism_mlx.errors import printable
-    from videoprism_mlx.progress import note
     from videoprism_mlx.training.retrieval import Tuning, train_retrieval
 
     tuning = Tuning(
@@ -112,8 +113,13 @@ def run(options: argparse.Namespace) -> int:
         result = {"output": str(trained.directory), **trained.metrics, "skipped": trained.skipped}
         shared.print_json(result)
     else:
-        columns = max(map(len, trained.metrics))
-        for name, value in trained.metrics.items():
-            print(f"{name:{columns}}  {value:.4g}")
-    note(f"what was trained is in {printable(trained.directory)}")
+        print_metrics(trained.metrics)
+        print(f"{printable(trained.directory)}: epoch {trained.metrics['epoch']} is the best")
     return report_skipped(trained.skipped)
+
+
+def print_metrics(metrics: dict[str, Any]) -> None:
+    """Prints the recalls and ranks, if there were videos to validate on, and the other metrics."""
+    if any("/" in name for name in metrics):
+        print("\n".join(direction_lines(metrics)))
+    print("\n".join(metric_lines({name: metrics[name] for name in ("loss", "temperature")})))

@@ -87,6 +87,11 @@ def is_there(output: Path, record: Record) -> bool:
     if not output.exists():
         return False
     found = read_record(output)
+    if TEXTS not in found:
+        raise OutputError(
+            f"{output} holds features of videos, and not embeddings of texts; name another output, "
+            "or begin anew with --overwrite (overwrite=True)"
+        )
     changed = differences(found, record)
     if not changed and found.get(TEXTS) != record[TEXTS]:
         changed = ["its texts are others"]
