@@ -24,6 +24,7 @@ from videoprism_mlx.features.processor import processor_for
 from videoprism_mlx.features.resumable_store import FeatureStore
 from videoprism_mlx.tokenizers import SentencePieceTokenizer
 from videoprism_mlx.training.state import Progress, RunFiles
+from videoprism_mlx.weights.adapters import base_model
 from videoprism_mlx.weights.labels import load_labels
 
 SMALL = reference_config("encoder") | dict(num_spatial_layers=1, num_temporal_layers=0)
@@ -121,6 +122,7 @@ def adapters(folder: Path, name: str) -> Target:
         found = {key: one for key, one in tree_flatten(adapted.parameters()) if "lora" in key}
         vp.fuse_adapters(adapted)
         model.directory = directory
+        base_model(folder / "a")
         return found
 
     return Target(folder / "a" / name, read, exact=name.endswith(".safetensors"))

@@ -221,6 +221,11 @@ def test_the_model_of_the_adapters_is_gone(
     assert run(*arguments, "--adapters", tmp_path / "adapters") == 2
     said = capsys.readouterr().err
     assert f"was trained on {base}, which is not there any more; name the model's" in said
+    config = tmp_path / "adapters" / "adapter_config.json"
+    config.write_text(config.read_text().replace(str(base), f"/{'x' * 10_000}"))
+    assert run(*arguments, "--adapters", tmp_path / "adapters") == 2
+    said = capsys.readouterr().err
+    assert "x…, which is not there any more" in said and len(said) < 600
 
 
 def test_required_options_are_shown_as_required(capsys: pytest.CaptureFixture[str]) -> None:

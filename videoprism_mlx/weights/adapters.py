@@ -303,10 +303,10 @@ def base_model(adapters: str | Path) -> str:
     """
     directory = user_path(adapters)
     name = str(read_adapter_config(directory)[1]["name"])
-    if os.path.isabs(name) and not Path(name).is_dir():
+    if os.path.isabs(name) and not os.path.isdir(name):
         raise CheckpointError(
-            f"{directory} was trained on {name}, which is not there any more; name the model's "
-            "directory with --model (the argument for the model)"
+            f"{directory} was trained on {excerpt(name, 250)}, which is not there any more; name "
+            "the model's directory with --model (the argument for the model)"
         )
     return name
 
