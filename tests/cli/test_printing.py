@@ -2,19 +2,18 @@
 
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import media
 import pytest
 from commands import command, run
+from full_disk import largest_file
 
 import videoprism_mlx as vp
 from videoprism_mlx.cli import shared
@@ -187,17 +186,6 @@ def test_a_refusal_deletes_nothing(name: str, tmp_path: Path) -> None:
     with pytest.raises(VideoPrismError):
         vp.embed(video, tmp_path / "u.npz", MODEL)
     assert (tmp_path / ".u.npz.parts" / name).read_text() == "months of work"
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Makes the system refuse to write more than so many bytes to a file, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 FULL = r"File too large; [\d,]+ MB are free on the disk: make room or write elsewhere: '{}'$"

@@ -1,14 +1,12 @@
 """Writing .mp4 files."""
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import av
 import media
 import numpy as np
 import pytest
+from full_disk import largest_file
 
 from videoprism_mlx.errors import InputError, VideoError
 from videoprism_mlx.video.ffmpeg.reader import VideoFile
@@ -89,17 +87,6 @@ def test_bad_places(tmp_path: Path) -> None:
         write_video(tmp_path / "clip.avi", frames(2), 8)
     with pytest.raises(FileNotFoundError, match="No such file"):
         write_video(tmp_path / "missing" / "clip.mp4", frames(2), 8)
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Makes the system refuse to write more than so many bytes to a file, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_is_noticed(tmp_path: Path) -> None:
