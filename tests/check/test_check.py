@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import mlx.core as mx
@@ -49,19 +49,30 @@ def test_the_saved_outputs_take_little_room() -> None:
     assert sum(path.stat().st_size for path in Path(str(replay.DATA)).iterdir()) < 1e6
 
 
+def altered_model(folder: Path, change: Callable[[dict[str, np.ndarray]], None]) -> Path:
+    """A copy of the model that ships, with weights that `change` has altered."""
+    altered = shutil.copytree(SHIPPED[DEMO_MODEL], folder / "altered")
+    weights = mx.load(str(altered / "model.safetensors"))
+    assert isinstance(weights, dict)
+    arrays = {name: np.array(array) for name, array in weights.items()}
+    change(arrays)
+    changed = {name: mx.array(array) for name, array in arrays.items()}
+    mx.save_safetensors(str(altered / "model.safetensors"), changed)
+    return altered
+
+
 @pytest.mark.parametrize("number", [0, 7, 41])
 def test_a_model_with_one_altered_weight(
     number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One value of one parameter, drawn at random, is off by a hundredth."""
-    altered = shutil.copytree(SHIPPED[DEMO_MODEL], tmp_path / "altered")
-    weights = mx.load(str(altered / "model.safetensors"))
-    assert isinstance(weights, dict)
     random = np.random.RandomState(number)
-    name = sorted(weights)[random.randint(len(weights))]
-    values = np.array(weights[name])
-    values.flat[random.randint(values.size)] += 0.01
-    mx.save_safetensors(str(altered / "model.safetensors"), weights | {name: mx.array(values)})
+
+    def change(arrays: dict[str, np.ndarray]) -> None:
+        values = arrays[sorted(arrays)[random.randint(len(arrays))]]
+        values.flat[random.randint(values.size)] += 0.01
+
+    altered = altered_model(tmp_path, change)
     monkeypatch.setattr(replay, "DEMO_MODEL", altered)
     assert main(["check"]) == 1
     printed = capsys.readouterr().out
@@ -73,13 +84,10 @@ def test_a_model_with_one_altered_weight(
 def test_an_altered_weight_that_hardly_changes_outputs(
     part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    altered = shutil.copytree(SHIPPED[DEMO_MODEL], tmp_path / "altered")
-    weights = mx.load(str(altered / "model.safetensors"))
-    assert isinstance(weights, dict)
-    name = next(name for name in weights if name.endswith(part))
-    values = np.array(weights[name])
-    values.flat[3] += 0.001
-    mx.save_safetensors(str(altered / "model.safetensors"), weights | {name: mx.array(values)})
+    def change(arrays: dict[str, np.ndarray]) -> None:
+        next(values for name, values in arrays.items() if name.endswith(part)).flat[3] += 0.001
+
+    altered = altered_model(tmp_path, change)
     monkeypatch.setitem(SHIPPED, DEMO_MODEL, altered)
     assert main(["check"]) == 1
     assert f"FAILED weights: {altered / 'model.safetensors'} was altered" in capsys.readouterr().out
