@@ -10,7 +10,13 @@ import pytest
 from commands import run
 
 import videoprism_mlx as vp
-from videoprism_mlx.features.timeline import Peak, Timeline, find_peaks, score_windows, usual_stride
+from videoprism_mlx.features.timeline import (
+    Peak,
+    Timeline,
+    find_peaks,
+    score_windows,
+    usual_windows,
+)
 
 
 def timeline(*scores: list[float], width: float = 1.0) -> Timeline:
@@ -61,7 +67,11 @@ def test_small_windows_leave_out_no_frame(
     assert vp.video_peaks(model, processor, video, [text], fps=30) == find_peaks(expected, [text])
     assert run("timeline", video, "--text", text, "--model", searchable, "--fps", 30, "--json") == 0
     assert json.loads(capsys.readouterr().out)["windows"] == len(expected.starts)
-    assert (usual_stride(4), usual_stride(8), usual_stride(16)) == (4, 8, 8)
+    processor = vp.Processor(num_frames=16, size=64)
+    strides = [usual_windows(processor, window, None)[1] for window in (4, 8, 16)]
+    assert strides == [4, 8, 8]
+    assert usual_windows(processor, None, None) == (16, 8)
+    assert usual_windows(processor, 3, 5) == (3, 5)
 
 
 def test_the_command_and_the_call_agree(

@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
         check_scoring,
         find_peaks,
         score_windows,
-        usual_stride,
+        usual_windows,
     )
 
     needs = partial(
@@ -99,8 +99,7 @@ def run(options: argparse.Namespace) -> int:
         fps=options.fps,
     )
     model, processor, _ = shared.load(options, needs)
-    window = shared.given(options.window, processor.num_frames)
-    sampling = (window, shared.given(options.stride, usual_stride(window)), options.fps)
+    sampling = (*usual_windows(processor, options.window, options.stride), options.fps)
     span: dict[str, Any] = dict(start=options.start, end=options.end, partial=options.partial)
     timeline = score_windows(model, processor, options.video, options.text, *sampling, **span)
     peaks = find_peaks(timeline, options.text)

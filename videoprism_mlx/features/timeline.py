@@ -25,9 +25,13 @@ from videoprism_mlx.video.source import Source
 FPS, STRIDE = 8.0, 8
 
 
-def usual_stride(window: int) -> int:
-    """The frames from window to window, if nothing else is asked for. It leaves out no frame."""
-    return min(STRIDE, window)
+def usual_windows(processor: Processor, window: int | None, stride: int | None) -> tuple[int, int]:
+    """The frames of a window and from one to the next, where None stands for the usual number.
+
+    The usual stride leaves out no frame.
+    """
+    window = processor.num_frames if window is None else window
+    return window, min(STRIDE, window) if stride is None else stride
 
 
 class Timeline(NamedTuple):
@@ -75,8 +79,7 @@ def video_peaks(
     the video never shows: look at the score. The arguments are those of `score_windows`, but
     `stride` is 8 by default, or `window` if that is smaller.
     """
-    window = processor.num_frames if window is None else window
-    stride = usual_stride(window) if stride is None else stride
+    window, stride = usual_windows(processor, window, stride)
     options: dict[str, Any] = dict(start=start, end=end, partial=partial, progress=progress)
     timeline = score_windows(model, processor, source, texts, window, stride, fps, **options)
     return find_peaks(timeline, texts)
