@@ -17,7 +17,7 @@ import mlx.core as mx
 
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.models import DEMO_MODEL, SHIPPED
-from videoprism_mlx.runtime import blas, device, precision, tuning
+from videoprism_mlx.runtime import blas, device, memory, precision, tuning
 from videoprism_mlx.runtime.libraries import OPTIONAL
 from videoprism_mlx.weights.directory import WEIGHTS_FILE
 
@@ -129,10 +129,9 @@ def linux() -> dict[str, Any]:
     """The processor's name, the memory, and what OpenBLAS is optimised for."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "chip": next(names, platform.machine()),
-        "memory_gb": round(memory / 1e9, 1),
+        "memory_gb": round((memory.total_memory(mx.cpu) or 0) / 1e9, 1),
         "openblas": openblas_kernels(),
     }
 
