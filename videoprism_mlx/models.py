@@ -244,12 +244,10 @@ def checked_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def parameter_estimate(class_name: str, config: Mapping[str, Any]) -> int:
     """About how many parameters a model has, without biases and norms."""
-    parameters = inspect.signature(MODEL_CLASSES[class_name]).parameters.items()
-    settings: dict[str, Any] = {key: each.default for key, each in parameters} | dict(config)
+    settings = with_defaults(class_name, config)
     if class_name == "FactorizedVideoClassifier":
         encoder = settings["encoder_params"]
-        default = inspect.signature(FactorizedEncoder).parameters["model_dim"].default
-        width = encoder.get("model_dim", default)
+        width = with_defaults("FactorizedEncoder", encoder)["model_dim"]
         head = int(width * (4 * width + settings["num_classes"]))
         return parameter_estimate("FactorizedEncoder", encoder) + head
     width, mlp_dim = settings["model_dim"], settings["mlp_dim"]
@@ -268,6 +266,13 @@ def parameter_estimate(class_name: str, config: Mapping[str, Any]) -> int:
         total += layers(mlp_dim, "num_auxiliary_layers") + 16 * width**2
         total += layers(4 * width, "num_unimodal_layers")
     return int(total)
+
+
+def with_defaults(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration, with the defaults of the settings that it leaves out."""
+    parameters = inspect.signature(MODEL_CLASSES[class_name]).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
+    return defaults | dict(config)
 
 
 def check_keywords(

@@ -5,13 +5,11 @@ none of them.
 """
 
 import dataclasses
-import inspect
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import huggingface_hub
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +22,14 @@ from videoprism_mlx.errors import DownloadError, InputError
 from videoprism_mlx.features.processor import PROMPT, processor_for
 from videoprism_mlx.files.download import explained
 from videoprism_mlx.files.places import cache_directory
-from videoprism_mlx.models import MODEL_CLASSES, RELEASES, canonical_name, get_config
+from videoprism_mlx.models import RELEASES, canonical_name, get_config, with_defaults
 from videoprism_mlx.tokenizers import (
     TOKENIZER_FILE,
     TOKENIZER_URLS,
     SentencePieceTokenizer,
     load_text_tokenizer,
 )
+from videoprism_mlx.weights.catalogue import cached_checkpoint
 from videoprism_mlx.weights.directory import CONFIG_FILE
 from videoprism_mlx.weights.hub import converted_directory
 from videoprism_mlx.weights.loading import load_with_directory
@@ -158,13 +157,7 @@ def name_of(model: VideoPrismModel, given: str | Path) -> str:
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """A checked configuration with the defaults of its class, in values of JSON."""
-    parameters = inspect.signature(MODEL_CLASSES[config["model"]]).parameters
-    defaults = {
-        key: parameter.default
-        for key, parameter in parameters.items()
-        if parameter.default is not inspect.Parameter.empty
-    }
-    whole: dict[str, Any] = json.loads(json.dumps(defaults | dict(config)))
+    whole: dict[str, Any] = json.loads(json.dumps(with_defaults(config["model"], config)))
     return whole
 
 
@@ -191,7 +184,7 @@ def missing(name: str, directory: Path | None, clip_path: str | Path | None) -> 
         yield f"{TOKENIZER_URLS['c4_en']} (copy it to {kept})"
     if directory is None:
         repository, filename = RELEASES[name]
-        if not isinstance(huggingface_hub.try_to_load_from_cache(repository, filename), str):
+        if cached_checkpoint(name) is None:
             yield (
                 f"{filename} from https://huggingface.co/{repository} "
                 f"(videoprism-mlx convert {filename} -o DIR, then --model DIR)"
