@@ -48,6 +48,14 @@ def bar(
     )
 
 
+def status() -> Any:
+    """A tqdm line with a description and the time that has passed, if stderr is a terminal."""
+    from tqdm import tqdm
+
+    disable = True if _is_hidden else None
+    return tqdm(bar_format="{desc} [{elapsed}]", disable=disable, leave=False)
+
+
 def note(text: str) -> None:
     """Prints a line to stderr, above the bars."""
     if not _is_hidden:

@@ -101,12 +101,11 @@ def run(options: argparse.Namespace) -> int:
 
 def measure_speed(tunes: bool, as_json: bool) -> dict[str, Any]:
     """Measures, and prints tables unless the result is wanted as JSON. Returns it."""
-    from tqdm import tqdm
-
+    from videoprism_mlx import progress
     from videoprism_mlx.check import speed, table, tune
 
     found: dict[str, Any] = {}
-    with tqdm(bar_format="{desc} [{elapsed}]", disable=None, leave=False) as bar:
+    with progress.status() as bar:
 
         def show(lines: list[str]) -> None:
             if not as_json:
