@@ -15,6 +15,7 @@ import mlx.core as mx
 
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.files.places import cache_directory
+from videoprism_mlx.files.reading import read_json_object
 from videoprism_mlx.runtime import memory
 from videoprism_mlx.runtime.limits import available_cores
 
@@ -61,14 +62,10 @@ def kept(kind: mx.DeviceType) -> dict[str, float | None]:
 def read() -> dict[str, Any]:
     """The entries of the file, by machine: none if there is no file."""
     try:
-        text = path().read_text(encoding="utf-8")
+        stored = read_json_object(path())
     except FileNotFoundError:
         return {}
-    try:
-        stored = json.loads(text)
-    except ValueError:
-        raise ValueError(f"{path()} is damaged") from None
-    if not isinstance(stored, dict) or stored.get("format") != FORMAT:
+    if stored.get("format") != FORMAT:
         raise ValueError(f"{path()} is not of this version")
     entries = stored.get("machines")
     if not isinstance(entries, dict):
@@ -95,7 +92,7 @@ def keep(kind: mx.DeviceType, blocks: Mapping[str, float | None]) -> Path:
     try:
         entries = read()
         entry = {name: valid(each) for name, each in entries.get(machine(kind), {}).items()}
-    except (OSError, RecursionError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError):
         entry = {}  # What cannot be read is of no use.
     entries[machine(kind)] = {**entry, **blocks}
     with new_file(path(), replace=True) as partial:
