@@ -50,6 +50,10 @@ class NotFoundError(VideoPrismError, FileNotFoundError):
     """A file or directory that does not exist. The message says what was expected."""
 
 
+class LibraryError(InputError):
+    """A library of videos that is missing, damaged or does not fit."""
+
+
 class TrainingError(InputError):
     """A training run that cannot start or continue."""
 

@@ -25,6 +25,13 @@ def cache_directory() -> Path:
     return user_cache_path(NAME, appauthor=False)
 
 
+def data_directory() -> Path:
+    """The system's folder for data that programs keep: ~/Library/Application Support on a Mac."""
+    from platformdirs import user_data_path  # Imported here: most scripts do not need it.
+
+    return user_data_path(NAME, appauthor=False)
+
+
 def require_path(path: str | Path) -> None:
     """Raises InputError if no file can have this path."""
     if "\0" in str(path):

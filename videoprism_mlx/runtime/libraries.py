@@ -9,6 +9,10 @@ OPTIONAL = {
     "matplotlib": ("timeline, and the curves of train", "videoprism_mlx[pictures]"),
     "argcomplete": ("shell completion", "videoprism_mlx[completion]"),
     "pyarrow": ("Parquet files of embed", "videoprism_mlx[parquet]"),
+    "lancedb": ("index, search, library and serve", "videoprism_mlx[library]"),
+    "watchfiles": ("index --watch", "videoprism_mlx[library]"),
+    "starlette": ("serve", "videoprism_mlx[library]"),
+    "uvicorn": ("serve", "videoprism_mlx[library]"),
 }
 
 
