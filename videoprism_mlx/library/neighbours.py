@@ -1,0 +1,124 @@
+"""The index by neighbours, with which a search reads a part of a large library.
+
+The index divides the moments into groups of similar ones, and holds a byte for each number of an
+embedding (IVF_SQ). A search looks through the groups nearest to the query, and compares the best
+candidates again by the embeddings themselves. It compares all moments that are not in the index
+yet. So a library needs no index where comparing all moments is quick, and finds the same without.
+
+An index appears whole, in a new version of the table. If the process that builds it is killed, or
+another one is faster, the table is as before.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from videoprism_mlx.files.lock import Claim
+from videoprism_mlx.library.table import LOCKS, Tables, is_conflict, is_remote, storage_errors
+from videoprism_mlx.library.upkeep.compact import compact
+
+COLUMN: Final = "embedding"
+
+# The name of an index says how many groups it has.
+NAME = "neighbours_"
+
+# A library of so many moments has an index.
+LEAST = 100_000
+
+# How many moments a group has when the index is built, and the most that it has later, on average.
+GROUP, MOST = 500, 2_000
+
+# An index that lacks a tenth of LEAST gets the moments that it lacks, in a larger library if it
+# lacks this share of all.
+LACKED = 0.05
+
+# The groups are made from so many moments for each, in so many rounds.
+SAMPLES, ROUNDS = 64, 10
+
+# How many groups a search looks through, and how many candidates it compares again for each moment
+# that is wanted. It goes on to further groups where a filter leaves too few moments.
+SEARCHED, CANDIDATES = 128, 3
+
+
+def keep_up(tables: Tables, least: int = LEAST, group: int = GROUP) -> bool:
+    """Builds the index of a library that has `least` moments, or brings it up to date.
+
+    Whether there was something to do, and no other process does it.
+    """
+    with storage_errors(tables.where):
+        tables.refresh()
+        if wanted(tables.moments, least, group) is None:
+            return False
+        with alone(tables.where) as is_alone:
+            tables.refresh()
+            step = wanted(tables.moments, least, group) if is_alone else None
+            if step == "add":
+                return compact(tables.moments, tables.where)
+            return step == "build" and build(tables.moments, group)
+
+
+def wanted(table: Any, least: int = LEAST, group: int = GROUP) -> str | None:
+    """What the index of moments needs: "build" to make it anew, "add" to add what it lacks."""
+    count, names = table.count_rows(), index_names(table)
+    if count < least:
+        return None
+    if not names or count > MOST / GROUP * group * groups_of(names[-1]):
+        return "build"
+    lacked = table.index_stats(names[-1]).num_unindexed_rows
+    return "add" if lacked >= max(least // 10, LACKED * count) else None
+
+
+def build(table: Any, group: int = GROUP) -> bool:
+    """Builds the index in place of an earlier one. Whether no other process was faster."""
+    from lancedb.index import IvfSq
+
+    groups = max(1, table.count_rows() // group)
+    earlier = index_names(table)
+    config = IvfSq(
+        distance_type="cosine", num_partitions=groups, sample_rate=SAMPLES, max_iterations=ROUNDS
+    )
+    try:
+        table.create_index(COLUMN, config=config, name=f"{NAME}{groups}", replace=True)
+        for name in earlier:
+            if name != f"{NAME}{groups}":
+                table.drop_index(name)
+    except (RuntimeError, OSError) as error:
+        if not is_conflict(error):
+            raise
+        return False
+    return True
+
+
+def with_neighbours(query: Any) -> Any:
+    """A query for the moments nearest to a vector, so that it uses the index where there is one.
+
+    Without an index, or with `bypass_vector_index()`, all moments are compared.
+    """
+    query = query.distance_type("cosine").minimum_nprobes(SEARCHED).maximum_nprobes(0)
+    return query.refine_factor(CANDIDATES)
+
+
+def index_names(table: Any) -> list[str]:
+    """The names of the indices by neighbours, the one with the most groups last.
+
+    There are two if the process that replaced one was killed.
+    """
+    names = [index.name for index in table.list_indices() if index.name.startswith(NAME)]
+    return sorted(names, key=groups_of)
+
+
+def groups_of(name: str) -> int:
+    """How many groups the index of that name has."""
+    return int(name.removeprefix(NAME))
+
+
+@contextlib.contextmanager
+def alone(where: str) -> Iterator[bool]:
+    """Whether this process alone works on the index. In a bucket nobody can know."""
+    claim = None if is_remote(where) else Claim.take(Path(where) / LOCKS / "neighbours")
+    try:
+        yield claim is not None or is_remote(where)
+    finally:
+        if claim is not None:
+            claim.release()
