@@ -308,7 +308,7 @@ def storage_errors(where: str) -> Iterator[None]:
 def explained(where: str, error: BaseException) -> str:
     """One line about a failure of LanceDB, and what to do about it."""
     text = str(error)
-    if isinstance(error, OSError) and error.errno in DISK_FULL or FULL.search(text):
+    if (isinstance(error, OSError) and error.errno in DISK_FULL) or FULL.search(text):
         advice = f"the disk is full ({excerpt(text)}): make room, and run it again"
     elif isinstance(error, OSError) and error.errno is not None:
         advice = excerpt(text, 200)

@@ -79,7 +79,8 @@ class Adding:
 
     def run(self, found: Found, is_ready: Callable[[File], bool] | None = None) -> Added:
         """Brings what was found into the library."""
-        require_found(found, self.view.by_path)
+        if is_ready is None:  # Else they may still come.
+            require_found(found, self.view.by_path)
         try:
             clear_up(self.tables, self.claims)
             self._say_what_is_not_there(found)
