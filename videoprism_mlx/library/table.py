@@ -156,8 +156,8 @@ class Tables:
         self, where: str | None = None, columns: Sequence[str] | None = None
     ) -> list[dict[str, Any]]:
         """As `rows`, without rows that `replaced` names. Writers of a bucket may leave some."""
-        names = None if columns is None else {"id", "take", "path", *columns}
-        rows = self.rows(where, names and sorted(names))
+        names = None if columns is None else sorted({"id", "take", "path", *columns})
+        rows = self.rows(where, names)
         gone = replaced(rows)
         return [row for row in rows if (row["id"], row["take"]) not in gone]
 

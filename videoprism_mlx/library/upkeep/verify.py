@@ -113,7 +113,8 @@ def is_bad(embeddings: Any, dimension: int) -> npt.NDArray[np.bool_]:
     if embeddings.null_count or len(vectors) != len(bad) * dimension:
         return bad
     lengths = np.linalg.norm(vectors.reshape(len(bad), dimension).astype(np.float64), axis=1)
-    return ~(np.abs(lengths - 1) < TOLERANCE)
+    wrong: npt.NDArray[np.bool_] = ~(np.abs(lengths - 1) < TOLERANCE)
+    return wrong
 
 
 def problem_of(row: dict[str, Any], take: Take) -> str | None:
