@@ -1,9 +1,10 @@
 """The index by neighbours, with which a search reads a part of a large library.
 
-The index divides the moments into groups of similar ones, and holds a byte for each number of an
-embedding (IVF_SQ). A search looks through the groups nearest to the query, and compares the best
-candidates again by the embeddings themselves. It compares all moments that are not in the index
-yet. So a library needs no index where comparing all moments is quick, and finds the same without.
+The index divides the moments into groups of similar ones, and holds two bits for each number of an
+embedding (IVF_RQ), whose error does not depend on what the library holds. A search looks through
+the groups nearest to the query, and compares the best candidates again by the embeddings
+themselves. It compares all moments that are not in the index yet. So a library needs no index where
+comparing all moments is quick, and finds the same without.
 
 An index appears whole, in a new version of the table. If the process that builds it is killed, or
 another one is faster, the table is as before.
@@ -33,12 +34,13 @@ GROUP, MOST = 500, 2_000
 # lacks this share of all.
 LACKED = 0.05
 
-# The groups are made from so many moments for each, in so many rounds.
-SAMPLES, ROUNDS = 64, 10
+# The groups are made from so many moments for each, in so many rounds. Of each number of an
+# embedding the index holds so many bits.
+SAMPLES, ROUNDS, BITS = 64, 10, 2
 
 # How many groups a search looks through, and how many candidates it compares again for each moment
 # that is wanted. It goes on to further groups where a filter leaves too few moments.
-SEARCHED, CANDIDATES = 128, 3
+SEARCHED, CANDIDATES = 128, 16
 
 
 def keep_up(tables: Tables, least: int = LEAST, group: int = GROUP) -> bool:
@@ -71,12 +73,16 @@ def wanted(table: Any, least: int = LEAST, group: int = GROUP) -> str | None:
 
 def build(table: Any, group: int = GROUP) -> bool:
     """Builds the index in place of an earlier one. Whether no other process was faster."""
-    from lancedb.index import IvfSq
+    from lancedb.index import IvfRq
 
     groups = max(1, table.count_rows() // group)
     earlier = index_names(table)
-    config = IvfSq(
-        distance_type="cosine", num_partitions=groups, sample_rate=SAMPLES, max_iterations=ROUNDS
+    config = IvfRq(
+        distance_type="cosine",
+        num_partitions=groups,
+        num_bits=BITS,
+        sample_rate=SAMPLES,
+        max_iterations=ROUNDS,
     )
     try:
         table.create_index(COLUMN, config=config, name=f"{NAME}{groups}", replace=True)
