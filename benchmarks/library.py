@@ -122,7 +122,7 @@ def add(tables: Tables, first: int, vectors: Vectors) -> None:
 def fill(where: str, moments: int, width: int) -> dict[str, Any]:
     """Adds the moments, many at a time, and builds the index."""
     tables = Tables.create(where, {}, width)
-    adding, tidying = 0.0, 0.0
+    adding = 0.0
     for first, count in batches(moments):
         vectors = draw_videos(first, count, width)
         started = time.perf_counter()
@@ -134,12 +134,21 @@ def fill(where: str, moments: int, width: int) -> dict[str, Any]:
     tidying = time.perf_counter() - started
     started = time.perf_counter()
     has_index = keep_up(tables)
+    seconds = time.perf_counter() - started
+    tables.refresh()
     return {
         "add_seconds": adding,
         "compact_seconds": tidying,
-        "index": has_index,
-        "index_seconds": time.perf_counter() - started,
+        "has_index": has_index,
+        "index_seconds": seconds,
+        "bytes_a_moment": tables.moments.stats()["total_bytes"] / moments,
+        "index_bytes_a_moment": index_bytes(tables) / moments,
     }
+
+
+def index_bytes(tables: Tables) -> int:
+    """The bytes of the index by neighbours, 0 if there is none."""
+    return sum(index.size_bytes for index in tables.moments.list_indices())
 
 
 def add_more(where: str, moments: int, width: int) -> dict[str, Any]:
@@ -211,17 +220,11 @@ def step(name: str, where: str, moments: int, width: int) -> dict[str, Any]:
     return answer
 
 
-def size_of(folder: str) -> int:
-    """The bytes of all files of a folder."""
-    return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-
-
 def measure(moments: int, width: int, where: str) -> dict[str, Any]:
     """All figures of a library of that size, which is made unless it is there."""
     figures: dict[str, Any] = {"moments": moments, "width": width, "load": os.getloadavg()[0]}
     if not Path(where).is_dir():
         figures |= prefixed("fill", step("fill", where, moments, width))
-        figures["bytes_a_moment"] = size_of(where) / moments
     answer = step("search", where, moments, width)
     right = nearest(moments, width)
     shares = [

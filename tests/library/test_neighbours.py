@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import drawn_clips
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -14,6 +15,7 @@ import pytest
 
 from videoprism_mlx.files.lock import Claim
 from videoprism_mlx.library import neighbours
+from videoprism_mlx.library.indexing import add as adding
 from videoprism_mlx.library.neighbours import build, index_names, keep_up, with_neighbours
 from videoprism_mlx.library.table import LOCKS, Tables
 
@@ -181,3 +183,12 @@ def test_killed_while_it_builds(tables: Tables, seconds: float) -> None:
     keep_up(tables, LEAST, GROUP)
     assert index_names(tables.moments) == ["neighbours_40"]
     assert found(tables, query) == right
+
+
+def test_adding_videos_keeps_the_index_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    monkeypatch.setattr(
+        adding, "keep_up", lambda tables: counts.append(tables.moments.count_rows())
+    )
+    drawn_clips.add(tmp_path / "library", drawn_clips.copy_clips(tmp_path / "clips", 2))
+    assert counts == [2]
