@@ -49,9 +49,10 @@ def add(tables: Tables, vectors: Vectors, first: int = 0) -> None:
 
 def found(tables: Tables, query: Vectors, where: str | None = None, count: int = 10) -> list[int]:
     """The numbers of the moments nearest to a query, the nearest first."""
-    asked = with_neighbours(tables.moments.search(query, vector_column_name="embedding"))
+    asked = tables.moments.search(query, vector_column_name="embedding")
+    asked = with_neighbours(asked, count, is_filtered=where is not None)
     asked = asked.where(where) if where else asked
-    rows = asked.select(["video", "number", "_distance"]).limit(count).to_arrow().to_pydict()
+    rows = asked.select(["video", "number", "_distance"]).to_arrow().to_pydict()
     return [int(a) * VIDEO + b for a, b in zip(rows["video"], rows["number"], strict=True)]
 
 
@@ -86,8 +87,8 @@ def test_the_index_finds_what_comparing_all_finds(
     vectors = drawn(LEAST, 1)
     for query in drawn(20, 2):
         assert found(tables, query) == nearest(vectors, query)
-    plan = with_neighbours(tables.moments.search(vectors[0])).limit(10).explain_plan(True)
-    assert "neighbours_40" in plan and "minimum_nprobes=8" in plan
+    plan = with_neighbours(tables.moments.search(vectors[0]), 10).explain_plan(True)
+    assert "neighbours_40" in plan and "minimum_nprobes=8, maximum_nprobes=Some(8)" in plan
 
 
 def test_moments_that_the_index_lacks_are_found_and_added_to_it(tables: Tables) -> None:

@@ -105,7 +105,7 @@ def test_a_bucket_is_indexed_and_searched(
     tables = library.tables()
     for path, vectors in unbroken.items():
         query = tables.moments.search(vectors[0], vector_column_name="embedding")
-        hit = with_neighbours(query).limit(1).to_list()[0]
+        hit = with_neighbours(query, 1).to_list()[0]
         assert tables.rows(f"id = '{hit['video']}'")[0]["path"] == path
 
 
@@ -129,9 +129,9 @@ def test_an_index_by_neighbours_in_a_bucket(endpoint: str) -> None:
     tables.add_moments(pa.table(columns, schema=tables.moments.schema))
     assert keep_up(tables, least=1000, group=100)
     again = Tables.open("s3://clips/many")
-    found = with_neighbours(again.moments.search(vectors[7], vector_column_name="embedding"))
+    query = again.moments.search(vectors[7], vector_column_name="embedding")
     nearest = np.argsort(-(vectors @ vectors[7]), kind="stable")[:5].tolist()
-    assert [row["number"] for row in found.limit(5).to_list()] == nearest
+    assert [row["number"] for row in with_neighbours(query, 5).to_list()] == nearest
 
 
 def test_there_is_no_such_bucket_or_library(endpoint: str) -> None:

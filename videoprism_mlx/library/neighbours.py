@@ -38,9 +38,9 @@ LACKED = 0.05
 # embedding the index holds so many bits.
 SAMPLES, ROUNDS, BITS = 64, 10, 2
 
-# How many groups a search looks through, and how many candidates it compares again for each moment
-# that is wanted. It goes on to further groups where a filter leaves too few moments.
-SEARCHED, CANDIDATES = 128, 16
+# How many groups a search looks through. How many candidates it compares again: at least so many,
+# and so many for each moment that is wanted.
+SEARCHED, CANDIDATES, CANDIDATES_EACH = 128, 400, 4
 
 
 def keep_up(tables: Tables, least: int = LEAST, group: int = GROUP) -> bool:
@@ -96,13 +96,16 @@ def build(table: Any, group: int = GROUP) -> bool:
     return True
 
 
-def with_neighbours(query: Any) -> Any:
-    """A query for the moments nearest to a vector, so that it uses the index where there is one.
+def with_neighbours(query: Any, count: int, is_filtered: bool = False) -> Any:
+    """A query for the `count` moments nearest to a vector, so that it uses the index if there is one.
 
-    Without an index, or with `bypass_vector_index()`, all moments are compared.
+    Without an index, or with `bypass_vector_index()`, all moments are compared. A query with a
+    condition goes on to further groups where these hold too few moments that fit it.
     """
-    query = query.distance_type("cosine").minimum_nprobes(SEARCHED).maximum_nprobes(0)
-    return query.refine_factor(CANDIDATES)
+    # Without a limit, LanceDB reads the entire index.
+    query = query.minimum_nprobes(SEARCHED).maximum_nprobes(0 if is_filtered else SEARCHED)
+    factor = max(CANDIDATES_EACH, -(-CANDIDATES // count))
+    return query.distance_type("cosine").refine_factor(factor).limit(count)
 
 
 def index_names(table: Any) -> list[str]:
