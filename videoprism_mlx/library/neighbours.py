@@ -97,7 +97,7 @@ def build(table: Any, group: int = GROUP) -> bool:
 
 
 def with_neighbours(query: Any, count: int, is_filtered: bool = False) -> Any:
-    """A query for the `count` moments nearest to a vector, so that it uses the index if there is one.
+    """A query for the `count` moments nearest to a vector, which uses the index if there is one.
 
     Without an index, or with `bypass_vector_index()`, all moments are compared. A query with a
     condition goes on to further groups where these hold too few moments that fit it.
