@@ -35,7 +35,7 @@ def merged(
 
     A moment grows from a window that scores no lower than those beside it, to both sides, over
     windows that touch and whose score is at least halfway from the video's median to that peak, or
-    at least nine tenths of that peak.
+    at least nine tenths of that peak; never over a higher one.
     """
     values = np.asarray(scores, np.float64)
     middle = float(np.median(values)) if len(values) else 0.0
@@ -49,16 +49,13 @@ def merged(
         if taken[best] or not is_peak(best, values, touches):
             continue
         peak = values[best]
-        level = min(max((middle + peak) / 2, -np.inf), peak)
+        level = min((middle + peak) / 2, peak)
         level = min(level, ALIKE * peak) if peak > 0 else level
+        joins = ~taken & (values >= level) & (values <= peak)
         first = last = best
-        while first > 0 and touches[first - 1] and not taken[first - 1]:
-            if values[first - 1] < level:
-                break
+        while first > 0 and touches[first - 1] and joins[first - 1]:
             first -= 1
-        while last + 1 < len(values) and touches[last] and not taken[last + 1]:
-            if values[last + 1] < level:
-                break
+        while last + 1 < len(values) and touches[last] and joins[last + 1]:
             last += 1
         taken[first : last + 1] = True
         runs.append(Run(first, last, best))
