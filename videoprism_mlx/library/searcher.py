@@ -37,6 +37,9 @@ MOST_CLIPS = 8
 
 Vector = npt.NDArray[np.float32]
 
+# What `parse` takes, or the embedding (D,) of something.
+Query = str | Sequence[str] | Vector
+
 
 class Searcher:
     """Searches a library, from several threads if need be.
@@ -53,7 +56,7 @@ class Searcher:
 
     def search(
         self,
-        query: str | Sequence[str] | Vector,
+        query: Query,
         k: int = 10,
         where: Where | None = None,
         moments: bool = False,
@@ -66,13 +69,13 @@ class Searcher:
         self.tables.refresh()
         return search(self.tables, vector, k, where, moments)
 
-    def scores(self, video_id: str, query: str | Sequence[str] | Vector) -> Scores:
+    def scores(self, video_id: str, query: Query) -> Scores:
         """How well each window of a video fits a query."""
         vector = self.vector_of(query)
         self.tables.refresh()
         return scores(self.tables, video_id, vector)
 
-    def vector_of(self, query: str | Sequence[str] | Vector) -> Vector:
+    def vector_of(self, query: Query) -> Vector:
         """The embedding (D,) of a query, or the one given."""
         return query if isinstance(query, np.ndarray) else self.embed(query)
 
@@ -135,7 +138,7 @@ class Searcher:
         return bytes(self._moment(id, number, "picture") or b"")
 
     def _moment(self, id: str, number: int, column: str) -> Any:
-        rows = self.tables.rows(f"id = {quoted(id)} AND status = {quoted(OK)}", ["id", "take"])
+        rows = self.tables.current(f"id = {quoted(id)} AND status = {quoted(OK)}", ["id", "take"])
         found: list[Any] = []
         if rows:
             condition = f"{moments_of(rows)} AND number = {int(number)}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.cli.library.place import add_library
 from videoprism_mlx.cli.program.tables import cut, padded, width
 from videoprism_mlx.errors import InputError
 
@@ -41,9 +42,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "query", nargs="+", metavar="WORD", help="the query, after a folder if the folder is first"
     )
-    parser.add_argument(
-        "--library", metavar="DIR", help="a library's folder, or s3://... (default: your own)"
-    )
+    add_library(parser)
     parser.add_argument(
         "-k", type=int, default=10, metavar="N", help="results to print (default: %(default)s)"
     )
