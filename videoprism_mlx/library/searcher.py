@@ -3,7 +3,7 @@
 Shapes: D width of an embedding.
 """
 
-import math
+import dataclasses
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
@@ -32,7 +32,7 @@ from videoprism_mlx.video.source import open_source
 # How many embeddings of texts and clips are kept.
 KEPT = 256
 
-# A longer span of a video is searched for by this many clips of it, spread evenly.
+# A longer span of a video is searched for by this many windows of it, spread evenly.
 MOST_CLIPS = 8
 
 Vector = npt.NDArray[np.float32]
@@ -102,7 +102,7 @@ class Searcher:
     ) -> Vector:
         """The embedding (D,) of a video or picture, of length one; of the span, if there is one.
 
-        A span that is longer than a window of the library is the average of several clips.
+        A span that is longer than a window of the library is the average of several windows.
         """
         check_times(start, end)
         stat = Path(path).expanduser().stat()
@@ -115,19 +115,17 @@ class Searcher:
 
     def _embed_clips(self, path: str | Path, start: float | None, end: float | None) -> Vector:
         model, processor = self._load()
+        window, fps = (self.tables.record["preprocessing"][name] for name in ("window", "fps"))
+        firsts = starts(path, processor, window / fps, start, end)
+        if firsts:  # Read as the windows of the library.
+            processor = dataclasses.replace(processor, num_frames=window, fps=fps)
         rows = []
-        for span in spans(path, processor, self.window_seconds, start, end):
+        for span in [(first, None) for first in firsts] or [(start, end)]:
             settings: dict[str, Any] = dict(zip(("start", "end"), span, strict=True))
             [encoded] = encode(model, processor, [path], features=["embedding"], **settings)
             rows.append(encoded.features["embedding"])
         total = np.sum(rows, axis=0, dtype=np.float64)
         return cast(Vector, (total / np.linalg.norm(total)).astype(np.float32))
-
-    @property
-    def window_seconds(self) -> float:
-        """How long a window of the library is."""
-        preprocessing = self.tables.record["preprocessing"]
-        return float(preprocessing["window"] / preprocessing["fps"])
 
     def moment_vector(self, id: str, number: int) -> Vector:
         """The embedding (D,) of window `number` of a video, to find more like it."""
@@ -167,14 +165,18 @@ class Searcher:
             self._known.popitem(last=False)
 
 
-def spans(
+def starts(
     path: str | Path, processor: Processor, window: float, start: float | None, end: float | None
-) -> list[tuple[float | None, float | None]]:
-    """The spans of a video to encode: all of it, or clips of `window` seconds spread over it."""
+) -> list[float]:
+    """When windows of so many seconds begin that are spread over a span of a video.
+
+    There are none if the span is shorter than a window.
+    """
     with closing(open_source(path, decoding=processor.decoding)) as opened:
-        begin, stop = checked_span(opened, start, end, min(1e-3, opened.interval / 4))
-    count = min(math.ceil((stop - begin) / window - 0.5), MOST_CLIPS)
-    if count <= 1:
-        return [(start, end)]
-    firsts = np.linspace(begin, stop - window, count).tolist()
-    return [(first, first + window) for first in firsts]
+        early = min(1e-3, opened.interval / 4)
+        begin, stop = checked_span(opened, start, end, early)
+        stop = min(stop, float(opened.times[-1]) + opened.interval)
+    if stop - begin < window - early:
+        return []
+    count = min(round((stop - begin) / window), MOST_CLIPS)
+    return np.linspace(begin, max(stop - window, begin), max(count, 1)).tolist()
