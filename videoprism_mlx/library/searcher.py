@@ -6,7 +6,7 @@ Shapes: D width of an embedding.
 import dataclasses
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -37,6 +37,8 @@ MOST_CLIPS = 8
 
 Vector = npt.NDArray[np.float32]
 
+Loaded = tuple[VideoPrismModel, Processor]
+
 # What `parse` takes, or the embedding (D,) of something.
 Query = str | Sequence[str] | Vector
 
@@ -48,10 +50,16 @@ class Searcher:
     query needs, the text encoder's for a text.
     """
 
-    def __init__(self, where: str | Path | None = None, tables: Tables | None = None):
+    def __init__(
+        self,
+        where: str | Path | None = None,
+        tables: Tables | None = None,
+        load: Callable[[], Loaded] | None = None,
+    ):
         self.tables = tables or Tables.open(where)
+        self._load_model = load or (lambda: load_recorded(self.tables.record))
         self._lock = threading.Lock()  # One query at a time uses the model.
-        self._loaded: tuple[VideoPrismModel, Processor] | None = None
+        self._loaded: Loaded | None = None
         self._known: OrderedDict[Hashable, Vector] = OrderedDict()
 
     def search(
@@ -117,8 +125,9 @@ class Searcher:
         model, processor = self._load()
         window, fps = (self.tables.record["preprocessing"][name] for name in ("window", "fps"))
         firsts = starts(path, processor, window / fps, start, end)
-        if firsts:  # Read as the windows of the library.
-            processor = dataclasses.replace(processor, num_frames=window, fps=fps)
+        # Read as the windows of the library, and as those videos that are shorter.
+        rate = fps if firsts else None
+        processor = dataclasses.replace(processor, num_frames=window, fps=rate)
         rows = []
         for span in [(first, None) for first in firsts] or [(start, end)]:
             settings: dict[str, Any] = dict(zip(("start", "end"), span, strict=True))
@@ -149,9 +158,9 @@ class Searcher:
             )
         return found[0][column]
 
-    def _load(self) -> tuple[VideoPrismModel, Processor]:
+    def _load(self) -> Loaded:
         if self._loaded is None:
-            self._loaded = load_recorded(self.tables.record)
+            self._loaded = self._load_model()
         return self._loaded
 
     def _recall(self, key: Hashable) -> Vector | None:
