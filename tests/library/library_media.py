@@ -24,7 +24,15 @@ WINDOW, FPS = 4, 1.0
 RECORD = {
     "model": {"name": DEMO_MODEL, "dtype": "float32"},
     "source": {"model": DEMO_MODEL, "dtype": "float32", "adapters": None},
-    "preprocessing": {"window": WINDOW, "stride": WINDOW, "fps": FPS},
+    "preprocessing": {
+        "window": WINDOW,
+        "stride": WINDOW,
+        "fps": FPS,
+        "size": 64,
+        "resize": "stretch",
+        "resample": "area",
+        "partial": False,
+    },
 }
 
 
@@ -93,14 +101,14 @@ class World(NamedTuple):
 
 @functools.cache
 def world() -> World:
-    """Two clips of each motion, of held-out things, made once."""
+    """A clip of each motion, of held-out things, made once."""
     folder = media.folder() / "world"
     folder.mkdir()
     drawn = draw_scenes(300, 5, held_out=True, distinct=True, two=0)
     scenes = [
         scene
         for motion in MOTIONS
-        for scene in [one for one in drawn if one.things[0].motion == motion][:2]
+        for scene in [one for one in drawn if one.things[0].motion == motion][:1]
     ]
     clips = draw(folder / "clips", scenes)
     row_scenes = draw_scenes(10, 21, held_out=True, distinct=True)

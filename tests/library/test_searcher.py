@@ -66,9 +66,7 @@ def test_a_clip_finds_itself_and_others_without_itself(searcher: Searcher, clips
     clip = world().clips[3]
     model, processor = vp.load(DEMO_MODEL, dtype="float32")
     [encoded] = vp.encode(model, processor, [clip])
-    np.testing.assert_allclose(
-        searcher.embed(str(clip)), encoded.features["embedding"], atol=1e-6
-    )
+    np.testing.assert_allclose(searcher.embed(str(clip)), encoded.features["embedding"], atol=1e-6)
     [first, *others] = searcher.search(str(clip), 4, clips)
     assert (first.path, first.score) == (str(clip), pytest.approx(1, abs=1e-5))
     like = searcher.search(searcher.moment_vector(first.id, first.number), 4, clips)

@@ -128,10 +128,11 @@ class Searcher:
         # Read as the windows of the library, and as those videos that are shorter.
         rate = fps if firsts else None
         processor = dataclasses.replace(processor, num_frames=window, fps=rate)
+        spans: list[tuple[float | None, float | None]] = [(first, None) for first in firsts]
         rows = []
-        for span in [(first, None) for first in firsts] or [(start, end)]:
-            settings: dict[str, Any] = dict(zip(("start", "end"), span, strict=True))
-            [encoded] = encode(model, processor, [path], features=["embedding"], **settings)
+        for begin, stop in spans or [(start, end)]:
+            options: dict[str, Any] = dict(features=["embedding"], start=begin, end=stop)
+            [encoded] = encode(model, processor, [path], **options)
             rows.append(encoded.features["embedding"])
         total = np.sum(rows, axis=0, dtype=np.float64)
         return cast(Vector, (total / np.linalg.norm(total)).astype(np.float32))
@@ -188,4 +189,5 @@ def starts(
     if stop - begin < window - early:
         return []
     count = min(round((stop - begin) / window), MOST_CLIPS)
-    return np.linspace(begin, max(stop - window, begin), max(count, 1)).tolist()
+    firsts: list[float] = np.linspace(begin, max(stop - window, begin), max(count, 1)).tolist()
+    return firsts

@@ -11,7 +11,7 @@ from videoprism_mlx.cli import shared
 from videoprism_mlx.cli.library.place import add_library
 from videoprism_mlx.cli.program.completion import models
 from videoprism_mlx.cli.program.tables import cut, padded, width
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from videoprism_mlx.library.filters import Where
@@ -66,9 +66,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "-0", dest="null", action="store_true", help="paths end in a null character, for xargs -0"
     )
     parser.add_argument(
-        "--preview", action="store_true",
-        help="show a picture of each moment, in a terminal that can (iTerm2, kitty, WezTerm, sixel)",
-    )  # fmt: skip
+        "--preview",
+        action="store_true",
+        help="show a picture of each moment, in a terminal that can: iTerm2, kitty, WezTerm, sixel",
+    )
     parser.add_argument(
         "--open", action="store_true", help="open the first result in a player, at its time"
     )
@@ -151,6 +152,8 @@ def check(options: argparse.Namespace, query: Sequence[str]) -> None:
     if options.json and options.null:
         raise InputError("-0 prints paths and --json prints JSON; leave one of them out")
     if options.export is not None:
+        if options.export.exists() and not options.export.is_dir():
+            raise OutputError(f"{options.export} is no folder; name another output (--export)")
         require_writable(options.export)
 
 
@@ -226,5 +229,3 @@ def lines(found: "Sequence[Moment]") -> list[str]:
 def is_terminal() -> bool:
     """Whether stdout is a terminal."""
     return bool(sys.stdout and sys.stdout.isatty())
-
-

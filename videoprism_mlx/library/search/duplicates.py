@@ -70,9 +70,7 @@ class Match(NamedTuple):
     other: Stretch
 
 
-def duplicates(
-    tables: Tables, where: Where | None = None, progress: bool = True
-) -> list[Group]:
+def duplicates(tables: Tables, where: Where | None = None, progress: bool = True) -> list[Group]:
     """The groups of copies among the videos that fit, the surest first.
 
     It reads parts of the files. Those that cannot be read have no copies.
@@ -158,7 +156,9 @@ def batches(tables: Tables, condition: str | None) -> Iterator[Any]:
     with storage_errors(tables.where):
         asked = tables.moments.search().select(columns).limit(None)
         asked = asked.where(condition) if condition else asked
-        yield from asked.to_batches(batch_size=MOMENTS_AT_ONCE)
+        yield from (
+            batch for batch in asked.to_batches(batch_size=MOMENTS_AT_ONCE) if batch.num_rows
+        )
 
 
 def stretches(batch: Any, rows: Mapping[str, Row]) -> list[Stretch | None]:
