@@ -8,6 +8,7 @@ process, with the files in the system's cache.
 
 import argparse
 import json
+import resource
 import shutil
 import statistics
 import subprocess
@@ -31,12 +32,14 @@ TEN = 10  # Moments of a video.
 # What a new process does, one phase after the other. It prints the seconds of each.
 PHASES = """
 import json, sys, time
-started = time.perf_counter()
+def clocks():
+    return time.perf_counter(), time.process_time()
+started = clocks()
 seconds = {}
-def done(phase):
+def done(phase, times=1):
     global started
-    seconds[phase] = time.perf_counter() - started
-    started = time.perf_counter()
+    seconds[phase] = [(now - before) / times for now, before in zip(clocks(), started)]
+    started = clocks()
 from videoprism_mlx.library.searcher import Searcher
 done("import the package and MLX")
 from videoprism_mlx.library.table import connect
@@ -52,11 +55,10 @@ searcher.search(vector)
 done("first search")
 for number in range(20):
     searcher.search(vector)
-seconds["search again"] = (time.perf_counter() - started) / 20
-started = time.perf_counter()
+done("search again", 20)
 for number in range(5):
     searcher.search(sys.argv[2] + " " * number + str(number))
-seconds["search for another text"] = (time.perf_counter() - started) / 5
+done("search for another text", 5)
 print(json.dumps(seconds))
 """
 
@@ -108,21 +110,35 @@ def add_videos(tables: Tables, random: np.random.Generator, numbers: range) -> N
 
 
 def measure(library: Path, rounds: int) -> dict[str, Any]:
-    """The median seconds of each phase, and of the command, over new processes in turns."""
-    phases: dict[str, list[float]] = {}
+    """The seconds of each phase, and of the command, in new processes in turns.
+
+    The median and the least, and the median of the processor's seconds.
+    """
+    phases: dict[str, list[tuple[float, float]]] = {}
     for _ in range(rounds + 1):  # The first is a warm-up.
-        started = time.perf_counter()
+        started, used = time.perf_counter(), processor_seconds()
         command = [sys.executable, "-m", "videoprism_mlx", "search", "--library", str(library)]
         subprocess.run([*command, QUERY], check=True, capture_output=True)
-        phases.setdefault("the command, from the shell", []).append(time.perf_counter() - started)
+        took = time.perf_counter() - started, processor_seconds() - used
+        phases.setdefault("the command, from the shell", []).append(took)
         run = [sys.executable, "-c", PHASES, str(library), QUERY]
         printed = subprocess.run(run, check=True, capture_output=True, text=True).stdout
-        for phase, seconds in json.loads(printed).items():
-            phases.setdefault(phase, []).append(seconds)
+        for phase, each in json.loads(printed).items():
+            phases.setdefault(phase, []).append(tuple(each))
     return {
-        phase: {"median": statistics.median(seconds[1:]), "least": min(seconds[1:])}
+        phase: {
+            "median": statistics.median(wall for wall, _ in seconds[1:]),
+            "least": min(wall for wall, _ in seconds[1:]),
+            "processor": statistics.median(used for _, used in seconds[1:]),
+        }
         for phase, seconds in phases.items()
     }
+
+
+def processor_seconds() -> float:
+    """The processor's seconds of all processes that were started and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
@@ -140,7 +156,7 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     for phase, seconds in figures.items():
-        print(f"{phase:48} {seconds['median']:.3f} s, at best {seconds['least']:.3f} s")
+        print(f"{phase:46}" + "".join(f"  {name} {one:.3f}" for name, one in seconds.items()))
     if options.save:
         command = "python -m benchmarks.search.latency"
         save("search_latency", command, {"moments": options.moments, **figures})

@@ -81,7 +81,7 @@ def filled(folder: Path, clips: Sequence[Path], **settings: Any) -> Tables:
 
 
 class World(NamedTuple):
-    """Drawn clips in a library: their scenes and paths, and a video of ten other scenes in a row."""
+    """Drawn clips in a library, and a video of ten other scenes in a row."""
 
     folder: Path
     scenes: list[Scene]
