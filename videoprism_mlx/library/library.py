@@ -91,7 +91,8 @@ class Library:
             default = DEFAULT_MODEL if adapters is None else None
             chosen = LibraryModel(default if model is None else model, **settings)
             tables = Tables.create(self.where, chosen.record(), chosen.dimension)
-            chosen.require_same(tables.where, tables.record, weights=True)
+            chosen.require_model(tables.where, tables.record)  # Another run may have made it.
+            chosen.require_reading(tables.where, tables.record)
         else:
             chosen = self._chosen(tables, model, settings)
             found = scan(paths)
@@ -158,7 +159,4 @@ class Library:
         given = {name: value for name, value in settings.items() if value is not None}
         if model is None and not given and self._model is not None:
             return self._model
-        chosen = recorded_model(self.where, tables.record, model, **given)
-        of_model = model is not None or given.keys() & {"dtype", "adapters"}
-        chosen.require_same(self.where, tables.record, weights=bool(of_model))
-        return chosen
+        return recorded_model(self.where, tables.record, model, **given)
