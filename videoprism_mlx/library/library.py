@@ -13,7 +13,7 @@ from videoprism_mlx.library.indexing.watch import QUIET, watch
 from videoprism_mlx.library.model import LibraryModel, Model, recorded_model
 from videoprism_mlx.library.table import Tables, library_place, require_place
 from videoprism_mlx.library.upkeep.compact import KEEP_AT_LEAST, compact
-from videoprism_mlx.library.upkeep.export import export
+from videoprism_mlx.library.upkeep.export import check_export, export
 from videoprism_mlx.library.upkeep.info import describe, errors
 from videoprism_mlx.library.upkeep.orphans import remove_orphans
 from videoprism_mlx.library.upkeep.prune import prune
@@ -152,7 +152,9 @@ class Library:
         The arrays are `embedding` (moments, width), and for each moment `video`, `path`, `start`
         and `end`.
         """
-        return export(self.tables(), user_path(output), overwrite)
+        output = user_path(output)
+        check_export(output, overwrite)
+        return export(self.tables(), output, overwrite)
 
     def _chosen(self, tables: Tables, model: Model | None, settings: Any) -> LibraryModel:
         """The library's model, after comparing what was asked for with the record."""

@@ -114,14 +114,16 @@ class Ingest:
                 yield outcome
 
     def _written(self, outcome: Outcome) -> Outcome:
+        is_done = False
         try:
-            if outcome.write is not None:
-                if not outcome.write():
-                    return dataclasses.replace(outcome, kind=BUSY)
-                self._tidy()
+            is_new = outcome.write is not None and outcome.write()
+            is_done = True
         finally:
-            self.claims.release(*outcome.claimed)
-        return outcome
+            self.claims.release(*outcome.claimed, is_done=is_done)
+        if is_new:
+            self._tidy()
+        is_late = outcome.write is not None and not is_new
+        return dataclasses.replace(outcome, kind=BUSY) if is_late else outcome
 
     def _outcomes(self, files: Sequence[File]) -> Generator[Outcome, None, None]:
         try:
