@@ -1,19 +1,26 @@
 """A library of videos: indexed once, kept up to date, and searched by words, pictures and clips."""
 
+import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import NoLibraryError
+from videoprism_mlx.features.processor import Processor
 from videoprism_mlx.files.places import user_path
+from videoprism_mlx.library.filters import Where
 from videoprism_mlx.library.indexing.add import Added, Adding, require_found
 from videoprism_mlx.library.indexing.scan import File, scan
 from videoprism_mlx.library.indexing.watch import QUIET, watch
-from videoprism_mlx.library.model import LibraryModel, Model, recorded_model
+from videoprism_mlx.library.model import LibraryModel, Model, load_recorded, recorded_model
+from videoprism_mlx.library.moment import Moment
+from videoprism_mlx.library.search.duplicates import Group, duplicates
+from videoprism_mlx.library.searcher import Query, Searcher
 from videoprism_mlx.library.table import Tables, library_place, require_place
 from videoprism_mlx.library.upkeep.compact import KEEP_AT_LEAST, compact
-from videoprism_mlx.library.upkeep.export import export
+from videoprism_mlx.library.upkeep.export import check_export, export
 from videoprism_mlx.library.upkeep.info import describe, errors
 from videoprism_mlx.library.upkeep.orphans import remove_orphans
 from videoprism_mlx.library.upkeep.prune import prune
@@ -43,6 +50,41 @@ class Library:
     def tables(self) -> Tables:
         """The tables as they are now. Raises LibraryError if there are none."""
         return Tables.open(self.where)
+
+    def search(
+        self,
+        query: Query,
+        *,
+        k: int = 10,
+        where: Where | None = None,
+        moments: bool = False,
+    ) -> list[Moment]:
+        """The `k` videos that fit a query best, each with its best moment; the best first.
+
+        A query is a text, or the path of a video or picture, or several of them with + and -
+        between spaces, such as "2:surfing + ./wave.mp4@3-7 - beach"; or an embedding (D,). With
+        `moments`, the `k` best moments, of which several may be of one video. The first search
+        loads the library's model.
+        """
+        return self.searcher.search(query, k, where, moments)
+
+    @functools.cached_property
+    def searcher(self) -> Searcher:
+        """What searches it. It keeps the model, and the embeddings of queries."""
+        return Searcher(self.where, load=self._load)
+
+    def _load(self) -> tuple[VideoPrismModel, Processor]:
+        """The model that `add` has used, or else the one that the record names."""
+        if self._model is None:
+            return load_recorded(self.searcher.tables.record)
+        return self._model.load(), self._model.reading.processor
+
+    def duplicates(self, where: Where | None = None, *, progress: bool = True) -> list[Group]:
+        """Videos that are copies of one another: re-encoded, resized or trimmed.
+
+        The surest groups come first. Parts of the files are read.
+        """
+        return duplicates(self.tables(), where, progress)
 
     def add(
         self,
@@ -91,7 +133,8 @@ class Library:
             default = DEFAULT_MODEL if adapters is None else None
             chosen = LibraryModel(default if model is None else model, **settings)
             tables = Tables.create(self.where, chosen.record(), chosen.dimension)
-            chosen.require_same(tables.where, tables.record, weights=True)
+            chosen.require_model(tables.where, tables.record)  # Another run may have made it.
+            chosen.require_reading(tables.where, tables.record)
         else:
             chosen = self._chosen(tables, model, settings)
             found = scan(paths)
@@ -151,14 +194,13 @@ class Library:
         The arrays are `embedding` (moments, width), and for each moment `video`, `path`, `start`
         and `end`.
         """
-        return export(self.tables(), user_path(output), overwrite)
+        output = user_path(output)
+        check_export(output, overwrite)
+        return export(self.tables(), output, overwrite)
 
     def _chosen(self, tables: Tables, model: Model | None, settings: Any) -> LibraryModel:
         """The library's model, after comparing what was asked for with the record."""
         given = {name: value for name, value in settings.items() if value is not None}
         if model is None and not given and self._model is not None:
             return self._model
-        chosen = recorded_model(self.where, tables.record, model, **given)
-        of_model = model is not None or given.keys() & {"dtype", "adapters"}
-        chosen.require_same(self.where, tables.record, weights=bool(of_model))
-        return chosen
+        return recorded_model(self.where, tables.record, model, **given)

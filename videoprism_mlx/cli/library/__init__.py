@@ -2,10 +2,10 @@
 
 import argparse
 
-from videoprism_mlx.cli.library import index, manage
+from videoprism_mlx.cli.library import index, manage, search
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the commands."""
-    for module in (index, manage):
+    for module in (index, search, manage):
         module.add(commands)

@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.cli.library import duplicates
 from videoprism_mlx.cli.library.place import add_library
 
 
@@ -37,6 +38,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="remove those below this folder whose files are gone, marked or not",
     )
     shared.add_json(prune)
+    copies = add_kind("duplicates", duplicates.run, "find videos that are copies of one another")
+    duplicates.add_options(copies)
     add_kind("compact", run_compact, "join the files of a library, which makes it smaller")
     export = add_kind("export", run_export, "write all moments to a file, as arrays")
     export.add_argument("output", metavar="OUT", help="OUT.npz or OUT.parquet")
