@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from benchmarks.timing import save
 from videoprism_mlx.library.neighbours import keep_up, with_neighbours
+from videoprism_mlx.library.search import search as best_moments
 from videoprism_mlx.library.table import OK, Tables
 from videoprism_mlx.library.upkeep.compact import Tidying, compact
 
@@ -174,7 +175,10 @@ def add_more(where: str, moments: int, width: int) -> dict[str, Any]:
 
 
 def search(where: str, moments: int, width: int) -> dict[str, Any]:
-    """Searches for the queries, one after the other, in a process that has just begun."""
+    """Searches for the queries, one after the other, in a process that has just begun.
+
+    Then for the best videos of some, as `Library.search` does, with the extent of their moments.
+    """
     tables = Tables.open(where)
     found, seconds = [], []
     for query in draw_queries(width):
@@ -185,11 +189,18 @@ def search(where: str, moments: int, width: int) -> dict[str, Any]:
         seconds.append(time.perf_counter() - started)
         pairs = zip(rows["video"], rows["number"], strict=True)
         found.append([int(video) * EACH + number for video, number in pairs])
+    whole = []
+    for query in draw_queries(width)[::10]:
+        started = time.perf_counter()
+        best_moments(tables, query, K)
+        whole.append(time.perf_counter() - started)
     return {
         "found": found,
         "first_seconds": seconds[0],
         "median_seconds": statistics.median(seconds[1:]),
         "slow_seconds": float(np.quantile(seconds[1:], 0.95)),
+        "videos_median_seconds": statistics.median(whole[1:]),
+        "videos_slow_seconds": float(np.quantile(whole[1:], 0.95)),
     }
 
 
