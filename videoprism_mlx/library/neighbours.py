@@ -1,6 +1,6 @@
-"""The index by neighbours, with which a search reads a part of a large library.
+"""The indices of a library, the one by neighbours above all: a search reads a part of the library.
 
-The index divides the moments into groups of similar ones, and holds two bits for each number of an
+The index by neighbours divides the moments into groups of similar ones, and holds two bits for each number of an
 embedding (IVF_RQ), whose error does not depend on what the library holds. A search looks through
 the groups nearest to the query, and compares the best candidates again by the embeddings
 themselves. It compares all moments that are not in the index yet. So a library needs no index where
@@ -21,8 +21,9 @@ from videoprism_mlx.library.upkeep.compact import compact
 
 COLUMN: Final = "embedding"
 
-# The name of an index says how many groups it has.
+# The name of an index by neighbours says how many groups it has.
 NAME = "neighbours_"
+BY_VIDEO = "by_video"
 
 # A library of so many moments has an index.
 LEAST = 100_000
@@ -30,8 +31,8 @@ LEAST = 100_000
 # How many moments a group has when the index is built, and the most that it has later, on average.
 GROUP, MOST = 500, 2_000
 
-# An index that lacks a tenth of LEAST gets the moments that it lacks, in a larger library if it
-# lacks this share of all.
+# Indices that lack a tenth of LEAST get the moments that they lack, in a larger library if they
+# lack this share of all.
 LACKED = 0.05
 
 # The groups are made from so many moments for each, in so many rounds. Of each number of an
@@ -44,31 +45,57 @@ SEARCHED, CANDIDATES, CANDIDATES_EACH = 128, 400, 4
 
 
 def keep_up(tables: Tables, least: int = LEAST, group: int = GROUP) -> bool:
-    """Builds the index of a library that has `least` moments, or brings it up to date.
+    """Builds the indices of a library that has enough moments, or brings them up to date.
 
-    Whether there was something to do, and no other process does it.
+    From `least` moments on there is the index by neighbours, from a tenth of them on one that finds
+    the moments of a video. Whether there was something to do, and no other process does it.
     """
     with storage_errors(tables.where):
         tables.refresh()
         if wanted(tables.moments, least, group) is None:
             return False
         with alone(tables.where) as is_alone:
-            tables.refresh()
-            step = wanted(tables.moments, least, group) if is_alone else None
-            if step == "add":
-                return compact(tables.moments, tables.where)
-            return step == "build" and build(tables.moments, group)
+            done = is_alone
+            while done:
+                tables.refresh()
+                step = wanted(tables.moments, least, group)
+                if step is None:
+                    return True
+                done = take_step(tables, step, group)
+    return False
 
 
 def wanted(table: Any, least: int = LEAST, group: int = GROUP) -> str | None:
-    """What the index of moments needs: "build" to make it anew, "add" to add what it lacks."""
+    """What is to be done for the indices.
+
+    "by video" or "by neighbours" to build one, "add" to add to them what they lack.
+    """
     count, names = table.count_rows(), index_names(table)
-    if count < least:
+    if count < least // 10:
         return None
-    if not names or count > MOST / GROUP * group * groups_of(names[-1]):
-        return "build"
-    lacked = table.index_stats(names[-1]).num_unindexed_rows
-    return "add" if lacked >= max(least // 10, LACKED * count) else None
+    lacked = table.index_stats(BY_VIDEO)
+    if lacked is None:
+        return "by video"
+    if count >= least and (not names or count > MOST / GROUP * group * groups_of(names[-1])):
+        return "by neighbours"
+    return "add" if lacked.num_unindexed_rows >= max(least // 10, LACKED * count) else None
+
+
+def take_step(tables: Tables, step: str, group: int) -> bool:
+    """Does what `wanted` says. Whether no other process was faster."""
+    from lancedb.index import BTree
+
+    if step == "add":
+        return compact(tables.moments, tables.where)
+    if step == "by neighbours":
+        return build(tables.moments, group)
+    try:
+        tables.moments.create_index("video", config=BTree(), name=BY_VIDEO)
+    except (RuntimeError, OSError) as error:
+        if not is_conflict(error):
+            raise
+        return False
+    return True
 
 
 def build(table: Any, group: int = GROUP) -> bool:
