@@ -17,6 +17,7 @@ from videoprism_mlx.files.lock import Claim
 from videoprism_mlx.library import neighbours
 from videoprism_mlx.library.indexing import add as adding
 from videoprism_mlx.library.neighbours import build, index_names, keep_up, with_neighbours
+from videoprism_mlx.library.search.nearest import moments_of
 from videoprism_mlx.library.table import LOCKS, Tables
 
 WIDTH, VIDEO, LEAST, GROUP = 32, 20, 2000, 50
@@ -70,11 +71,23 @@ def tables(tmp_path: Path) -> Tables:
 
 
 def test_a_small_library_has_no_index(tables: Tables) -> None:
+    assert not keep_up(tables, 10 * LEAST + 10, GROUP)
+    assert list(tables.moments.list_indices()) == []
+    assert keep_up(tables, LEAST + 1, GROUP)
+    assert [index.name for index in tables.moments.list_indices()] == ["by_video"]
     assert not keep_up(tables, LEAST + 1, GROUP)
-    assert index_names(tables.moments) == []
     vectors = drawn(LEAST, 1)
     for query in drawn(5, 2):
         assert found(tables, query) == nearest(vectors, query)
+
+
+def test_the_moments_of_a_video_are_found_by_an_index(tables: Tables) -> None:
+    keep_up(tables, LEAST, GROUP)
+    rows = [{"id": "3", "take": 1}, {"id": "70", "take": 1}, {"id": "4", "take": 2}]
+    asked = tables.moments.search(drawn(1, 2)[0], "embedding", "vector").bypass_vector_index()
+    asked = asked.where(moments_of(rows), prefilter=True).limit(100)
+    assert "ScalarIndexQuery" in asked.explain_plan(True)
+    assert len(asked.to_arrow()) == 2 * VIDEO
 
 
 def test_the_index_finds_what_comparing_all_finds(

@@ -1,10 +1,11 @@
 """The indices of a library, the one by neighbours above all: a search reads a part of the library.
 
-The index by neighbours divides the moments into groups of similar ones, and holds two bits for each number of an
-embedding (IVF_RQ), whose error does not depend on what the library holds. A search looks through
-the groups nearest to the query, and compares the best candidates again by the embeddings
-themselves. It compares all moments that are not in the index yet. So a library needs no index where
-comparing all moments is quick, and finds the same without.
+The index by neighbours divides the moments into groups of similar ones, and holds two bits for each
+number of an embedding (IVF_RQ), whose error does not depend on what the library holds. A search
+looks through the groups nearest to the query, and compares the best candidates again by the
+embeddings themselves. It compares all moments that are not in the index yet. So a library needs no
+index where comparing all moments is quick, and finds the same without. The other index finds the
+moments of a video.
 
 An index appears whole, in a new version of the table. If the process that builds it is killed, or
 another one is faster, the table is as before.
@@ -25,7 +26,7 @@ COLUMN: Final = "embedding"
 NAME = "neighbours_"
 BY_VIDEO = "by_video"
 
-# A library of so many moments has an index.
+# A library of so many moments has an index by neighbours.
 LEAST = 100_000
 
 # How many moments a group has when the index is built, and the most that it has later, on average.
@@ -73,12 +74,13 @@ def wanted(table: Any, least: int = LEAST, group: int = GROUP) -> str | None:
     count, names = table.count_rows(), index_names(table)
     if count < least // 10:
         return None
-    lacked = table.index_stats(BY_VIDEO)
-    if lacked is None:
+    stats = [table.index_stats(name) for name in (BY_VIDEO, *names)]
+    if stats[0] is None:
         return "by video"
     if count >= least and (not names or count > MOST / GROUP * group * groups_of(names[-1])):
         return "by neighbours"
-    return "add" if lacked.num_unindexed_rows >= max(least // 10, LACKED * count) else None
+    lacked = max(each.num_unindexed_rows for each in stats)
+    return "add" if lacked >= max(least // 10, LACKED * count) else None
 
 
 def take_step(tables: Tables, step: str, group: int) -> bool:

@@ -150,12 +150,16 @@ def query(
 
 
 def moments_of(rows: Sequence[Row]) -> str:
-    """The SQL condition of the moments of videos: those of the take that each row names."""
+    """The SQL condition of the moments of videos: those of the take that each row names.
+
+    It names the videos first: LanceDB does not use an index for conditions joined by OR.
+    """
     takes: dict[int, list[str]] = {}
     for row in rows:
         takes.setdefault(int(row["take"]), []).append(quoted(row["id"]))
     each = [f"(take = {take} AND video IN ({', '.join(ids)}))" for take, ids in takes.items()]
-    return f"({' OR '.join(each)})"
+    named = ", ".join(quoted(row["id"]) for row in rows)
+    return f"(video IN ({named}) AND ({' OR '.join(each)}))"
 
 
 def groups(items: Sequence[Any]) -> list[Sequence[Any]]:
