@@ -95,7 +95,7 @@ def test_bad_videos_are_all_named(
     with pytest.raises(ValueError, match=r"4 of 16 videos cannot be used.*--skip-bad"):
         train(**options)
     said = capsys.readouterr().err
-    for name, why in (("empty", "is empty"), ("text", "is text"), ("gone", "No such file")):
+    for name, why in (("empty", "is empty"), ("text", "is text"), ("gone", "no such file")):
         assert any(f"{name}.mp4" in line and why in line for line in said.splitlines())
     assert not (tmp_path / "out").exists()
     reads.clear()

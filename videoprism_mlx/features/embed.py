@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import EXPECTED, InputError
+from videoprism_mlx.errors import EXPECTED, InputError, in_words
 from videoprism_mlx.features.encode import check_features, encode, one_line
 from videoprism_mlx.features.formats import VECTORS_ONLY, json_line
 from videoprism_mlx.features.pipeline import Features
@@ -325,7 +325,7 @@ class Job:
         ) as shown:
             for name, error in results:
                 if error is not None:
-                    skipped[name] = str(error)
+                    skipped[name] = in_words(error)
                     if progress:
                         write(f"skipped: {one_line(videos[name], error)}")
                 shown.update()

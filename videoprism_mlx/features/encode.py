@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import EXPECTED, InputError, printable, suggestion
+from videoprism_mlx.errors import EXPECTED, InputError, in_words, printable, suggestion
 from videoprism_mlx.features.pipeline import (
     Array,
     Features,
@@ -159,5 +159,5 @@ def derived_features(
 
 def one_line(source: Source, error: Exception) -> str:
     """An error as one line that names the source, to be printed."""
-    about = str(error)
+    about = in_words(error)
     return printable(" ".join((about if str(source) in about else f"{source}: {about}").split()))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from videoprism_mlx.errors import DownloadError
+from videoprism_mlx.errors import DownloadError, in_words
 from videoprism_mlx.files.atomic import DISK_FULL
 
 # How long a server that has answered may be silent during a download.
@@ -78,5 +78,5 @@ def explained(what: str, hint: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise
         reason = error.__cause__ or error
-        first_line = (str(reason).strip() or type(reason).__name__).splitlines()[0]
+        first_line = (in_words(reason).strip() or type(reason).__name__).splitlines()[0]
         raise DownloadError(f"could not fetch {what}: {first_line}; {hint}") from error

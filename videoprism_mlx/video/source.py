@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from videoprism_mlx.errors import InputError, InputTypeError, VideoError
+from videoprism_mlx.errors import InputError, InputTypeError, NotFoundError, VideoError
 from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.ffmpeg.reader import DEFAULT_FPS, VideoFile
 from videoprism_mlx.video.find import IMAGE_SUFFIXES, images_in, local_path
@@ -108,17 +108,17 @@ def open_source(
 
 
 def existing(source: str | Path) -> Path:
-    """The path of a file or folder. Raises FileNotFoundError or VideoError if it is not there."""
+    """The path of a file or folder. Raises NotFoundError or VideoError if it is not there."""
     path = local_path(source)
     if not path.exists():
-        raise FileNotFoundError(errno.ENOENT, "no such file or folder", str(path))
+        raise NotFoundError(errno.ENOENT, "there is no such file or folder", str(path))
     if not (path.is_file() or path.is_dir()):
         raise VideoError(f"{path} is neither a file nor a folder")
     return path
 
 
 def require_one(paths: Iterable[Path]) -> None:
-    """Raises FileNotFoundError for the first path if none of them exists."""
+    """Raises NotFoundError for the first path if none of them exists."""
     listed = list(paths)
     if listed and not any(path.exists() for path in listed):
         existing(listed[0])
