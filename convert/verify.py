@@ -23,7 +23,7 @@ import numpy as np
 
 from videoprism_mlx.convert.npz import Array
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import CheckpointError, InputError
+from videoprism_mlx.errors import CheckpointError, InputError, counted
 from videoprism_mlx.files.npz import NpzFile
 from videoprism_mlx.layers import Linear
 from videoprism_mlx.runtime import rounding
@@ -75,9 +75,9 @@ def verify(model: VideoPrismModel, activations: str | Path) -> list[Comparison]:
     ]
     if unmatched:
         raise InputError(
-            f"{activations} is of another configuration: it has {len(unmatched)} activations that "
-            f"this model lacks or has in another shape, such as {unmatched[0]}; use the file that "
-            "was saved for this model"
+            f"{activations} is of another configuration: it has "
+            f"{counted(len(unmatched), 'activation')} that this model lacks or has in another "
+            f"shape, such as {unmatched[0]}; use the file that was saved for this model"
         )
     terms = longest_sum(model, inputs)
     compared = []

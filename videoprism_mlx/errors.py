@@ -90,7 +90,7 @@ REASONS = {
     errno.ENOTEMPTY: "the folder is not empty",
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "your share of the disk is used up",
-    errno.EFBIG: "the file would be larger than the system allows",
+    errno.EFBIG: "the file is too large for the disk",
     errno.EROFS: "the disk can only be read",
     errno.ENAMETOOLONG: "the name is too long",
     errno.ELOOP: "it is a link that leads back to itself",
@@ -148,6 +148,11 @@ def excerpt(text: object, most: int = 100) -> str:
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """A number with its noun, such as `1 video` and `2,000 videos`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def are(count: int, total: int | None = None) -> str:
+    """The verb after `count` things, or after `count` of `total` things: `is` or `are`."""
+    return "is" if 1 in (count, total) else "are"
 
 
 def shown(value: object, most: int = 100) -> str:

@@ -9,11 +9,13 @@ import media
 import pytest
 from commands import run
 
+from videoprism_mlx.cli.evaluate import retrieval_table
 from videoprism_mlx.errors import (
     REASONS,
     AlreadyExistsError,
     NotFoundError,
     VideoError,
+    are,
     counted,
     in_words,
 )
@@ -77,3 +79,15 @@ def test_commands_print_no_numbers_of_errors(
 def test_a_number_and_its_noun() -> None:
     assert [counted(n, "video") for n in (0, 1, 2000)] == ["0 videos", "1 video", "2,000 videos"]
     assert [counted(n, "class", "classes") for n in (1, 3)] == ["1 class", "3 classes"]
+
+
+def test_the_verb_after_a_number() -> None:
+    assert [are(1), are(2), are(1, 3), are(0, 1), are(2, 3)] == ["is", "are", "is", "is", "are"]
+
+
+def test_one_video_and_one_text() -> None:
+    names = [f"recall@{n}" for n in (1, 5, 10)] + ["median_rank", "mean_rank"]
+    metrics = {f"{way}/{n}": 1.0 for way in ("text_to_video", "video_to_text") for n in names}
+    result = {"metrics": metrics, "measured": 1, "texts": 1, "texts_cut": 0}
+    assert retrieval_table(result)[-1] == "1 video, 1 text"
+    assert retrieval_table({**result, "texts": 2})[-1] == "1 video, 2 texts"

@@ -34,7 +34,7 @@ def test_captions_hold_whatever_characters(tmp_path: Path) -> None:
     [
         (
             "video,caption\na.mp4,a dog, running\n",
-            r"line 2: has 1 more fields .*' running'; put quotes",
+            r"line 2: has 1 more field .*' running'; put quotes",
         ),
         ('video,caption\na.mp4,"a dog\nb.mp4,a cat\n', "after line"),
         ("video,caption\na.mp4\n", "line 2: has 'video'; expected caption or captions"),

@@ -69,7 +69,7 @@ def test_one_class_alone(label: Any, train: Train, clips: Path, tmp_path: Path) 
 def test_classes_without_a_video_are_named(train: Train, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "videoprism_mlx"):
         train(labels=["blue", "puce", "green", "red", "mauve"])
-    assert "2 of 5 classes have no video to train on, and will not be learned: puce, mauve" in (
+    assert "no video to train on for 2 of 5 classes, which will not be learned: puce, mauve" in (
         caplog.text
     )
 
@@ -116,7 +116,7 @@ def test_bad_videos_can_be_left_out(
     assert len(trained.skipped) == 4 and trained.metrics["skipped"] == trained.skipped
     assert trained.metrics["videos"] == {"training": 9, "validation": 3}
     # The one video of class 3 is among them.
-    unseen = "1 of 4 classes have no video to train on, and will not be learned: class 3"
+    unseen = "no video to train on for 1 of 4 classes, which will not be learned: class 3"
     assert unseen in caplog.text
     rows = colour_rows(clips)
     good = train(

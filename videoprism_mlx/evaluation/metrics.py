@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import InputError, counted
 
 Array = npt.NDArray[Any]
 
@@ -187,7 +187,7 @@ def checked_similarity(similarity: Array, video_of_text: Array) -> tuple[Array, 
     if owners.shape != similarity.shape[1:] or owners.dtype.kind not in "iu":
         raise InputError(
             f"video_of_text is of {owners.dtype} and shape {owners.shape}; "
-            f"expected a video's number for each of {similarity.shape[1]} texts"
+            f"expected a video's number for each of {counted(similarity.shape[1], 'text')}"
         )
     if owners.min() < 0 or owners.max() >= len(similarity):
         raise InputError(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from videoprism_mlx.datasets.captions import Captioned
 from videoprism_mlx.datasets.labels import Labelled
 from videoprism_mlx.encoders import FactorizedVideoClassifier, VideoPrismModel
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import InputError, are, counted
 from videoprism_mlx.evaluation.metrics import (
     class_rows,
     multi_hot,
@@ -202,9 +202,10 @@ def check_classes(classifier: VideoPrismModel, labelled: Labelled, names: Sequen
     """Raises InputError unless the names and the labels are of the classifier's classes."""
     highest = max((max(each) for each in labelled.labels if each), default=0)
     if len(names) != classifier.num_classes or highest >= len(names):
+        own = counted(classifier.num_classes or 0, "class", "classes")
         raise InputError(
-            f"there are {len(names)} names and classes up to {highest}; the classifier has "
-            f"{classifier.num_classes} classes, from 0 on"
+            f"there {are(len(names))} {counted(len(names), 'name')} and classes up to {highest}; "
+            f"the classifier has {own}, from 0 on"
         )
 
 

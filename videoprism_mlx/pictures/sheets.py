@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import InputError, counted
 from videoprism_mlx.pictures.drawing import (
     CURVE,
     FAINT,
@@ -52,9 +52,9 @@ def draw_features(
     """
     frames, colours = checked_images(frames, "frames"), checked_images(colours, "colours")
     if len(frames) != len(colours) or (times is not None and len(times) != len(frames)):
-        count = "" if times is None else f", {len(times)} times"
+        count = "" if times is None else f", {counted(len(times), 'time')}"
         raise InputError(
-            f"there are {len(frames)} frames, {len(colours)} colours{count}; "
+            f"there are {counted(len(frames), 'frame')}, {counted(len(colours), 'colour')}{count}; "
             "expected the same number of each"
         )
     shown = np.unique(np.linspace(0, len(frames) - 1, MOST_PAIRS).round().astype(int))

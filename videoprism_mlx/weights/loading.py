@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from videoprism_mlx import convert
 from videoprism_mlx.encoders import FactorizedEncoder, FactorizedVideoClassifier, VideoPrismModel
-from videoprism_mlx.errors import CheckpointError, InputError, whole_number
+from videoprism_mlx.errors import CheckpointError, InputError, counted, whole_number
 from videoprism_mlx.files import places
 from videoprism_mlx.models import (
     RELEASES,
@@ -70,7 +70,7 @@ def load_with_directory(
         type(model).__name__,
         directory,
         str(model.dtype).removeprefix("mlx.core."),
-        str(mx.default_device()).partition("DeviceType.")[2].rstrip(")") or mx.default_device(),
+        mx.default_device().type.name.upper(),
     )
     return model, directory
 
@@ -96,8 +96,9 @@ def load_classifier(
     if isinstance(model, FactorizedVideoClassifier):
         if num_classes not in (None, model.num_classes):
             raise InputError(
-                f"{name_or_dir} is a classifier of {model.num_classes} classes, not of "
-                f"{num_classes}; leave num_classes out to load it as it is"
+                f"{name_or_dir} is a classifier of "
+                f"{counted(model.num_classes or 0, 'class', 'classes')}, not of {num_classes}; "
+                "leave num_classes out to load it as it is"
             )
         return model
 
@@ -108,9 +109,9 @@ def load_classifier(
         )
     classifier = with_new_head(encoder, whole_number(num_classes, "num_classes"))
     logger.warning(
-        "%s has a new head: atten_pooler and projection (%d classes) are random; train them",
+        "%s has a new head: atten_pooler and projection (%s) are random; train them",
         name_or_dir,
-        num_classes,
+        counted(num_classes, "class", "classes"),
     )
     return classifier
 
