@@ -188,7 +188,10 @@ def test_a_refusal_deletes_nothing(name: str, tmp_path: Path) -> None:
     assert (tmp_path / ".u.npz.parts" / name).read_text() == "months of work"
 
 
-FULL = r"the file is too large for the disk; [\d,]+ MB are free on the disk: make room or write elsewhere: '{}'$"
+FULL = (
+    r"the file is too large for the disk; [\d,]+ MB are free on the disk: "
+    r"make room or write elsewhere: '{}'$"
+)
 
 
 def test_a_full_cache_disk_is_named(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx.errors import InputError, counted
+from videoprism_mlx.features.pipeline import first_equal
 
 Array = npt.NDArray[Any]
 
@@ -152,6 +153,17 @@ def multi_hot(labels: Sequence[Sequence[int]], count: int) -> npt.NDArray[np.boo
     for row, numbers in enumerate(labels):
         targets[row, list(numbers)] = True
     return targets
+
+
+def cosines(videos: Array, texts: Array) -> Array:
+    """The cosines (V, Q) of embeddings of videos (V, D) and texts (Q, D), all of length one.
+
+    Equal embeddings have equal cosines, so that `recalls` sees a tie where there is one: a matrix
+    product may round equal rows and columns differently, by their place in the matrix.
+    """
+    (rows, row_of), (columns, column_of) = first_equal(videos), first_equal(texts)
+    distinct: Array = videos[rows] @ texts[columns].T
+    return distinct[np.ix_(row_of, column_of)]
 
 
 def recalls(similarity: Array, video_of_text: Array) -> dict[str, float]:

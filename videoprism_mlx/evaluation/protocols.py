@@ -19,6 +19,7 @@ from videoprism_mlx.encoders import FactorizedVideoClassifier, VideoPrismModel
 from videoprism_mlx.errors import InputError, are, counted
 from videoprism_mlx.evaluation.metrics import (
     class_rows,
+    cosines,
     multi_hot,
     multi_label_metrics,
     recalls,
@@ -82,7 +83,7 @@ def evaluate_retrieval(
     evaluation = Evaluation(model, processor, partial, skip_bad, cache, identity, data, output)
     vectors = evaluation.vectors([pair.video for pair in pairs], "embedding")
     kept = np.isin(owners, vectors.numbers)
-    similarity = vectors.rows @ text_embeddings[kept].T
+    similarity = cosines(vectors.rows, text_embeddings[kept])
     measured = {
         "metrics": recalls(similarity, np.searchsorted(vectors.numbers, owners[kept])),
         **vectors.counts(len(pairs)),
@@ -127,7 +128,7 @@ def evaluate_zero_shot(
     classes = class_embeddings(model, processor, labelled.names, templates)
     evaluation = Evaluation(model, processor, partial, skip_bad, cache, identity, data, output)
     vectors = evaluation.vectors(labelled.videos, "embedding")
-    measured = classified(vectors, vectors.rows @ classes.T, labelled, labelled.names)
+    measured = classified(vectors, cosines(vectors.rows, classes), labelled, labelled.names)
     if labelled.multi_label:  # Cosines have no threshold that means yes or no.
         measured["metrics"] = {"map": measured["metrics"]["map"]}
     return evaluation.result("zero-shot", measured, {"templates": list(templates)})
