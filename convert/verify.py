@@ -26,6 +26,7 @@ from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputError, counted
 from videoprism_mlx.files.npz import NpzFile
 from videoprism_mlx.layers import Linear
+from videoprism_mlx.progress import bar
 from videoprism_mlx.runtime import rounding
 from videoprism_mlx.runtime.device import plain
 
@@ -137,7 +138,11 @@ def replay(model: nn.Module, inputs: dict[str, Array]) -> dict[str, Array]:
     with plain(), recording(model) as seen:
         model(**arguments)
     seen |= named_outputs(model(**arguments))
-    return {path: np.array(array.astype(mx.float32)) for path, array in seen.items()}
+    # The arrays are computed here, one after the other.
+    return {
+        path: np.array(array.astype(mx.float32))
+        for path, array in bar(list(seen.items()), "verifying", "module")
+    }
 
 
 def named_outputs(result: Any) -> dict[str, Any]:
