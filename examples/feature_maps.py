@@ -22,7 +22,8 @@ def main() -> None:
     model, processor = vp.load(options.model)
     # Frames (T, H, W, 3), features (T, rows, columns, D), and times (T,) in seconds.
     maps = map_features(model, processor, options.video, steady=True)
-    sheet = draw_features(maps.frames, feature_colours(maps.features), maps.times)
+    colours = feature_colours(maps.features)
+    sheet = draw_features(maps.frames, colours, maps.times, names=maps.names)
     Image.fromarray(sheet).save(options.output)
     print(options.output)
 
