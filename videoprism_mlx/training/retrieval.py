@@ -282,7 +282,8 @@ class RetrievalTask:
         }
         if self.tuning.rank is None:
             tokenizer = self.directory / TOKENIZER_FILE
-            publish(model, output, files, tokenizer=tokenizer if tokenizer.is_file() else None)
+            beside = tokenizer if tokenizer.is_file() else None
+            publish(model, output, files, {"trained_from": self.name}, beside)
         else:
             # If a complete run is started again, its earlier adapters are here.
             (output / ADAPTER_CONFIG_FILE).unlink(missing_ok=True)
