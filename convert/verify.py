@@ -63,8 +63,8 @@ def verify(model: VideoPrismModel, activations: str | Path) -> list[Comparison]:
     taken = inspect.signature(type(model).__call__).parameters
     if strange := [name for name in inputs if name not in taken]:
         raise InputError(
-            f"{activations} is of another configuration: it has the input {strange[0]}, which a "
-            f"{type(model).__name__} does not take; use the file that was saved for this model"
+            f"{activations} is of another configuration: it has the input {strange[0]}, which "
+            f"{model.called} does not take; use the file that was saved for this model"
         )
     ours = replay(model, inputs)
     unmatched = [

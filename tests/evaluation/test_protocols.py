@@ -284,7 +284,7 @@ def test_mistakes(
         (lambda: evaluate_zero_shot(*searcher, labelled(six_clips), ["a"]), "the template is 'a'"),
         (
             lambda: evaluate_classifier(*searcher, labelled(six_clips), names),
-            "a FactorizedVideoCLIP is not a classifier",
+            "/model is not a classifier",
         ),
         (
             lambda: evaluate_classifier(*classifier, labelled(six_clips), NAMES),

@@ -213,9 +213,7 @@ def check_classes(classifier: VideoPrismModel, labelled: Labelled, names: Sequen
 def require_classifier(model: VideoPrismModel) -> FactorizedVideoClassifier:
     """The model itself. Raises InputError unless it is a classifier."""
     if model.num_classes is None:
-        raise InputError(
-            f"a {type(model).__name__} is not a classifier; train one, or use zero-shot"
-        )
+        raise InputError(f"{model.called} is not a classifier; train one, or use zero-shot")
     return cast(FactorizedVideoClassifier, model)
 
 

@@ -137,7 +137,7 @@ def check_features(model: VideoPrismModel, names: Collection[str] | None) -> lis
         raise InputError(f"features is empty; expected some of {', '.join(FEATURES)}")
     if "embedding" in names and "embedding" not in model.feature_names:
         raise InputError(
-            f"a {type(model).__name__} has no embedding; ask for pooled, or use a video-text model "
+            f"{model.called} has no embedding; ask for pooled, or use a video-text model "
             "(videoprism_lvt_*)"
         )
     return [name for name in FEATURES if name in names]

@@ -62,7 +62,7 @@ def load_with_directory(
                 "and it will be converted again"
             ) from None
         raise
-    model.directory = directory
+    model.directory, model.given_name = directory, str(name_or_dir)
     model = finished(model, dtype)
     logger.debug(
         "%s: a %s from %s, in %s on the %s",
@@ -156,14 +156,16 @@ def model_outline(
     if name in RELEASES:
         directory = hub.converted_directory(name, revision)
         if not (directory / CONFIG_FILE).is_file():
-            return build(get_config(name)), None
+            model = build(get_config(name))
+            model.given_name = str(name_or_dir)
+            return model, None
     elif repository is not None:
         small = [file for file in MODEL_FILES if file != WEIGHTS_FILE]
         directory = hub.download_model(repository, revision, small)
     else:
         directory = model_directory(name_or_dir, revision)
     model, _ = described_model(directory)
-    model.directory = directory
+    model.directory, model.given_name = directory, str(name_or_dir)
     return model, directory
 
 

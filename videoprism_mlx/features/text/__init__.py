@@ -24,9 +24,9 @@ TEMPERATURE = 0.01
 def require_text(model: object) -> FactorizedVideoCLIP:
     """The model itself. Raises InputError unless it compares videos with texts."""
     if not (isinstance(model, VideoPrismModel) and model.takes_text):
+        called = getattr(model, "called", f"a {type(model).__name__}")
         raise InputError(
-            f"a {type(model).__name__} cannot compare videos with texts; "
-            "use a video-text model (videoprism_lvt_*)"
+            f"{called} cannot compare videos with texts; use a video-text model (videoprism_lvt_*)"
         )
     return cast(FactorizedVideoCLIP, model)
 
@@ -38,7 +38,7 @@ def require_tokenizer(model: object, processor: Processor) -> FactorizedVideoCLI
     """
     towers = require_text(model)
     if processor.tokenizer is None:
-        where = towers.directory or "the model"
+        where = towers.directory or towers.called
         raise InputError(
             f"{where} has no tokenizer; copy the {TOKENIZER_FILE} that the model was trained with "
             "into its directory, or convert the checkpoint again with --tokenizer"
