@@ -140,7 +140,7 @@ def test_of_another_model(converted: Converted, tmp_path: Path) -> None:
     vp.save_adapters(vp.add_adapters(vp.load_model(converted("encoder")), 2), tmp_path / "a", "e")
     with pytest.raises(CheckpointError, match="does not fit the model"):
         vp.load_adapters(vp.load_model(converted("clip")), tmp_path / "a")
-    with pytest.raises(ValueError, match="towers are video; .*text has text"):
+    with pytest.raises(ValueError, match=r"towers are video; .*text has text"):
         vp.load_adapters(vp.load_model(converted("text")), tmp_path / "a")
 
 
