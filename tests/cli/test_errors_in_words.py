@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import socket
 from pathlib import Path
 
 import media
@@ -13,12 +14,14 @@ from videoprism_mlx.cli.evaluate import retrieval_table
 from videoprism_mlx.errors import (
     REASONS,
     AlreadyExistsError,
+    DownloadError,
     NotFoundError,
     VideoError,
     are,
     counted,
     in_words,
 )
+from videoprism_mlx.files.download import explained
 
 TINY = "videoprism_lvt_demo_tiny"
 
@@ -91,3 +94,22 @@ def test_one_video_and_one_text() -> None:
     result = {"metrics": metrics, "measured": 1, "texts": 1, "texts_cut": 0}
     assert retrieval_table(result)[-1] == "1 video, 1 text"
     assert retrieval_table({**result, "texts": 2})[-1] == "1 video, 2 texts"
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "the server was not found; do this"),
+        (OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)), "connection refused; do"),
+    ],
+)
+def test_a_failed_download_in_words(cause: OSError, said: str) -> None:
+    for wrapped in (False, True):
+        with pytest.raises(DownloadError) as failed, explained("a file", "do this"):
+            try:
+                raise cause
+            except OSError as error:
+                if wrapped:  # As libraries for the web do it.
+                    raise RuntimeError(str(error)) from error
+                raise
+        assert str(failed.value).lower().startswith(f"could not fetch a file: {said}")
