@@ -145,6 +145,13 @@ def excerpt(text: object, most: int = 100) -> str:
     return whole if len(whole) <= most else whole[: most - 1] + "…"
 
 
+def abridged(value: object) -> str:
+    """As `excerpt`, but of a checksum only the first digits."""
+    text = str(value)
+    is_checksum = len(text) == 64 and all(digit in "0123456789abcdef" for digit in text)
+    return f"SHA-256 {text[:12]}…" if is_checksum else excerpt(text)
+
+
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """A number with its noun, such as `1 video` and `2,000 videos`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

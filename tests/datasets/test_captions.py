@@ -59,3 +59,8 @@ def test_a_video_without_captions_is_not_dropped(captions: Any, tmp_path: Path) 
     rows = [{"video": "a.mp4", "captions": captions}, {"video": "b.mp4", "captions": ["x"]}]
     with pytest.raises(ValueError, match="entry 1"):
         read_captions(listed(tmp_path, rows))
+
+
+def test_a_folder_is_no_list(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a folder; expected a CSV with the columns video and"):
+        read_captions(tmp_path)

@@ -1,14 +1,13 @@
 """`videoprism-mlx info`: what a model is and needs, or what a video file holds."""
 
 import argparse
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videoprism_mlx.cli import shared
 from videoprism_mlx.cli.program.completion import models_and_files
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import InputError, abridged
 from videoprism_mlx.video.find import local_path
 
 if TYPE_CHECKING:
@@ -123,14 +122,6 @@ def source_rows(source: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield title, f"{abridged(rest.pop(key))}{f', {abridged(of)}' if of else ''}"
     for key, value in rest.items():
         yield key.replace("_", " "), abridged(value)
-
-
-def abridged(value: object) -> str:
-    """A value from a file: the first digits of a checksum, and the beginning of other long ones."""
-    from videoprism_mlx.errors import excerpt
-
-    text = str(value)
-    return f"SHA-256 {text[:12]}…" if re.fullmatch("[0-9a-f]{64}", text) else excerpt(text)
 
 
 def require_model(name_or_dir: str) -> None:

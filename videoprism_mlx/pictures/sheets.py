@@ -54,9 +54,9 @@ def draw_features(
     last.
     """
     frames, colours = checked_images(frames, "frames"), checked_images(colours, "colours")
-    said = [(each, what) for each, what in ((times, "time"), (names, "name")) if each is not None]
-    if len({len(frames), len(colours), *(len(each) for each, _ in said)}) > 1:
-        count = "".join(f", {counted(len(each), what)}" for each, what in said)
+    given = [(each, what) for each, what in ((times, "time"), (names, "name")) if each is not None]
+    if len({len(frames), len(colours), *(len(each) for each, _ in given)}) > 1:
+        count = "".join(f", {counted(len(each), what)}" for each, what in given)
         raise InputError(
             f"there are {counted(len(frames), 'frame')}, {counted(len(colours), 'colour')}{count}; "
             "expected the same number of each"

@@ -80,7 +80,9 @@ class Pairs:
     @functools.cached_property
     def distinct_clips(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """As the function `first_equal`, of the clips. Each is read once."""
-        checksums = [hashlib.sha256(self.clips([row])).digest() for row in range(len(self))]
+        checksums = [
+            hashlib.sha256(self.clips([row]).tobytes()).digest() for row in range(len(self))
+        ]
         return first_equal(np.frombuffer(b"".join(checksums), np.uint8).reshape(len(self), -1))
 
     def chosen_texts(self, rows: Rows, random: np.random.Generator) -> tuple[Array, Array]:

@@ -71,8 +71,10 @@ def examine(path: Path) -> str:
         checksum = background.submit(sha256, path)
         total = sum(1 for _ in stored_arrays(path))
         is_large = os.path.getsize(path) >= REMEMBERED_BYTES
-        shown_as = dict(what="checking weights", unit="array", total=total, show=is_large)
-        for name, kind, pieces in bar(stored_arrays(path), **shown_as):
+        arrays = stored_arrays(path)
+        for name, kind, pieces in bar(
+            arrays, "checking weights", "array", total=total, show=is_large
+        ):
             if not all(is_finite(kind, piece) for piece in pieces):
                 raise CheckpointError(f"{path}: {excerpt(name)} holds NaN or infinite values")
         return checksum.result()
