@@ -12,7 +12,7 @@ import numpy as np
 
 from videoprism_mlx.convert.npz import BFLOAT16, Archive
 from videoprism_mlx.convert.rules import Array, Layout, Leaf
-from videoprism_mlx.errors import CheckpointError, DownloadError, InputError
+from videoprism_mlx.errors import CheckpointError, DownloadError, InputError, counted
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.npz import write_array
@@ -206,7 +206,8 @@ def tokenizer_for(config: Mapping[str, Any], given: str | Path | None) -> Path |
         size = SentencePieceTokenizer(given).vocab_size
         if size > config["vocabulary_size"]:
             raise InputError(
-                f"{given} has {size} pieces; the model's vocabulary is {config['vocabulary_size']}"
+                f"{given} has {counted(size, 'piece')}; "
+                f"the model's vocabulary is {config['vocabulary_size']}"
             )
         return Path(given)
     if config["vocabulary_size"] != C4_EN_VOCABULARY_SIZE:

@@ -27,6 +27,7 @@ from videoprism_mlx.demo.captions import name_shapes, vocabulary
 from videoprism_mlx.demo.scenes import draw_scenes, shape_sets
 from videoprism_mlx.demo.world import clip_name, sentences, write_world
 from videoprism_mlx.encoders import VideoPrismModel
+from videoprism_mlx.errors import EXPECTED, in_words
 from videoprism_mlx.files.atomic import new_directory
 from videoprism_mlx.models import DEMO_MODEL
 from videoprism_mlx.tokenizers import WORDS_FILE
@@ -176,9 +177,9 @@ def name_attributes(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--clips", type=int, default=CLIPS)
+    parser.add_argument("output", type=Path, help="a folder for clips, runs and models")
+    parser.add_argument("--seed", type=int, default=0, help="other seeds give other models")
+    parser.add_argument("--clips", type=int, default=CLIPS, help="clips to train on")
     options = parser.parse_args()
     started = time.perf_counter()
     lists = draw(options.output, options.seed, options.clips)
@@ -213,4 +214,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except EXPECTED as error:
+        raise SystemExit(f"error: {in_words(error)}") from None

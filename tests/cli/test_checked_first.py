@@ -148,7 +148,7 @@ def test_a_missing_video_costs_no_download(
     nothing_is_loaded.setattr(vp.Processor, "load_tokenizer", lambda processor: None)
     arguments = [each.replace("0.mp4", "nowhere.mp4") for each in COMMANDS[name]]
     assert main(arguments) == 2
-    assert "no such file or folder: 'nowhere.mp4'" in capsys.readouterr().err
+    assert "nowhere.mp4: there is no such file or folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_missing_video_costs_no_download(
         (("google/videoprism-base-f16r288", "-o", "searchable"), "already exists"),
         (("videoprism_public_v1_base", "-o", "new", "--tokenizer", "no"), "there is no such file"),
         (("videoprism_public_v1_base", "-o", "new", "--dtype", "float31"), SPELLED),
-        (("videoprism_public_v1_base", "-o", "new", "--verify", "no.npz"), "No such file"),
+        (("videoprism_public_v1_base", "-o", "new", "--verify", "no.npz"), "no such file"),
         (("videoprism_public_v1_base", "-o", "new", "--verify", "flax.npz"), "no saved activation"),
         (("searchable", "-o", "new"), "is a model directory already, from which a Flax .npz is"),
         (("empty", "-o", "new.npz"), "empty is not a model directory"),

@@ -188,7 +188,10 @@ def test_a_refusal_deletes_nothing(name: str, tmp_path: Path) -> None:
     assert (tmp_path / ".u.npz.parts" / name).read_text() == "months of work"
 
 
-FULL = r"File too large; [\d,]+ MB are free on the disk: make room or write elsewhere: '{}'$"
+FULL = (
+    r"the file is too large for the disk; [\d,]+ MB are free on the disk: "
+    r"make room or write elsewhere: '{}'$"
+)
 
 
 def test_a_full_cache_disk_is_named(tmp_path: Path) -> None:
@@ -212,8 +215,9 @@ def test_a_demo_on_a_full_disk_names_the_folder(
         assert run("demo", "-o", tmp_path / "demo") == 2
     said = capfd.readouterr().err
     line = said.splitlines()[-1]
-    assert line.endswith(f"make room or write elsewhere: '{tmp_path / 'demo/clips'}'")
-    assert "File too large; " in line and line.count("make room") == 1
+    said = f"videoprism-mlx: {tmp_path / 'demo/clips'}: the file is too large for the disk; "
+    assert line.startswith(said) and line.endswith("make room or write elsewhere")
+    assert line.count("make room") == 1
     assert "PyAV" not in said and "Traceback" not in said
 
 

@@ -111,11 +111,23 @@ def test_quiet_and_verbose(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout) == (1, "")
         said[loudness] = done.stderr.splitlines()
     skipped, summary = said[""]
-    assert skipped.startswith("skipped: ") and summary == "0 of 1 videos are embedded, 1 skipped"
+    assert skipped.startswith("skipped: ") and summary == "0 of 1 video is embedded, 1 skipped"
     assert said["-q"] == [skipped]
     loaded, *plain, last = said["-v"]
+    assert re.search(r", in float16 on the (CPU|GPU)$", loaded)
     assert loaded.startswith("videoprism_lvt_demo_tiny: a FactorizedVideoCLIP from ")
     assert plain == said[""] and re.fullmatch(r"done in \d+\.\d s", last)
+
+
+def test_quiet_hides_what_is_said_about_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "texts.txt").write_text("a zebra")
+    wishes = ("embed", "--text", tmp_path / "texts.txt", "--model", "videoprism_lvt_demo_tiny")
+    for number, (loudness, said) in enumerate([((), True), (("-q",), False), ((), True)]):
+        caplog.clear()
+        assert run(*wishes, "-o", tmp_path / f"{number}.npz", *loudness) == 0
+        assert ("'zebra' is not among" in caplog.text) == said
 
 
 def test_verbose_says_where_an_error_comes_from(caplog: pytest.LogCaptureFixture) -> None:

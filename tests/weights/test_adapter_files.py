@@ -116,7 +116,7 @@ def edited(directory: Path, **changes: Any) -> None:
         (lambda d: edited(d, rank=0), "rank is 0; expected 1 or more"),
         (lambda d: edited(d, rank="2"), "does not contain valid settings of adapters"),
         (lambda d: edited(d, alpha=-1), "alpha is -1; expected a number above 0"),
-        (lambda d: edited(d, towers=["audio"]), "towers are audio; a FactorizedVideoCLIP has"),
+        (lambda d: edited(d, towers=["audio"]), "towers are audio; /"),
         (lambda d: edited(d, rank=3), "lora_a has shape (2, 24), expected (3, 24)"),
         (lambda d: edited(d, layers=1), "not of this model: auxiliary_encoder"),
         (lambda d: edited(d, towers=["text"]), "not of this model: auxiliary_encoder"),
@@ -140,7 +140,7 @@ def test_of_another_model(converted: Converted, tmp_path: Path) -> None:
     vp.save_adapters(vp.add_adapters(vp.load_model(converted("encoder")), 2), tmp_path / "a", "e")
     with pytest.raises(CheckpointError, match="does not fit the model"):
         vp.load_adapters(vp.load_model(converted("clip")), tmp_path / "a")
-    with pytest.raises(ValueError, match="towers are video; a TextEncoder has text"):
+    with pytest.raises(ValueError, match=r"towers are video; .*text has text"):
         vp.load_adapters(vp.load_model(converted("text")), tmp_path / "a")
 
 
@@ -156,10 +156,10 @@ def test_of_another_model(converted: Converted, tmp_path: Path) -> None:
         (dict(rank=2, alpha=0), "alpha is 0; expected a number above 0"),
         (dict(rank=2, alpha=float("nan")), "alpha is nan"),
         (dict(rank=2, layers=0), "layers is 0; expected 1 or more"),
-        (dict(rank=2, towers=[]), "towers are none; a FactorizedEncoder has video"),
-        (dict(rank=2, towers=["text"]), "towers are text; a FactorizedEncoder has video"),
-        (dict(rank=2, towers=("video", "text")), "towers are video, text; a FactorizedEncoder has"),
-        (dict(rank=2, towers=[3]), "towers are 3; a FactorizedEncoder has video"),
+        (dict(rank=2, towers=[]), "towers are none; {} has video"),
+        (dict(rank=2, towers=["text"]), "towers are text; {} has video"),
+        (dict(rank=2, towers=("video", "text")), "towers are video, text; {} has"),
+        (dict(rank=2, towers=[3]), "towers are 3; {} has video"),
         (dict(rank=2, alpha="1"), "alpha is '1'; expected a number above 0"),
         (dict(rank=2, seed=-1), "seed is -1; expected 0 to 2**64 - 1"),
     ],
@@ -168,7 +168,7 @@ def test_bad_settings(options: dict[str, Any], message: str, converted: Converte
     model = vp.load_model(converted("encoder"))
     with pytest.raises(ValueError) as error:
         vp.add_adapters(model, **options)
-    assert message in str(error.value)
+    assert message.replace("{}", str(converted("encoder"))) in str(error.value)
     assert trainable(model).keys() == parameters(model).keys()
     with pytest.raises(TypeError):
         vp.add_adapters(model, 2.5)

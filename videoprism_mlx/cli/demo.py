@@ -79,7 +79,7 @@ def open_page(page: Path) -> None:
 def print_table(demo: "Demo") -> None:
     """Prints the best clips of each query, the clips played backwards, and how long it took."""
     from videoprism_mlx.demo.page import TOP
-    from videoprism_mlx.errors import printable
+    from videoprism_mlx.errors import counted, printable
 
     words = {True: "yes", False: "no", None: ""}
     print("rank  cosine  right  clip        what it shows")
@@ -96,12 +96,14 @@ def print_table(demo: "Demo") -> None:
     print()
     if demo.judged:
         print(
-            f"{'first is right':16}for {demo.first_right} of {len(demo.judged)} queries "
-            f"(by chance: {demo.by_chance:.1f})"
+            f"{'first is right':16}for {demo.first_right} of "
+            f"{counted(len(demo.judged), 'query', 'queries')} (by chance: {demo.by_chance:.1f})"
         )
     turned = sum(turn.turns for turn in demo.turns)
-    print(f"{'motion is seen':16}in {turned} of {len(demo.turns)} clips played backwards")
-    print(f"{'drawn':16}{count} clips in {seconds['draw']:.1f} s")
+    print(
+        f"{'motion is seen':16}in {turned} of {counted(len(demo.turns), 'clip')} played backwards"
+    )
+    print(f"{'drawn':16}{counted(count, 'clip')} in {seconds['draw']:.1f} s")
     speed = count / seconds["encode"]
     print(f"{'encoded':16}in {seconds['encode']:.1f} s, {speed:,.0f} clips a second")
     print(f"{'searched':16}{1000 * seconds['search'] / len(demo.rankings):.1f} ms a query")

@@ -14,7 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import CheckpointError, InputError, InputTypeError, VideoError, excerpt
+from videoprism_mlx.errors import (
+    CheckpointError,
+    InputError,
+    InputTypeError,
+    VideoError,
+    counted,
+    excerpt,
+)
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.places import user_path
 from videoprism_mlx.files.reading import parse_json, read_text
@@ -110,7 +117,8 @@ class Processor:
         clip = self.read(video, **options)
         if len(clip) != self.num_frames:
             raise VideoError(
-                f"{video} has {len(clip)} frames at {self.fps} a second; expected {self.num_frames}"
+                f"{video} has {counted(len(clip), 'frame')} at {self.fps} a second; "
+                f"expected {self.num_frames}"
             )
         return clip
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from videoprism_mlx.errors import AlreadyExistsError
+from videoprism_mlx.errors import AlreadyExistsError, in_words
 from videoprism_mlx.files.places import require_path
 
 # The disk is full, a quota is used up, or the file is larger than a limit allows.
@@ -121,7 +121,7 @@ def explained_if_full(target: Path) -> Iterator[None]:
             raise
         free = f"; {shutil.disk_usage(target.parent).free / 1e6:,.0f} MB are free on the disk: "
         # The error may be of a file inside a new directory, and have been explained for that.
-        reason = error.strerror or os.strerror(error.errno)
+        reason = in_words(OSError(error.errno, error.strerror))
         if reason.endswith(ADVICE):
             reason = reason.rpartition(";")[0]
         raise OSError(error.errno, f"{reason}{free}{ADVICE}", str(target)) from None

@@ -2,6 +2,8 @@
 
 import os
 import queue
+import re
+import socket
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -9,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from videoprism_mlx.errors import DownloadError
+from videoprism_mlx.errors import DownloadError, in_words
 from videoprism_mlx.files.atomic import DISK_FULL
 
 # How long a server that has answered may be silent during a download.
@@ -78,5 +80,17 @@ def explained(what: str, hint: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise
         reason = error.__cause__ or error
-        first_line = (str(reason).strip() or type(reason).__name__).splitlines()[0]
+        first_line = (in_words(reason).strip() or type(reason).__name__).splitlines()[0]
+        first_line = re.sub(r"^\[Errno -?\d+\] ", "", first_line)  # Libraries quote the system.
+        if any(isinstance(one, socket.gaierror) for one in causes(error)):
+            first_line = "the server was not found"
         raise DownloadError(f"could not fetch {what}: {first_line}; {hint}") from error
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that led to it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx.encoders import FactorizedVideoClassifier
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import InputError, counted
 from videoprism_mlx.evaluation.metrics import (
     class_rows,
     multi_label_metrics,
@@ -366,9 +366,9 @@ def starting_model(
     classifier: Any = get_model(config, num_classes=count)
     classifier.encoder = load_video_encoder(directory, dtype)
     logger.warning(
-        "%s is a classifier with %d classes; for %d classes it gets a new head",
+        "%s is a classifier with %s; for %s it gets a new head",
         directory,
-        config["num_classes"],
-        count,
+        counted(config["num_classes"], "class", "classes"),
+        counted(count, "class", "classes"),
     )
     return classifier.eval(), directory

@@ -165,7 +165,7 @@ def adapted_layers(model: VideoPrismModel, settings: AdapterSettings) -> dict[st
     if not settings.towers or not all(tower in model.towers for tower in settings.towers):
         raise InputError(
             f"towers are {excerpt(', '.join(map(str, settings.towers)) or 'none')}; "
-            f"a {type(model).__name__} has {' and '.join(model.towers)}"
+            f"{model.called} has {' and '.join(model.towers)}"
         )
     linears: dict[str, Linear] = {}
     for path, linear in sorted(chosen_layers(model, settings), key=lambda pair: pair[0]):
@@ -180,7 +180,7 @@ def adapted_layers(model: VideoPrismModel, settings: AdapterSettings) -> dict[st
             )
         linears[path] = linear
     if not linears:
-        raise InputError(f"this {type(model).__name__} has no layers that adapters could be in")
+        raise InputError(f"{model.called} has no layers that adapters could be in")
     return linears
 
 

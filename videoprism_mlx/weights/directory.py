@@ -28,6 +28,8 @@ from videoprism_mlx.errors import (
     CheckpointError,
     InputError,
     InputTypeError,
+    are,
+    counted,
     excerpt,
     printable,
     shown,
@@ -139,7 +141,7 @@ def misfit(expected: Shapes, found: Shapes, where: object) -> str:
     problems = parameter_problems(expected, found)
     listed = "; ".join(problems[:LISTED])
     more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
-    wrong = "1 parameter is" if len(problems) == 1 else f"{len(problems)} parameters are"
+    wrong = f"{counted(len(problems), 'parameter')} {are(len(problems))}"
     return f"{where} does not fit the model, {wrong} wrong: {listed}{more}"
 
 

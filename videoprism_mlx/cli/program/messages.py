@@ -13,6 +13,9 @@ from videoprism_mlx.errors import printable_lines
 QUIET, VERBOSE = "quiet", "verbose"
 LEVELS = {QUIET: logging.WARNING, VERBOSE: logging.DEBUG}
 
+# Its warnings are about words that a small model does not know: -q hides them.
+ABOUT_WORDS = "videoprism_mlx.tokenizers"
+
 logger = logging.getLogger(__name__)
 
 
@@ -68,8 +71,10 @@ def set_up(options: argparse.Namespace) -> Iterator[None]:
     if handler is not None:
         handler.setFormatter(Printable("%(message)s"))
         root.addHandler(handler)
-    before = own.level
+    words = logging.getLogger(ABOUT_WORDS)
+    before = own.level, words.level
     own.setLevel(LEVELS.get(str(loudness), logging.INFO))
+    words.setLevel(logging.ERROR if loudness == QUIET else logging.NOTSET)
     logging.getLogger("huggingface_hub").propagate = False  # It prints its messages by itself.
     if loudness == QUIET:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -77,6 +82,7 @@ def set_up(options: argparse.Namespace) -> Iterator[None]:
         with progress.hidden(loudness == QUIET):
             yield
     finally:
-        own.setLevel(before)
+        own.setLevel(before[0])
+        words.setLevel(before[1])
         if handler is not None:
             root.removeHandler(handler)
