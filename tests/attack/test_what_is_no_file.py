@@ -30,6 +30,7 @@ from videoprism_mlx.files.npy import map_array
 from videoprism_mlx.files.npz import NpzFile
 from videoprism_mlx.tokenizers import SentencePieceTokenizer
 from videoprism_mlx.training.state import RunFiles
+from videoprism_mlx.weights.outline import parameter_shapes
 
 READERS: dict[str, Callable[[Path], object]] = {
     "checkpoint.npz": lambda path: vp.convert.flax_to_mlx(path, path.parent / "m", "text"),
@@ -197,7 +198,7 @@ def test_sizes_of_models_are_estimated() -> None:
     for name in ("videoprism_lvt_v1_base", "videoprism_vc_v1_large", "videoprism_v1_giant"):
         config = vp.models.get_config(name)
         settings = {key: value for key, value in config.items() if key != "model"}
-        shapes = vp.convert.rules.parameter_shapes(vp.models.build(config)).values()
+        shapes = parameter_shapes(vp.models.build(config)).values()
         exact = sum(int(np.prod(shape)) for shape in shapes)
         estimate = vp.models.parameter_estimate(config["model"], settings)
         assert 0.99 < estimate / exact < 1.01, name

@@ -235,12 +235,12 @@ def find(name_or_dir: str) -> tuple[dict[str, Any], Path | None, Any]:
     from videoprism_mlx.files.places import user_path
     from videoprism_mlx.models import RELEASES, SHIPPED, canonical_name, get_config
     from videoprism_mlx.weights import hub
-    from videoprism_mlx.weights.directory import WEIGHTS_FILE, read_checked_config, stored_shapes
+    from videoprism_mlx.weights.directory import check_shapes, read_checked_config
 
     name, directory = canonical_name(name_or_dir), user_path(name_or_dir)
     if name is None and directory.is_dir():
         config, described = read_checked_config(directory)
-        stored_shapes(directory / WEIGHTS_FILE)  # Raises an error if the file is damaged.
+        check_shapes(directory, config)
         return config, directory, described.get("source", "not recorded")
     config = get_config(name_or_dir)
     if name in SHIPPED:
