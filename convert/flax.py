@@ -14,6 +14,7 @@ from videoprism_mlx.convert.npz import BFLOAT16, Archive
 from videoprism_mlx.convert.rules import Array, Layout, Leaf
 from videoprism_mlx.errors import CheckpointError, DownloadError, InputError
 from videoprism_mlx.files.atomic import new_file
+from videoprism_mlx.files.checksum import require_checksum
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.npz import write_array
 from videoprism_mlx.files.reading import read_json
@@ -160,9 +161,12 @@ def given_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
             return read_checked_config(path)[0]
         if path.is_file():
             try:
-                return checked_config(read_json(path, CheckpointError))
+                found = read_json(path, CheckpointError)
+                checked = checked_config(found)
             except InputError as error:
                 raise CheckpointError(f"{path} is not a configuration: {error}") from None
+            require_checksum(found, path, CheckpointError)
+            return checked
     return get_config(str(config))  # If the name is unknown, its error lists the known ones.
 
 

@@ -17,6 +17,7 @@ from conftest import MODELS, REFERENCE, reference_config
 
 import videoprism_mlx as vp
 from videoprism_mlx.convert.rules import leaf
+from videoprism_mlx.files.checksum import with_checksum
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
 from videoprism_mlx.weights.directory import CONFIG_FILE, WEIGHTS_FILE
@@ -86,8 +87,10 @@ def test_a_model_directory(converted: Callable[[str], Path]) -> None:
     directory = converted("clip")
     assert sorted(path.name for path in directory.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
     config = json.loads((directory / CONFIG_FILE).read_text())
-    source = config.pop("source")
+    source = config["source"]
+    assert config == with_checksum({**config, "source": source})
     assert config.pop("weights_sha256") == sha256(directory / WEIGHTS_FILE)
+    del config["source"], config["crc32"]
     assert config == CONFIG
     assert source["sha256"] == sha256(CHECKPOINT)
     assert source["file"] == "checkpoint.npz"

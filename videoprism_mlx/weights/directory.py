@@ -1,7 +1,7 @@
 """The format of a model directory: how its files are named, read, checked and written.
 
 config.json          the configuration, the checksum of the weights, and under "source" where they
-                     come from
+                     come from. It, processor.json and labels.json hold a checksum of their own
 model.safetensors    the parameters, by their names in the model
 sentencepiece.model  the tokenizer, for a video-text model
 processor.json       how videos and texts are preprocessed, if not as the configuration implies
@@ -39,6 +39,7 @@ from videoprism_mlx.files.atomic import (
     replaced_directory,
     require_new_directory,
 )
+from videoprism_mlx.files.checksum import require_checksum, with_checksum
 from videoprism_mlx.files.identity import FileIdentity
 from videoprism_mlx.files.output import require_own
 from videoprism_mlx.files.reading import read_json_object
@@ -150,9 +151,11 @@ def read_checked_config(directory: Path) -> tuple[dict[str, Any], dict[str, Any]
     """The checked configuration of a model directory, and all that its config.json holds."""
     described = read_config(directory)
     try:
-        return checked_config(described), described
+        config = checked_config(described)
     except InputError as error:
         raise CheckpointError(f"{directory / CONFIG_FILE}: {error}") from None
+    require_checksum(described, Path(directory) / CONFIG_FILE, CheckpointError)
+    return config, described
 
 
 def check_shapes(directory: Path, config: Mapping[str, Any]) -> None:
@@ -161,12 +164,11 @@ def check_shapes(directory: Path, config: Mapping[str, Any]) -> None:
     It reads the header of the weights and builds no layers, so it takes a moment.
     """
     path = Path(directory) / WEIGHTS_FILE
-    found = stored_shapes(path)
     try:
         expected = outline(config).shapes
     except InputError as error:
         raise CheckpointError(f"{Path(directory) / CONFIG_FILE}: {error}") from None
-    check_parameters(expected, found, path)
+    check_parameters(expected, stored_shapes(path), path)
 
 
 def verify_weights(directory: Path) -> dict[str, Any]:
@@ -253,7 +255,8 @@ def _write_files(
             flushed.result()
         described = dict(config) | {CHECKSUM_KEY: checksum}
         described |= {"source": dict(source)} if source else {}
-        (partial / CONFIG_FILE).write_text(as_json(described) + "\n", encoding="utf-8")
+        text = as_json(with_checksum(described)) + "\n"
+        (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
         if tokenizer is not None:
             shutil.copyfile(tokenizer, partial / TOKENIZER_FILE)
         for file in copied:

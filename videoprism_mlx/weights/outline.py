@@ -76,7 +76,7 @@ def stack_of(name: str) -> str | None:
 
 def built_aside(config: Mapping[str, Any]) -> nn.Module:
     """The model of a configuration. MLX's random numbers go on as if it had not been built."""
-    high, low = mx.random.state[0].tolist()
+    high, low = cast(Any, mx.random.state)[0].tolist()
     try:
         return build(config)
     finally:
