@@ -6,6 +6,7 @@ import resource
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from io import BytesIO
@@ -220,8 +221,12 @@ def tiff(pages: int, reduced: bool) -> bytes:
 @pytest.mark.parametrize("reduced", [False, True])
 def test_a_picture_of_many_pages(reduced: bool, tmp_path: Path) -> None:
     (tmp_path / "pages.tif").write_bytes(tiff(32_000, reduced))
-    with pytest.raises(VideoError, match="holds 1000 or more images; expected one"):
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(VideoError, match="holds 1000 or more images; expected one") as caught:
         vp.read_video(tmp_path / "pages.tif")
+    assert "pages.tif" in str(caught.value) and len(str(caught.value)) < 500
+    assert time.process_time() - started < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100e3
 
 
 def test_a_picture_that_claims_a_billion_pixels(tmp_path: Path) -> None:
