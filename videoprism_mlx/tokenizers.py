@@ -138,7 +138,7 @@ class KnownWords:
         if not self._said:
             lines.append(f"It knows {', '.join(sorted(self.words))}.")
         self._said.update(new)
-        logger.warning("%s", "\n".join(textwrap.fill(line, 79) for line in lines))
+        logger.warning("\n".join(textwrap.fill(line, 79) for line in lines))
 
 
 def load_text_tokenizer(name: str | Path) -> SentencePieceTokenizer:

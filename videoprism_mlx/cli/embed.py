@@ -106,7 +106,6 @@ def run(options: argparse.Namespace) -> int:
 
 def run_videos(options: argparse.Namespace, output: str | TextIO) -> int:
     """Embeds videos."""
-    from videoprism_mlx.errors import printable
     from videoprism_mlx.features.embed import embed
     from videoprism_mlx.progress import note
 
@@ -137,7 +136,7 @@ def run_videos(options: argparse.Namespace, output: str | TextIO) -> int:
         shared.print_json({"output": options.output, **counts, "skipped": embedded.skipped})
     where = f"in {output}" if isinstance(output, str) and done else "embedded"
     failed = f", {skipped} skipped" if skipped else ""
-    note(printable(f"{done} of {done + skipped} videos are {where}{failed}"))
+    note(f"{done} of {done + skipped} videos are {where}{failed}")
     return 1 if skipped else 0
 
 

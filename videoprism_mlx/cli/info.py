@@ -116,6 +116,7 @@ def run_list(options: argparse.Namespace) -> int:
     """Prints the models, and which of them are on this machine."""
     import textwrap
 
+    from videoprism_mlx.errors import printable
     from videoprism_mlx.files.places import cache_directory
     from videoprism_mlx.weights.catalogue import list_models
 
@@ -128,11 +129,11 @@ def run_list(options: argparse.Namespace) -> int:
         shared.print_json({"cache": str(cache_directory()), "models": rows})
         return 0
     with_weights = [model for model in models if model.weights is not None]
-    width = max(len(model.name) for model in with_weights)
+    width = max(len(printable(model.name)) for model in with_weights)
     print(f"{'model':{width}}  {'parameters':>11}  on this machine")
     for model in with_weights:
-        print(f"{model.name:{width}}  {model.parameters:11,}  {place(model)}")
-    print(f"\ncache: {cache_directory()}")
+        print(f"{printable(model.name):{width}}  {model.parameters:11,}  {place(model)}")
+    print(f"\ncache: {printable(cache_directory())}")
     others = ", ".join(model.name for model in models if model.weights is None)
     print(textwrap.fill(f"Configurations without published weights: {others}.", 79))
     return 0

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from videoprism_mlx.cli.program.messages import add_loudness
+from videoprism_mlx.errors import printable
 
 PROGRAM = "videoprism-mlx"
 
@@ -19,6 +20,10 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *arguments: Any, **options: Any):
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*arguments, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with the message, on one line."""
+        super().error(printable(message))
 
     def format_help(self) -> str:
         """The help, with the description wrapped."""
