@@ -17,7 +17,10 @@ from typing import SupportsIndex
 
 
 class VideoPrismError(Exception):
-    """The base of all errors that this package raises on purpose."""
+    """The base of all errors that this package raises on purpose. Its text is one line."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class InputError(VideoPrismError, ValueError):
@@ -71,7 +74,12 @@ class MissingLibraryError(InputError):
 
 
 class DownloadError(VideoPrismError, ConnectionError):
-    """A download that failed. The message says what to do without a network."""
+    """A download that failed. The message says what to do without a network.
+
+    `reason` is the part of it that says why.
+    """
+
+    reason = ""
 
 
 # Control characters, halves of characters, and ends of lines and paragraphs.

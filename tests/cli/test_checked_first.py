@@ -14,6 +14,7 @@ from commands import run
 
 import videoprism_mlx as vp
 from videoprism_mlx.cli import main
+from videoprism_mlx.files.checksum import with_checksum
 
 MATPLOTLIB, PYARROW = "matplotlib.figure", "pyarrow.parquet"
 
@@ -222,7 +223,9 @@ def test_the_model_of_the_adapters_is_gone(
     said = capsys.readouterr().err
     assert f"was trained on {base}, which is not there any more; name the model's" in said
     config = tmp_path / "adapters" / "adapter_config.json"
-    config.write_text(config.read_text().replace(str(base), f"/{'x' * 10_000}"))
+    described = json.loads(config.read_text())
+    described["base"]["name"] = f"/{'x' * 10_000}"
+    config.write_text(json.dumps(with_checksum(described)))
     assert run(*arguments, "--adapters", tmp_path / "adapters") == 2
     said = capsys.readouterr().err
     assert "x…, which is not there any more" in said and len(said) < 600

@@ -17,6 +17,7 @@ import videoprism_mlx as vp
 from videoprism_mlx.cli import main
 from videoprism_mlx.errors import CheckpointError
 from videoprism_mlx.features.formats import read_features, read_record
+from videoprism_mlx.files.checksum import with_checksum
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.weights.adapters import (
     ADAPTER_CONFIG_FILE,
@@ -36,11 +37,11 @@ def test_saved_and_loaded(converted: Converted, tmp_path: Path) -> None:
         ADAPTERS_FILE,
     ]
     checksum = sha256(converted("clip") / WEIGHTS_FILE)
-    assert json.loads((tmp_path / "a" / ADAPTER_CONFIG_FILE).read_text()) == {
+    assert json.loads((tmp_path / "a" / ADAPTER_CONFIG_FILE).read_text()) == with_checksum({
         "rank": 2, "alpha": 6, "towers": ["video"], "layers": 1,
         "base": {"name": "some/model", "weights": checksum}, "version": "0.1.0",
         "weights_sha256": sha256(tmp_path / "a" / ADAPTERS_FILE),
-    }  # fmt: skip
+    })  # fmt: skip
     stored = dict(mx.load(str(tmp_path / "a" / ADAPTERS_FILE)))
     assert stored.keys() == trainable(model).keys()
 
@@ -92,7 +93,7 @@ def test_of_other_weights(converted: Converted, tmp_path: Path) -> None:
 
 def edited(directory: Path, **changes: Any) -> None:
     path = directory / ADAPTER_CONFIG_FILE
-    described = json.loads(path.read_text()) | changes
+    described = json.loads(path.read_text()) | {"crc32": "left out"} | changes
     path.write_text(json.dumps({k: v for k, v in described.items() if v != "left out"}))
 
 

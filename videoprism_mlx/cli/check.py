@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videoprism_mlx.cli import shared
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import InputError, printable
 
 if TYPE_CHECKING:
     from videoprism_mlx.check.published import Figure
@@ -86,12 +86,12 @@ def run(options: argparse.Namespace) -> int:
     print_results(replay.worst(results))
     print()
     for name, value in described.items():
-        print(f"{name:<18}{device(value) if name == 'device' else in_words(value)}")
+        print(printable(f"{name:<18}{device(value) if name == 'device' else in_words(value)}"))
     for name, what in machine.missing_options():
         print(f"{'not installed':<18}{name}, {what}")
     print()
     for name, what in faults:
-        print(f"FAILED {name}: {what}")
+        print(printable(f"FAILED {name}: {what}"))
     if not faults:
         print(f"All {len(results)} outputs are as exact as they should be.")
     if measures:

@@ -137,7 +137,7 @@ def run_videos(options: argparse.Namespace, output: str | TextIO) -> int:
     where = f"in {output}" if isinstance(output, str) and done else "embedded"
     failed = f", {skipped} skipped" if skipped else ""
     total = done + skipped
-    note(printable(f"{done} of {counted(total, 'video')} {are(done, total)} {where}{failed}"))
+    note(f"{done} of {counted(total, 'video')} {are(done, total)} {where}{failed}")
     return 1 if skipped else 0
 
 

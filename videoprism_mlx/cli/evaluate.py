@@ -200,13 +200,13 @@ def common(options: argparse.Namespace, model: Any, directory: Path) -> dict[str
 
 def report(options: argparse.Namespace, result: dict[str, Any], table: Sequence[str]) -> int:
     """Prints a result, as JSON or as a table. The exit code: 1 if videos were skipped."""
-    from videoprism_mlx.errors import are, counted, printable_lines
+    from videoprism_mlx.errors import are, counted, printable
     from videoprism_mlx.progress import note
 
     if options.json:
         shared.print_json(result)
     else:
-        print(printable_lines("\n".join(table)))
+        print("\n".join(map(printable, table)))
     skipped = len(result["skipped"])
     without = f", {skipped} skipped" if skipped else ""
     measured, total = result["measured"], result["videos"]

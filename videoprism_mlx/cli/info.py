@@ -157,6 +157,7 @@ def run_list(options: argparse.Namespace) -> int:
     """Prints the models, and which of them are on this machine."""
     import textwrap
 
+    from videoprism_mlx.errors import printable
     from videoprism_mlx.files.places import cache_directory
     from videoprism_mlx.weights.catalogue import list_models
 
@@ -169,11 +170,11 @@ def run_list(options: argparse.Namespace) -> int:
         shared.print_json({"cache": str(cache_directory()), "models": rows})
         return 0
     with_weights = [model for model in models if model.weights is not None]
-    width = max(len(model.name) for model in with_weights)
+    width = max(len(printable(model.name)) for model in with_weights)
     print(f"{'model':{width}}  {'parameters':>11}  on this machine")
     for model in with_weights:
-        print(f"{model.name:{width}}  {model.parameters:11,}  {place(model)}")
-    print(f"\ncache: {cache_directory()}")
+        print(f"{printable(model.name):{width}}  {model.parameters:11,}  {place(model)}")
+    print(f"\ncache: {printable(cache_directory())}")
     others = ", ".join(model.name for model in models if model.weights is None)
     print(textwrap.fill(f"Configurations without published weights: {others}.", 79))
     return 0
@@ -276,12 +277,12 @@ def find(name_or_dir: str) -> tuple[dict[str, Any], Path | None, Any]:
     from videoprism_mlx.files.places import user_path
     from videoprism_mlx.models import RELEASES, SHIPPED, canonical_name, get_config
     from videoprism_mlx.weights import hub
-    from videoprism_mlx.weights.directory import WEIGHTS_FILE, read_checked_config, stored_shapes
+    from videoprism_mlx.weights.directory import check_shapes, read_checked_config
 
     name, directory = canonical_name(name_or_dir), user_path(name_or_dir)
     if name is None and directory.is_dir():
         config, described = read_checked_config(directory)
-        stored_shapes(directory / WEIGHTS_FILE)  # Raises an error if the file is damaged.
+        check_shapes(directory, config)
         return config, directory, described.get("source", "not recorded")
     config = get_config(name_or_dir)
     if name in SHIPPED:

@@ -159,5 +159,5 @@ def derived_features(
 
 def one_line(source: Source, error: Exception) -> str:
     """An error as one line that names the source, to be printed."""
-    about = in_words(error)
-    return printable(" ".join((about if str(source) in about else f"{source}: {about}").split()))
+    name, about = printable(source), printable(in_words(error))
+    return about if name in about else f"{name}: {about}"

@@ -76,6 +76,7 @@ class FeatureStore:
         Raises OutputError if another run is writing to it, or if its record differs.
         """
         is_new = not self._folder.exists()
+        had_lock = (self._folder / LOCK_FILE).exists()
         is_own = False
         with locked(self._folder, self.output):
             try:
@@ -88,6 +89,8 @@ class FeatureStore:
                 nothing_stored = self._folder.exists() and next(self._parts(), None) is None
                 if nothing_stored and (is_new or self.is_one_file):
                     self._clear(is_own)
+                elif not (is_own or had_lock):  # It was refused. Nothing is left in it.
+                    (self._folder / LOCK_FILE).unlink(missing_ok=True)
 
     def _check_record(self) -> None:
         """Raises OutputError unless the output is new or has the same record.

@@ -1,5 +1,6 @@
 """Downloads, with errors that say what to do without a network."""
 
+import logging
 import os
 import queue
 import re
@@ -13,6 +14,7 @@ from typing import TypeVar
 
 from videoprism_mlx.errors import DownloadError, in_words
 from videoprism_mlx.files.atomic import DISK_FULL
+from videoprism_mlx.files.reading import MOST_BYTES
 
 # How long a server that has answered may be silent during a download.
 TIMEOUT_SECONDS = 30
@@ -21,6 +23,8 @@ TIMEOUT_SECONDS = 30
 ANSWER_SECONDS, ANSWER_VARIABLE = 4.0, "HF_HUB_ETAG_TIMEOUT"
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 def download_bytes(url: str, kept: Path) -> bytes:
@@ -32,8 +36,10 @@ def download_bytes(url: str, kept: Path) -> bytes:
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
             raise ConnectionError("HF_HUB_OFFLINE is set")
         with answered(lambda: urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS)) as response:
-            content: bytes = response.read()
-            return content
+            content: bytes = response.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+        return content
 
 
 def answer_seconds() -> float:
@@ -79,12 +85,18 @@ def explained(what: str, hint: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise
-        reason = error.__cause__ or error
-        first_line = (in_words(reason).strip() or type(reason).__name__).splitlines()[0]
-        first_line = re.sub(r"^\[Errno -?\d+\] ", "", first_line)  # Libraries quote the system.
+        cause = error.__cause__ or error
+        reason = (in_words(cause).strip() or type(cause).__name__).splitlines()[0]
+        reason = re.sub(r"^\[Errno -?\d+\] ", "", reason)  # Libraries quote the system.
         if any(isinstance(one, socket.gaierror) for one in causes(error)):
-            first_line = "the server was not found"
-        raise DownloadError(f"could not fetch {what}: {first_line}; {hint}") from error
+            reason = "the server was not found"
+        if isinstance(error, DownloadError):
+            reason = error.reason
+        logger.debug("why it could not be fetched:", exc_info=True)
+        # The library's own traceback has a hundred lines, and says no more.
+        failed = DownloadError(f"could not fetch {what}: {reason}; {hint}")
+        failed.reason = reason
+        raise failed from None
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -21,6 +21,7 @@ from videoprism_mlx.evaluation.metrics import (
     multi_label_metrics,
     single_label_metrics,
 )
+from videoprism_mlx.files.checksum import with_checksum
 from videoprism_mlx.files.record import as_json, digest, made_with
 from videoprism_mlx.models import get_model
 from videoprism_mlx.training.classes import (
@@ -252,11 +253,11 @@ class ClassifierTask:
         }
         names, multi_label = self.labels
         files = {
-            LABELS_FILE: {"labels": names, "multi_label": multi_label},
-            PROCESSOR_FILE: self.features.processor.settings(),
+            LABELS_FILE: with_checksum({"labels": names, "multi_label": multi_label}),
             RESULT_FILE: metrics,
         }
         texts = {name: as_json(each, ascii=False) + "\n" for name, each in files.items()}
+        texts[PROCESSOR_FILE] = self.features.processor.as_json()
         publish(classifier, output, texts, source={"trained_from": self.model})
         return metrics
 

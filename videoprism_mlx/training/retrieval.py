@@ -277,7 +277,7 @@ class RetrievalTask:
         model.update(learner.untrained)
         model.update(outcome.best["model"])
         files = {
-            PROCESSOR_FILE: as_json(self.processor.settings()) + "\n",
+            PROCESSOR_FILE: self.processor.as_json(),
             RESULT_FILE: as_json(outcome.measured) + "\n",
         }
         if self.tuning.rank is None:

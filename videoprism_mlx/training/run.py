@@ -104,7 +104,7 @@ class Run:
                 # If the file is damaged, raise the error now and not at the end. A run that was
                 # killed may have left the parameters of a later epoch, so the checksum may differ.
                 self._files.best(parameters)
-            logger.info(self._found(progress))
+            logger.info("%s", self._found(progress))
         while not self._is_finished(progress):
             parameters, progress = self._epoch(learner, parameters, optimizer, progress, steps)
             measured = {

@@ -22,6 +22,7 @@ from mlx.utils import tree_unflatten
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputError, excerpt, shown, whole_number
 from videoprism_mlx.files.atomic import new_file, require_new_file
+from videoprism_mlx.files.checksum import require_checksum, with_checksum
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.places import user_path
 from videoprism_mlx.files.reading import parse_json, read_text
@@ -244,7 +245,7 @@ def save_adapters(model: VideoPrismModel, directory: str | Path, base: str | Pat
         write_arrays(partial, arrays, is_sorted=True)
         described[CHECKSUM_KEY] = examine(partial)
     with new_file(directory / ADAPTER_CONFIG_FILE) as partial:
-        partial.write_text(as_json(described) + "\n", encoding="utf-8")
+        partial.write_text(as_json(with_checksum(described)) + "\n", encoding="utf-8")
 
 
 def base_name(base: str | Path) -> str:
@@ -278,8 +279,7 @@ def read_adapter_config(directory: Path) -> tuple[AdapterSettings, dict[str, Any
         values = {name: described[name] for name in fields}
         settings = AdapterSettings(**values | {"towers": tuple(values["towers"])})
         base = described["base"]
-        checksum = described.get(CHECKSUM_KEY)
-        return settings, {"name": base["name"], "weights": base["weights"], CHECKSUM_KEY: checksum}
+        known = {"name": base["name"], "weights": base["weights"]}
     except KeyError as error:
         raise CheckpointError(
             f"{path} does not contain valid settings of adapters: {error} is missing"
@@ -288,6 +288,8 @@ def read_adapter_config(directory: Path) -> tuple[AdapterSettings, dict[str, Any
         raise CheckpointError(
             f"{path} does not contain valid settings of adapters: {excerpt(error, 200)}"
         ) from None
+    require_checksum(described, path, CheckpointError)
+    return settings, {**known, CHECKSUM_KEY: described.get(CHECKSUM_KEY)}
 
 
 def is_adapters(directory: str | Path) -> bool:

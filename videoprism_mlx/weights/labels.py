@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from videoprism_mlx.datasets.labels import checked_names
 from videoprism_mlx.errors import CheckpointError, counted, excerpt
+from videoprism_mlx.files.checksum import require_checksum
 from videoprism_mlx.files.reading import parse_json, read_text
 from videoprism_mlx.weights.directory import LABELS_FILE
 
@@ -38,4 +39,5 @@ def load_labels(directory: Path, count: int) -> Labels:
         raise CheckpointError(
             f"{path} names {counted(len(names), 'class', 'classes')}; the model has {count}"
         )
+    require_checksum(found, path, CheckpointError)
     return Labels(names, bool(multi_label))

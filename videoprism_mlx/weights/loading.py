@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import mlx.core as mx
 
@@ -26,6 +26,7 @@ from videoprism_mlx.weights.directory import (
     CONFIG_FILE,
     MODEL_FILES,
     WEIGHTS_FILE,
+    check_shapes,
     load_weights,
     read_checked_config,
 )
@@ -129,16 +130,20 @@ def with_new_head(encoder: FactorizedEncoder, num_classes: int) -> FactorizedVid
 
 def read_model(directory: Path) -> VideoPrismModel:
     """The model in a directory. Raises CheckpointError unless all of its weights are there."""
-    model, described = described_model(directory)
+    config, described = read_checked_config(directory)
+    check_shapes(directory, config)
+    model = build(config)
     load_weights(model, directory, described)
     return model
 
 
-def described_model(directory: Path) -> tuple[VideoPrismModel, dict[str, Any]]:
-    """The model that a directory's config.json describes, without its weights; and that file."""
-    config, described = read_checked_config(directory)
+def described_model(directory: Path) -> VideoPrismModel:
+    """The model that a directory's config.json describes. Its weights, if there, must fit."""
+    config, _ = read_checked_config(directory)
+    if (directory / WEIGHTS_FILE).is_file():
+        check_shapes(directory, config)
     try:
-        return build(config), described
+        return build(config)
     except InputError as error:
         raise CheckpointError(f"{directory / CONFIG_FILE}: {error}") from None
 
@@ -164,7 +169,7 @@ def model_outline(
         directory = hub.download_model(repository, revision, small)
     else:
         directory = model_directory(name_or_dir, revision)
-    model, _ = described_model(directory)
+    model = described_model(directory)
     model.directory, model.given_name = directory, str(name_or_dir)
     return model, directory
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from videoprism_mlx import progress
-from videoprism_mlx.errors import printable_lines
+from videoprism_mlx.errors import printable, printable_lines
 
 QUIET, VERBOSE = "quiet", "verbose"
 LEVELS = {QUIET: logging.WARNING, VERBOSE: logging.DEBUG}
@@ -20,11 +20,16 @@ logger = logging.getLogger(__name__)
 
 
 class Printable(logging.Formatter):
-    """Messages that a name in them cannot turn into commands to the terminal."""
+    """Messages whose names can neither break a line nor send commands to the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The message."""
-        return printable_lines(super().format(record))
+        """The message. What is put into it is on one line; it may have several by itself."""
+        shown = logging.makeLogRecord(record.__dict__)
+        if isinstance(record.args, tuple):
+            shown.args = tuple(
+                one if isinstance(one, (int, float)) else printable(one) for one in record.args
+            )
+        return printable_lines(super().format(shown))
 
 
 class ToStderr(logging.Handler):
