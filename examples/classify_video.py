@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("video", help="a video file, or a folder of images")
     parser.add_argument("labels", nargs="+", help="what it may show")
     parser.add_argument(
-        "--model", default="videoprism_lvt_public_v1_base", help="its name or directory"
+        "--model", default="videoprism_lvt_public_v1_base", help="the model's name or directory"
     )
     options = parser.parse_args()
 

@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("video", help="a long video")
     parser.add_argument("query", help="what to look for")
     parser.add_argument(
-        "--model", default="videoprism_lvt_public_v1_base", help="its name or directory"
+        "--model", default="videoprism_lvt_public_v1_base", help="the model's name or directory"
     )
     parser.add_argument("--fps", type=float, default=4.0, help="frames to sample a second")
     parser.add_argument("--top", type=int, default=5, help="moments to print")

@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("folder", help="a folder of videos")
     parser.add_argument("queries", nargs="+", help="what to look for")
     parser.add_argument(
-        "--model", default="videoprism_lvt_public_v1_base", help="its name or directory"
+        "--model", default="videoprism_lvt_public_v1_base", help="the model's name or directory"
     )
     parser.add_argument("--top", type=int, default=5, help="videos to print")
     options = parser.parse_args()

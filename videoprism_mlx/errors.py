@@ -120,7 +120,8 @@ def in_words(error: BaseException) -> str:
     reason = error.strerror or system
     if reason == system:
         reason = REASONS.get(error.errno, reason[:1].lower() + reason[1:])
-    paths = [os.fsdecode(one) for one in (error.filename, error.filename2) if one is not None]
+    given = [one for one in (error.filename, error.filename2) if one is not None]
+    paths = [os.fsdecode(one) if isinstance(one, bytes) else str(one) for one in given]
     return f"{' to '.join(paths)}: {reason}" if paths else reason
 
 

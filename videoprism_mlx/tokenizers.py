@@ -158,7 +158,7 @@ class KnownWords:
 
     def _with_nearest(self, word: str) -> str:
         """The word, and the closest that is known, if one is close."""
-        near = difflib.get_close_matches(word, sorted(self.words), n=1)
+        near = difflib.get_close_matches(word, sorted(self.words), n=1, cutoff=0.7)
         return f"{excerpt(word, 40)!r}" + (f" (nearest: {near[0]!r})" if near else "")
 
 

@@ -33,6 +33,7 @@ TINY = "videoprism_lvt_demo_tiny"
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), b"out"), "out: the disk is full"),
         (OSError(errno.EXDEV, os.strerror(errno.EXDEV), "a", None, "b"), "a to b: invalid cross-"),
         (OSError(errno.ENOSPC, "the disk is full; 3 MB are free"), "the disk is full; 3 MB are"),
+        (OSError(errno.EIO, os.strerror(errno.EIO), 7), "7: the disk failed to read"),
         (OSError("without a number"), "without a number"),
         (VideoError("a.mp4 is empty"), "a.mp4 is empty"),
     ],

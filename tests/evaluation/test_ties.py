@@ -15,8 +15,8 @@ from by_hand import brute_force
 import videoprism_mlx as vp
 from videoprism_mlx.datasets.captions import Captioned
 from videoprism_mlx.evaluation.metrics import cosines, recalls
-from videoprism_mlx.features.pipeline import first_equal
 from videoprism_mlx.features.processor import Processor
+from videoprism_mlx.runtime.rounding import first_equal
 from videoprism_mlx.training.pairs import Frames, Pairs
 from videoprism_mlx.training.retrieval import retrieval_metrics
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx.errors import InputError, counted
-from videoprism_mlx.features.pipeline import first_equal
+from videoprism_mlx.runtime.rounding import first_equal
 
 Array = npt.NDArray[Any]
 

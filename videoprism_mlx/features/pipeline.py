@@ -92,13 +92,3 @@ def rows_of(arrays: Lazy) -> list[Lazy]:
     """One dictionary for each row of the arrays."""
     count = len(next(iter(arrays.values())))
     return [{name: array[row] for name, array in arrays.items()} for row in range(count)]
-
-
-def first_equal(rows: npt.NDArray[Any]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """The place of each row (N, ...) that differs from those before it, in their order.
-
-    The second array (N,) has for each row the number, among those, of the one that it equals.
-    """
-    numbers: dict[bytes, int] = {}
-    places = [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows]
-    return np.unique(places, return_index=True)[1], np.array(places, np.intp)

@@ -103,23 +103,9 @@ class FeatureStore:
         if path.exists():
             self._require_alike(self._stored_record(), self.output)
         elif visible(self._folder):
-            raise self._foreign()
+            raise foreign(self._folder, self.output)
         else:
             self._write_record()
-
-    def _foreign(self) -> OutputError:
-        """The error for a folder that holds other files."""
-        other = next(one for one in visible(self._folder))
-        if self.is_one_file:
-            return OutputError(
-                f"{self.output} cannot be written: the folder {self._folder} beside it, for "
-                f"unfinished features, holds files other than features, such as {other}; move them "
-                "elsewhere, or name another output"
-            )
-        return OutputError(
-            f"{self._folder} holds files other than features, such as {other}; name a new or empty "
-            "folder"
-        )
 
     def _stored_record(self) -> dict[str, Any]:
         """The record in the folder. Raises FeatureFileError if it is damaged."""
@@ -140,7 +126,7 @@ class FeatureStore:
         """
         is_ours = (self._folder / RECORD_FILE).exists() and "features" in self._stored_record()
         if not is_ours and visible(self._folder):
-            raise self._foreign()
+            raise foreign(self._folder, self.output)
         for kind in FORMATS:
             for path in sorted(self._folder.rglob(f"*.{kind}")):
                 with suppress(FeatureFileError, MissingLibraryError):
@@ -257,6 +243,20 @@ class FeatureStore:
         for place, _, _ in os.walk(self._folder, topdown=False):
             with suppress(OSError):  # It is not empty.
                 os.rmdir(place)
+
+
+def foreign(folder: Path, output: Path) -> OutputError:
+    """The error for a folder of features, or of parts of the file `output`, with other files."""
+    other = visible(folder)[0]
+    if folder != output:
+        return OutputError(
+            f"{output} cannot be written: the folder {folder} beside it, for unfinished features, "
+            f"holds files other than features, such as {other}; move them elsewhere, or name "
+            "another output"
+        )
+    return OutputError(
+        f"{folder} holds files other than features, such as {other}; name a new or empty folder"
+    )
 
 
 def check_format(output: Path, file_format: str | None = None) -> tuple[str, bool]:

@@ -1,7 +1,6 @@
 """The checksum of a JSON object, which the object holds itself.
 
-It is that of the values, so that spaces, the order of keys and the way to write a number make no
-difference.
+It is that of the values, so that spaces and the order of keys make no difference.
 """
 
 import json

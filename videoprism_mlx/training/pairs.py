@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from videoprism_mlx.datasets.captions import Captioned
 from videoprism_mlx.features.cache import ArrayCache, fill
-from videoprism_mlx.features.pipeline import first_equal
 from videoprism_mlx.features.processor import Processor
 from videoprism_mlx.files.record import digest
+from videoprism_mlx.runtime.rounding import first_equal
 from videoprism_mlx.training.run import Rows
 from videoprism_mlx.video.source import Files
 

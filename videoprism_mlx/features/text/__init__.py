@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from videoprism_mlx.encoders import FactorizedVideoCLIP, VideoPrismModel
 from videoprism_mlx.errors import InputError
-from videoprism_mlx.features.pipeline import first_equal, not_finite
+from videoprism_mlx.features.pipeline import not_finite
 from videoprism_mlx.features.processor import Processor, require_count
 from videoprism_mlx.progress import bar
+from videoprism_mlx.runtime.rounding import first_equal
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
 
 # The temperature of the official video-text demo.

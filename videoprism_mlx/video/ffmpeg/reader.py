@@ -160,8 +160,7 @@ class VideoFile:
         seconds = self.times[frames - 1] + self.interval if 0 < frames <= len(self.times) else 0
         return VideoError(
             f"{self.path} breaks off after {counted(frames, 'frame')}{of} "
-            f"({seconds:.1f} s): {why}. "
-            "Ask for the partial video (partial=True, --partial) to use what can be decoded"
+            f"({seconds:.1f} s): {why}. With partial=True (--partial), what can be decoded is used"
         )
 
     def _begin(self, position: int, key: int = -1, since: int | None = None) -> None:
