@@ -51,14 +51,14 @@ class AlreadyExistsError(VideoPrismError, FileExistsError):
     """An output file or folder that exists already."""
 
     def __str__(self) -> str:
-        return super().__str__() if self.errno is None else in_words(self)
+        return super().__str__() if self.errno is None else printable(in_words(self))
 
 
 class NotFoundError(VideoPrismError, FileNotFoundError):
     """A file or directory that does not exist. The message says what was expected."""
 
     def __str__(self) -> str:
-        return super().__str__() if self.errno is None else in_words(self)
+        return super().__str__() if self.errno is None else printable(in_words(self))
 
 
 class LibraryError(InputError):

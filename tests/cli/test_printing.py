@@ -134,7 +134,8 @@ def test_errors_are_one_line_in_python_too(tmp_path: Path) -> None:
 def test_a_wrong_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("info", "--json", "a", f"b{EVIL}.mp4")
-    assert SHOWN in capsys.readouterr().err.splitlines()[-1]
+    [error, hint] = capsys.readouterr().err.splitlines()
+    assert SHOWN in error and "--help" in hint
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "list.txt"])

@@ -139,7 +139,7 @@ def misfit(expected: Shapes, found: Shapes, where: object) -> str:
     """The error message about parameters that do not fit."""
     wrong = wrong_parameters(expected, found)
     listed = "; ".join(problem(name, expected, found) for name in wrong[:LISTED])
-    more = f"; and {len(wrong) - LISTED} more" if len(wrong) > LISTED else ""
+    more = f"; and {len(wrong) - LISTED:,} more" if len(wrong) > LISTED else ""
     count = f"{counted(len(wrong), 'parameter')} {are(len(wrong))}"
     return f"{where} does not fit the model, {count} wrong: {listed}{more}"
 
