@@ -59,7 +59,9 @@ def test_a_thousand_layers_are_refused_at_once(
         info,
     ):
         started = time.process_time()
-        with pytest.raises(CheckpointError, match=r"does not fit the model, [\d,]+ parameters are wr"):
+        with pytest.raises(
+            CheckpointError, match=r"does not fit the model, [\d,]+ parameters are wr"
+        ):
             use()
         assert time.process_time() - started < 2
 
