@@ -24,7 +24,7 @@ import numpy.typing as npt  # isort: skip
 import sentencepiece  # isort: skip
 from videoprism_mlx.demo.attributes import Clips, train_attributes
 from videoprism_mlx.demo.captions import name_shapes, vocabulary
-from videoprism_mlx.demo.scenes import draw_scenes, shape_sets
+from videoprism_mlx.demo.scenes import draw_scenes, motion_sets, shape_sets
 from videoprism_mlx.demo.world import clip_name, sentences, write_world
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import EXPECTED, in_words
@@ -45,9 +45,9 @@ FIRST = vp.Recipe(
 # Shapes are the hardest. They are learned last, with more captions that name little else.
 THEN = dataclasses.replace(FIRST, epochs=30, lr_schedule="cosine")
 LAST = dataclasses.replace(THEN, epochs=14, learning_rate=1e-3)
-# In the end, each attribute by itself, on sets of clips that differ in shape alone, and in strange
-# colours. A batch has 10 pairs, each of a set.
-SETS = 2400
+# In the end, each attribute by itself, on sets of clips that differ in shape or in motion alone,
+# and in strange colours. A batch has 10 pairs, each of a set that differs in shape.
+SETS, MOTION_SETS = 2400, 600
 NAMING = dataclasses.replace(LAST, epochs=16, batch_size=10, warmup=50)
 
 
@@ -155,14 +155,18 @@ def untrained(folder: Path, seed: int) -> Path:
 def name_attributes(
     model: Path, options: argparse.Namespace
 ) -> tuple[VideoPrismModel, dict[str, Any]]:
-    """Trains a model on sets of clips that differ in shape alone, and on clips of two things."""
+    """Trains a model on sets of clips that differ in one attribute, and on clips of two things."""
     output, seed = options.output, options.seed
     sets = shape_sets(SETS, seed)
-    alike = [scene for each in sets for scene in each]
-    if not (output / "sets").exists():
-        write_world(output / "sets", alike, seed + 2)
+    alike = {
+        "sets": [scene for each in sets for scene in each],
+        "motions": [s for each in motion_sets(MOTION_SETS, seed, held_out=False) for s in each],
+    }
+    for number, (name, scenes) in enumerate(alike.items()):
+        if not (output / name).exists():
+            write_world(output / name, scenes, seed + 2 + number)
     drawn = {
-        "sets": (output / "sets", alike),
+        **{name: (output / name, scenes) for name, scenes in alike.items()},
         "others": (output / "train", draw_scenes(options.clips, seed)),
         "val": (output / "val", draw_scenes(VALIDATION_CLIPS, seed + 1, distinct=True)),
     }

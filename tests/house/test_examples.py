@@ -171,6 +171,7 @@ def test_train_demo_model(
     script = importlib.import_module("train_demo_model")
     monkeypatch.setattr(script, "VALIDATION_CLIPS", 4)
     monkeypatch.setattr(script, "SETS", 4)
+    monkeypatch.setattr(script, "MOTION_SETS", 2)
     for name in ("FIRST", "THEN", "LAST", "NAMING"):
         recipe = dataclasses.replace(getattr(script, name), epochs=1, batch_size=4)
         monkeypatch.setattr(script, name, recipe)
