@@ -76,7 +76,7 @@ class Library:
     def _load(self) -> tuple[VideoPrismModel, Processor]:
         """The model that `add` has used, or else the one that the record names."""
         if self._model is None:
-            return load_recorded(self.searcher.tables.record)
+            return load_recorded(self.searcher.tables.record, where=self.where)
         return self._model.load(), self._model.reading.processor
 
     def duplicates(self, where: Where | None = None, *, progress: bool = True) -> list[Group]:

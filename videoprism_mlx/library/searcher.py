@@ -57,7 +57,9 @@ class Searcher:
         load: Callable[[], Loaded] | None = None,
     ):
         self.tables = tables or Tables.open(where)
-        self._load_model = load or (lambda: load_recorded(self.tables.record))
+        self._load_model = load or (
+            lambda: load_recorded(self.tables.record, where=self.tables.where)
+        )
         self._lock = threading.Lock()  # One query at a time uses the model.
         self._loaded: Loaded | None = None
         self._known: OrderedDict[Hashable, Vector] = OrderedDict()
