@@ -23,6 +23,7 @@ from videoprism_mlx.cli import (
     evaluate,
     fuse,
     info,
+    library,
     show,
     similarity,
     timeline,
@@ -35,6 +36,7 @@ from videoprism_mlx.errors import EXPECTED, in_words, printable, printable_lines
 COMMANDS = (
     demo,
     embed,
+    library,
     similarity,
     classify,
     train,
