@@ -22,6 +22,7 @@ import videoprism_mlx as vp
 from videoprism_mlx import models
 from videoprism_mlx.check import clip, published
 from videoprism_mlx.files.identity import sha256
+from videoprism_mlx.library import table
 from videoprism_mlx.tokenizers import C4_EN_VOCABULARY_SIZE
 
 SMALL = dict(
@@ -65,6 +66,7 @@ def shrink_models(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
             vp.save_model(vp.get_model("videoprism_lvt_v1_base"), directory)
         return str(directory)
 
+    monkeypatch.setattr(table, "default_place", lambda: cache / "library")
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download_model)
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *_, **__: None)

@@ -8,23 +8,23 @@ from typing import Any
 
 from videoprism_mlx.errors import VideoError
 from videoprism_mlx.library.indexing.claims import Claims
-from videoprism_mlx.library.indexing.ingest import (
+from videoprism_mlx.library.indexing.ingest import Ingest, mark_missing
+from videoprism_mlx.library.indexing.recognise import (
     BUSY,
     COPIED,
     ENCODED,
     FAILED,
     MOVED,
-    Ingest,
     Outcome,
     is_same,
     is_same_file,
-    mark_missing,
 )
 from videoprism_mlx.library.indexing.scan import File, Found
 from videoprism_mlx.library.indexing.view import Known, View
 from videoprism_mlx.library.model import LibraryModel
-from videoprism_mlx.library.table import MISSING, Tables
+from videoprism_mlx.library.table import MISSING, Tables, is_remote
 from videoprism_mlx.library.upkeep.compact import Tidying
+from videoprism_mlx.library.upkeep.orphans import remove_orphans
 from videoprism_mlx.progress import bar, write
 
 # A video that another run is encoding is looked at again at the end, and at most so often.
@@ -84,6 +84,8 @@ class Adding:
             require_found(found, self.view.by_path)
         try:
             self.claims.clear_up()
+            if is_remote(self.tables.where):  # There are no claims that tell who was killed.
+                remove_orphans(self.tables)
             self._say_what_is_not_there(found)
             wanted = self._wanted(found)
             waiting: list[File] = []

@@ -6,7 +6,6 @@ import random
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 from videoprism_mlx.encoders import VideoPrismModel
@@ -21,49 +20,37 @@ from videoprism_mlx.errors import (
 from videoprism_mlx.features.encode import one_line
 from videoprism_mlx.features.pipeline import read_ahead
 from videoprism_mlx.library.indexing.claims import Claims
+from videoprism_mlx.library.indexing.recognise import (
+    BUSY,
+    ENCODED,
+    FAILED,
+    GONE,
+    MOVED,
+    UNCHANGED,
+    Outcome,
+    Recognition,
+    is_same,
+    is_same_file,
+)
+from videoprism_mlx.library.indexing.rows import (
+    empty_row,
+    moments_table,
+    row_of,
+)
 from videoprism_mlx.library.indexing.scan import File, checksum, is_gone, look
-from videoprism_mlx.library.indexing.view import Known, View, new_take, path_id
+from videoprism_mlx.library.indexing.view import Known, View, path_id
 from videoprism_mlx.library.indexing.windows import Moments, Opening, moments_of
 from videoprism_mlx.library.model import Reading
 from videoprism_mlx.library.table import (
-    ERROR,
     MISSING,
-    OK,
     is_remote,
-    moments_schema,
-    quoted,
 )
 
 # How many videos are opened and begun before they are encoded.
 AHEAD = 8
 
-# What can become of a video.
-ENCODED, MOVED, COPIED, UNCHANGED, FAILED, BUSY, GONE = (
-    "encoded",
-    "moved",
-    "copied",
-    "unchanged",
-    "failed",
-    "busy",
-    "gone",
-)
-
 # A file that could not be opened just now is tried again by every run: no file has this time.
 NEVER = -1
-
-
-@dataclasses.dataclass
-class Outcome:
-    """What became of a video, and how it is written; or how much of it is done by now."""
-
-    file: File
-    kind: str
-    done: float = 1.0
-    is_final: bool = True
-    error: str = ""
-    moments: int = 0
-    write: Callable[[], bool] | None = None  # Whether nobody was faster.
-    claimed: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass
@@ -94,6 +81,7 @@ class Ingest:
     ):
         self.view, self.claims, self.reading = view, claims, reading
         self._load, self._tidy = load, tidy
+        self._known = Recognition(view)
         self._contents: dict[str, str] = {}  # The path of each content that is being encoded.
         self._openings: set[Opening | None] = set()
         self._lock = threading.Lock()
@@ -161,14 +149,14 @@ class Ingest:
         if file.key != os.fspath(file.path):
             raise VideoError(f"{file.path} cannot be kept: its name is not UTF-8; rename it")
         if known is not None and is_same(known, file):
-            return Started(file, claimed, self._found_again(file, known, {}))
+            return Started(file, claimed, self._known.found_again(file, known, {}))
         content = checksum(file.path)
         values = {"size": file.size, "modified": file.modified, "checksum": content}
         if known is not None and not known.error and known.checksum == content:
-            return Started(file, claimed, self._found_again(file, known, values))
-        if (same := self._same(file, content)) is not None:
+            return Started(file, claimed, self._known.found_again(file, known, values))
+        if (same := self._known.same(file, content)) is not None:
             if known is not None:
-                return Started(file, claimed, self._copied(file, same, values, known))
+                return Started(file, claimed, self._known.copied(file, same, values, known))
             return self._started_again(file, claimed, same, values)
         with self._lock:
             owner = self._contents.setdefault(content, file.key)
@@ -181,16 +169,6 @@ class Ingest:
         self._openings.add(opening)
         return Started(file, claimed, opening=opening, checksum=content)
 
-    def _same(self, file: File, content: str) -> Known | None:
-        """Another row with this content: best the same file, then one that has vanished."""
-        known = [one for one in self.view.same_content(file.size, content) if not one.error]
-        name = file.path.name
-        known.sort(key=lambda one: (Path(one.path).name != name, one.path))
-        for one in known:
-            if is_same_file(one.path, file.path):
-                return one
-        return next((one for one in known if is_gone(one.path)), known[0] if known else None)
-
     def _started_again(
         self, file: File, claimed: tuple[str, ...], same: Known, values: dict[str, Any]
     ) -> Started:
@@ -198,7 +176,7 @@ class Ingest:
         if not is_gone(same.path):
             if is_same_file(same.path, file.path):
                 return Started(file, claimed, Outcome(file, UNCHANGED))
-            return Started(file, claimed, self._copied(file, same, values))
+            return Started(file, claimed, self._known.copied(file, same, values))
         if same.id not in claimed and not self.claims.take(same.id):
             return Started(file, claimed, Outcome(file, BUSY))
         claimed = tuple(dict.fromkeys((*claimed, same.id)))
@@ -206,54 +184,7 @@ class Ingest:
         if self.view.by_id.get(same.id) != same:  # Another process was faster.
             return Started(file, claimed, Outcome(file, BUSY))
         values |= {"path": file.key}
-        return Started(file, claimed, self._found_again(file, same, values, MOVED))
-
-    def _found_again(
-        self, file: File, known: Known, values: dict[str, Any], kind: str = UNCHANGED
-    ) -> Outcome:
-        """A video whose moments are in the library."""
-        values |= {"status": known.when_found}
-        error = known.error
-        if all(getattr(known, name) == value for name, value in values.items()):
-            return Outcome(file, FAILED if error else kind, error=error)
-
-        def write() -> bool:
-            if (row := self.view.changed(known, **values)) is None:
-                return False
-            self.view.put([row])
-            return True
-
-        return Outcome(file, FAILED if error else kind, error=error, write=write)
-
-    def _copied(
-        self, file: File, same: Known, values: dict[str, Any], before: Known | None = None
-    ) -> Outcome:
-        """A copy of a video gets an entry and moments of its own."""
-
-        def write() -> bool:
-            row = self.view.changed(same, **values)
-            if row is None:
-                return False
-            was_modified = row["date"] == same.modified / 1e9
-            row["id"] = before.id if before else self.view.id_for(file.key)
-            row |= {"take": new_take(), "path": file.key, "status": OK}
-            row["date"] = file.modified / 1e9 if was_modified else row["date"]
-            self.view.add(self._moments_for(same, row), row, before)
-            return True
-
-        return Outcome(file, COPIED, moments=same.moments, write=write)
-
-    def _moments_for(self, same: Known, row: dict[str, Any]) -> Any:
-        import pyarrow as pa
-
-        table = self.view.tables.moments
-        condition = f"video = {quoted(same.id)} AND take = {same.take}"
-        found = table.search().where(condition).limit(None).to_arrow().sort_by("number")
-        schema = moments_schema(self.view.tables.dimension)
-        columns = {name: found[name] for name in schema.names}
-        columns["video"] = pa.array([row["id"]] * len(found), pa.string())
-        columns["take"] = pa.array([row["take"]] * len(found), pa.int64())
-        return pa.table(columns, schema=schema)
+        return Started(file, claimed, self._known.found_again(file, same, values, MOVED))
 
     # In the thread of the model.
 
@@ -278,21 +209,11 @@ class Ingest:
         yield self._failed(file, begun, error)
 
     def _encoded(self, file: File, begun: Started, moments: Moments) -> Outcome:
-        facts, now = moments.facts, look(file.path)
+        now = look(file.path)
         if (now.size, now.modified) != (file.size, file.modified):
             raise VideoError(f"{file.path} was changed while it was read; index it again")
         before = self.view.by_path.get(file.key)
-        row = self._row(file, begun.checksum) | {
-            "take": new_take(),
-            "date": file.modified / 1e9 if facts.recorded is None else facts.recorded,
-            "duration": facts.duration,
-            "width": facts.width,
-            "height": facts.height,
-            "rate": facts.rate,
-            "codec": facts.codec,
-            "moments": len(moments.starts),
-            "status": OK,
-        }
+        row = self._row(file, begun.checksum) | row_of(file, moments)
         table = moments_table(self.view.tables.dimension, row["id"], row["take"], moments)
         count = len(moments.starts)
 
@@ -320,52 +241,7 @@ class Ingest:
     def _row(self, file: File, content: str) -> dict[str, Any]:
         """The row of a video that has no moments."""
         before = self.view.by_path.get(file.key)
-        numbers = dict(take=0, duration=0.0, width=0, height=0, rate=0.0, moments=0)
-        return {
-            **numbers,
-            "id": before.id if before else self.view.id_for(file.key),
-            "path": file.key,
-            "size": file.size,
-            "modified": file.modified,
-            "checksum": content,
-            "date": file.modified / 1e9,
-            "codec": "",
-            "status": ERROR,
-            "error": "",
-        }
-
-
-def is_same_file(path: str, other: Path) -> bool:
-    """Whether two paths lead to one file that is there."""
-    try:
-        return os.path.samefile(path, other)
-    except (OSError, ValueError):
-        return False
-
-
-def is_same(known: Known, file: File) -> bool:
-    """Whether a file looks as it did when the library read it."""
-    return (known.size, known.modified) == (file.size, file.modified)
-
-
-def moments_table(dimension: int, video: str, take: int, moments: Moments) -> Any:
-    """The moments of a video as a pyarrow Table."""
-    import pyarrow as pa
-
-    count = len(moments.starts)
-    flat = pa.array(moments.embeddings.reshape(-1), pa.float32())
-    return pa.table(
-        {
-            "video": pa.array([video] * count, pa.string()),
-            "take": pa.array([take] * count, pa.int64()),
-            "number": pa.array(range(count), pa.int32()),
-            "start": pa.array(moments.starts, pa.float64()),
-            "end": pa.array(moments.ends, pa.float64()),
-            "embedding": pa.FixedSizeListArray.from_arrays(flat, dimension),
-            "picture": pa.array(moments.pictures, pa.binary()),
-        },
-        schema=moments_schema(dimension),
-    )
+        return empty_row(before.id if before else self.view.id_for(file.key), file, content)
 
 
 def mark_missing(view: View, claims: Claims, known: Sequence[Known]) -> int:

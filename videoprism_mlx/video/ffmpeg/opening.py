@@ -60,6 +60,10 @@ class Opened(NamedTuple):
     container: InputContainer
     stream: VideoStream
 
+    def facts(self) -> tuple[str, float | None]:
+        """FFmpeg's name of the codec, and when the video was recorded: see `recording_time`."""
+        return self.stream.codec_context.name, recording_time(self.container.metadata)
+
     def close(self) -> None:
         """Closes the file."""
         self.container.close()

@@ -27,7 +27,7 @@ from videoprism_mlx.video.ffmpeg.index import (
     read_packets,
     read_table,
 )
-from videoprism_mlx.video.ffmpeg.opening import open_stream, recording_time
+from videoprism_mlx.video.ffmpeg.opening import open_stream
 from videoprism_mlx.video.frame import Frame
 
 # To go further ahead than this, seeking is cheaper than decoding: a seek starts at a key frame, and
@@ -81,15 +81,15 @@ class VideoFile:
         stream = self._decoder.opened.stream
         rate = float(stream.guessed_rate or stream.average_rate or 0)
         self.fps = rate if 0 < rate <= FASTEST_FPS else DEFAULT_FPS
+        self.codec, self.recorded = self._decoder.opened.facts()
         self._declared = stream.frames if stream.frames < 2**31 else 0
         self._base = float(stream.time_base or 0)
         table = None if damage.fault(self.path) else read_table(stream, self.fps)
-        hides = stream.codec_context.name in HIDING
+        hides = self.codec in HIDING
         index = table or read_packets(self._decoder.packets(), self._base, self.fps, hides)
         first, stream = self._decoder.first(), self._decoder.opened.stream
         if first is None:
-            codec = stream.codec_context.name or "unknown"
-            raise VideoError(f"{self.path} {NO_FRAME.format(codec)}")
+            raise VideoError(f"{self.path} {NO_FRAME.format(self.codec or 'unknown')}")
         if not self._convert.tone_map and (transfer := HDR.get(first.color_trc)):
             note_hdr(self.path, transfer)
         self.aspect = pixel_aspect(stream, first)
@@ -114,16 +114,6 @@ class VideoFile:
         """What is wrong with the file's structure; None if nothing is."""
         lost = self._index.lost
         return damage.fault(self.path) or (None if lost is None else self._broken_frame(lost))
-
-    @property
-    def codec(self) -> str:
-        """FFmpeg's name of the codec, such as h264."""
-        return self._decoder.opened.stream.codec_context.name
-
-    @property
-    def recorded(self) -> float | None:
-        """When the file says that it was recorded, in seconds since 1970; None if it does not."""
-        return recording_time(self._decoder.opened.container.metadata)
 
     def consistently(self, produce: Callable[[], Iterator[T]]) -> Iterator[T]:
         """Yields what `produce` yields, and calls it anew when the frames are counted anew."""
