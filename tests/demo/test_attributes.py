@@ -236,7 +236,7 @@ class OfOneColour(AttributeLearner):
         model, self.loaded = vp.load(DEMO_MODEL)
         processor: Any = SimpleNamespace(tokenize=self.tokenize)
         frames: Any = None
-        super().__init__(model, processor, frames, sets, scenes, arrays)  # type: ignore[arg-type]
+        super().__init__(model, processor, frames, sets, scenes, arrays)
 
     def tokenize(self, texts: list[str]) -> Any:
         self.texts = texts
