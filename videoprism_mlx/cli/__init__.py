@@ -28,12 +28,14 @@ from videoprism_mlx.cli import (
     timeline,
     train,
 )
+from videoprism_mlx.cli.library import search
 from videoprism_mlx.cli.program import completion, messages
 from videoprism_mlx.cli.program.parser import Parser, build
 from videoprism_mlx.errors import EXPECTED, printable_lines
 
 COMMANDS = (
     demo,
+    search,
     embed,
     similarity,
     classify,

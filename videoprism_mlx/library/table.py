@@ -17,7 +17,7 @@ from typing import Any
 
 from videoprism_mlx.errors import LibraryError, VideoPrismError, excerpt
 from videoprism_mlx.files.places import data_directory, user_path
-from videoprism_mlx.runtime.libraries import require_library
+from videoprism_mlx.runtime.libraries import import_later, require_library
 
 # Of the tables. A library of a higher one was written by a later version of this package.
 FORMAT = 1
@@ -154,6 +154,7 @@ class Tables:
 
 def connect(place: str) -> Any:
     """LanceDB on a folder, or on a bucket (s3://...)."""
+    import_later("lance_namespace_urllib3_client")  # Half of LanceDB's imports, and never used.
     require_library("lancedb", "a library of videos")
     import lancedb
 

@@ -1,0 +1,1 @@
+"""The commands for a library of videos: a module for each."""

@@ -1,0 +1,171 @@
+"""A library that is searched many times: its model is loaded once.
+
+Shapes: D width of an embedding.
+"""
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from videoprism_mlx.encoders import VideoPrismModel
+from videoprism_mlx.errors import LibraryError
+from videoprism_mlx.features.encode import encode
+from videoprism_mlx.features.processor import Processor
+from videoprism_mlx.features.text import embed_texts
+from videoprism_mlx.library.filters import Where
+from videoprism_mlx.library.model import load_recorded
+from videoprism_mlx.library.moment import Moment
+from videoprism_mlx.library.search import Scores, scores, search
+from videoprism_mlx.library.search.query import Part, combined, parse
+from videoprism_mlx.library.table import OK, Tables, quoted, storage_errors
+from videoprism_mlx.video.sampling import check_times, checked_span
+from videoprism_mlx.video.source import open_source
+
+# How many embeddings of texts and clips are kept.
+KEPT = 256
+
+# A longer span of a video is searched for by this many clips of it, spread evenly.
+MOST_CLIPS = 8
+
+Vector = npt.NDArray[np.float32]
+
+
+class Searcher:
+    """Searches a library, from several threads if need be.
+
+    Opening it reads no model. The first query loads it: of the weights, those are read that the
+    query needs, the text encoder's for a text.
+    """
+
+    def __init__(self, where: str | Path | None = None, tables: Tables | None = None):
+        self.tables = tables or Tables.open(where)
+        self._lock = threading.Lock()  # One query at a time uses the model.
+        self._loaded: tuple[VideoPrismModel, Processor] | None = None
+        self._known: OrderedDict[Hashable, Vector] = OrderedDict()
+
+    def search(
+        self,
+        query: str | Sequence[str] | Vector,
+        k: int = 10,
+        where: Where | None = None,
+        moments: bool = False,
+    ) -> list[Moment]:
+        """The best `k` videos or, with `moments`, moments, for a query or an embedding (D,).
+
+        See `query.parse` for what a query may say, and `search` for what is found.
+        """
+        vector = self.vector_of(query)
+        self.tables.refresh()
+        return search(self.tables, vector, k, where, moments)
+
+    def scores(self, video_id: str, query: str | Sequence[str] | Vector) -> Scores:
+        """How well each window of a video fits a query."""
+        vector = self.vector_of(query)
+        self.tables.refresh()
+        return scores(self.tables, video_id, vector)
+
+    def vector_of(self, query: str | Sequence[str] | Vector) -> Vector:
+        """The embedding (D,) of a query, or the one given."""
+        return query if isinstance(query, np.ndarray) else self.embed(query)
+
+    def embed(self, query: str | Sequence[str]) -> Vector:
+        """The embedding (D,) of a query, of length one."""
+        return combined(parse(query), self._embed_part)
+
+    def _embed_part(self, part: Part) -> Vector:
+        if part.path is None:
+            return self.embed_text(str(part.text))
+        return self.embed_video(part.path, part.start, part.end)
+
+    def embed_text(self, text: str) -> Vector:
+        """The embedding (D,) of a text, of length one."""
+        with self._lock:
+            if (known := self._recall(text)) is None:
+                model, processor = self._load()
+                [known] = embed_texts(model, processor, [text])
+                self._keep(text, known)
+            return known
+
+    def embed_video(
+        self, path: str | Path, start: float | None = None, end: float | None = None
+    ) -> Vector:
+        """The embedding (D,) of a video or picture, of length one; of the span, if there is one.
+
+        A span that is longer than a window of the library is the average of several clips.
+        """
+        check_times(start, end)
+        stat = Path(path).expanduser().stat()
+        key = (str(path), start, end, stat.st_size, stat.st_mtime_ns)
+        with self._lock:
+            if (known := self._recall(key)) is None:
+                known = self._embed_clips(path, start, end)
+                self._keep(key, known)
+            return known
+
+    def _embed_clips(self, path: str | Path, start: float | None, end: float | None) -> Vector:
+        model, processor = self._load()
+        rows = []
+        for span in spans(path, processor, self.window_seconds, start, end):
+            settings: dict[str, Any] = dict(zip(("start", "end"), span, strict=True))
+            [encoded] = encode(model, processor, [path], features=["embedding"], **settings)
+            rows.append(encoded.features["embedding"])
+        total = np.sum(rows, axis=0, dtype=np.float64)
+        return cast(Vector, (total / np.linalg.norm(total)).astype(np.float32))
+
+    @property
+    def window_seconds(self) -> float:
+        """How long a window of the library is."""
+        preprocessing = self.tables.record["preprocessing"]
+        return float(preprocessing["window"] / preprocessing["fps"])
+
+    def moment_vector(self, id: str, number: int) -> Vector:
+        """The embedding (D,) of window `number` of a video, to find more like it."""
+        rows = self.tables.rows(f"id = {quoted(id)} AND status = {quoted(OK)}", ["take"])
+        found: list[Any] = []
+        if rows:
+            condition = (
+                f"video = {quoted(id)} AND take = {int(rows[0]['take'])} AND number = {int(number)}"
+            )
+            with storage_errors(self.tables.where):
+                asked = self.tables.moments.search().where(condition)
+                found = asked.select(["embedding"]).limit(1).to_list()
+        if not found:
+            raise LibraryError(
+                f"the library {self.tables.where} has no moment {number} of a video {id!r}"
+            )
+        return np.array(found[0]["embedding"], np.float32)
+
+    def _load(self) -> tuple[VideoPrismModel, Processor]:
+        if self._loaded is None:
+            self._loaded = load_recorded(self.tables.record)
+        return self._loaded
+
+    def _recall(self, key: Hashable) -> Vector | None:
+        if key in self._known:
+            self._known.move_to_end(key)
+        return self._known.get(key)
+
+    def _keep(self, key: Hashable, vector: Vector) -> None:
+        self._known[key] = vector
+        while len(self._known) > KEPT:
+            self._known.popitem(last=False)
+
+
+def spans(
+    path: str | Path, processor: Processor, window: float, start: float | None, end: float | None
+) -> list[tuple[float | None, float | None]]:
+    """The spans of a video to encode: all of it, or clips of `window` seconds spread over it."""
+    with closing(open_source(path, decoding=processor.decoding)) as opened:
+        begin, stop = checked_span(opened, start, end, min(1e-3, opened.interval / 4))
+    count = min(math.ceil((stop - begin) / window - 0.5), MOST_CLIPS)
+    if count <= 1:
+        return [(start, end)]
+    firsts = np.linspace(begin, stop - window, count).tolist()
+    return [(first, first + window) for first in firsts]
