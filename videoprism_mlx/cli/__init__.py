@@ -28,7 +28,7 @@ from videoprism_mlx.cli import (
     timeline,
     train,
 )
-from videoprism_mlx.cli.library import search
+from videoprism_mlx.cli.library import search, serve
 from videoprism_mlx.cli.program import completion, messages
 from videoprism_mlx.cli.program.parser import Parser, build
 from videoprism_mlx.errors import EXPECTED, printable_lines
@@ -36,6 +36,7 @@ from videoprism_mlx.errors import EXPECTED, printable_lines
 COMMANDS = (
     demo,
     search,
+    serve,
     embed,
     similarity,
     classify,

@@ -61,19 +61,8 @@ def run(options: argparse.Namespace) -> int:
     else:
         print_table(demo)
     if options.open:
-        open_page(demo.page)
+        shared.open_page(demo.page.absolute().as_uri())
     return 0
-
-
-def open_page(page: Path) -> None:
-    """Opens the page in the browser, or prints its address if there is none."""
-    import webbrowser
-
-    from videoprism_mlx.progress import write
-
-    address = page.absolute().as_uri()
-    if not webbrowser.open(address):
-        write(f"there is no browser to open; the page is at {address}")
 
 
 def print_table(demo: "Demo") -> None:

@@ -35,12 +35,12 @@ function address(next) {
   return given.length ? `/?${new URLSearchParams(given)}` : "/";
 }
 
-function go(next, { replace = false } = {}) {
-  if (address(next) === address(state) && !replace) return show();
+function go(next, { replace = false, quiet = false } = {}) {
+  if (address(next) === address(state)) return quiet ? undefined : show();
   history.replaceState({ ...history.state, scroll: scrollY }, "");
   if (replace) history.replaceState(history.state, "", address(next));
   else history.pushState({ inside: true }, "", address(next));
-  return show();
+  return show({ quiet });
 }
 
 const only = (names) => Object.fromEntries(Object.entries(state).filter(([name]) => names.includes(name)));
@@ -50,7 +50,7 @@ const isSearch = (given) => Boolean(given.q || given.like || given.upload);
 
 // What is shown.
 
-async function show({ scroll = 0 } = {}) {
+async function show({ scroll = 0, quiet = false } = {}) {
   const before = state;
   state = read();
   stop();
@@ -66,7 +66,7 @@ async function show({ scroll = 0 } = {}) {
     else await showStart(signal);
     if (!signal.aborted) scrollTo(0, scroll);
   } catch (error) {
-    if (error.name === "AbortError" || signal.aborted) return;
+    if (error.name === "AbortError" || signal.aborted || quiet) return; // Whoever types is not done.
     console.info(error.message);
     message("wrong", "That did not work", error.message, el("button", { type: "button", class: "go", onclick: () => show() }, "Try again"));
     say(error.message);
@@ -125,7 +125,7 @@ async function showResults(signal, before) {
     clearTimeout(waiting);
   }
   const seconds = (performance.now() - began) / 1000;
-  known = status.videos;
+  known = status.model === undefined ? null : status.videos;
   const { moments, more } = answer;
   if (!moments.length) {
     const hasFilters = Object.keys(filters()).length;
@@ -207,7 +207,7 @@ function search(isTyped) {
   if (!q && (state.like || state.upload)) return;
   const isRefined = isTyped && state.q && !state.v;
   typing = isTyped ? 1 : 0;
-  go(q ? { ...filters(), q } : filters(), { replace: isRefined });
+  go(q ? { ...filters(), q } : filters(), { replace: isRefined, quiet: isTyped });
   typing = 0;
 }
 
@@ -308,6 +308,7 @@ byId("keys").addEventListener("click", () => byId("help").showModal());
 
 function told(now) {
   status = now;
+  known ??= now.videos;
   settings.previewLength = now.previewLength;
   const line = byId("status");
   const text = `${counted(now.videos, "video")}${now.adding ? ", adding more" : ""}`;
@@ -321,7 +322,7 @@ async function poll() {
   try {
     if (document.visibilityState === "visible") {
       told(await ask("/api/status"));
-      if (known !== null && status.videos !== known && !view) grown();
+      if (status.videos !== known && !view) grown();
     }
   } catch {
     // The server is away. Whoever searches is told.
@@ -350,4 +351,4 @@ if (given.has("token")) {
 }
 if (matchMedia("(pointer: fine)").matches && !location.search) input.focus();
 await show();
-setTimeout(poll, 1500);
+poll();

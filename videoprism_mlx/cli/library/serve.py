@@ -1,0 +1,71 @@
+"""`videoprism-mlx serve`: the page of a library."""
+
+import argparse
+
+from videoprism_mlx.cli import shared
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "serve",
+        help="search your videos in the browser",
+        description="Serves a page, on this machine alone, on which a library of videos is "
+        "searched: by words, by a picture or clip that is dropped on it, and by moments that it "
+        "shows. Moments play where they are found. Ctrl-C ends it.",
+        epilog="examples:\n"
+        "  videoprism-mlx serve --open\n"
+        "  videoprism-mlx serve --host 0.0.0.0 --token   # for other machines on the network",
+    )
+    parser.add_argument(
+        "--library",
+        metavar="DIR|URL",
+        help="the library (default: the one that `index` uses without --library)",
+    )
+    parser.add_argument(
+        "--port", type=int, metavar="N", help="the port (default: 8765, or the next free one)"
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="the address to listen on, 0.0.0.0 for all; other machines need --token "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--token",
+        nargs="?",
+        const="",
+        metavar="WORD",
+        help="a word that the address holds, without which nothing is shown; made up if none is "
+        "given",
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    serve_page(options.library, options.open, options.host, options.port, options.token)
+    return 0
+
+
+def serve_page(
+    library: str | None,
+    is_opened: bool,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    token: str | None = None,
+) -> None:
+    """Serves the page of a library until Ctrl-C, and opens it in the browser if asked to."""
+    from videoprism_mlx.runtime.libraries import require_library
+
+    for module in ("lancedb", "starlette", "uvicorn"):
+        require_library(module, "serve")
+    from videoprism_mlx.library.web.server import serve
+
+    def ready(address: str) -> None:
+        print(f"{address}  (Ctrl-C ends it)", flush=True)
+        if is_opened:
+            shared.open_page(address)
+
+    serve(library, host, port, token, ready=ready)
