@@ -54,6 +54,10 @@ class LibraryError(InputError):
     """A library of videos that is missing, damaged or does not fit."""
 
 
+class NoLibraryError(LibraryError):
+    """There is no library of videos at this place."""
+
+
 class TrainingError(InputError):
     """A training run that cannot start or continue."""
 

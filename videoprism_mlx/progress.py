@@ -28,10 +28,11 @@ def bar(
     done: int = 0,
     show: bool = True,
     leave: bool = False,
+    scale: bool = False,
 ) -> Any:
     """A tqdm bar, if stderr is a terminal. `done` of `total` steps are done already.
 
-    With `leave`, it stays on the screen when it is complete.
+    With `leave`, it stays on the screen when it is complete. `scale` writes 1,200,000 as 1.20M.
     """
     from tqdm import tqdm
 
@@ -41,10 +42,11 @@ def bar(
         what,
         total,
         leave,
-        unit=f" {unit}",
+        unit=unit if scale else f" {unit}",
         initial=done,
         disable=disable,
         dynamic_ncols=True,
+        unit_scale=scale,
     )
 
 

@@ -23,21 +23,20 @@ from videoprism_mlx.cli import (
     evaluate,
     fuse,
     info,
+    library,
     show,
     similarity,
     timeline,
     train,
 )
-from videoprism_mlx.cli.library import search, serve
 from videoprism_mlx.cli.program import completion, messages
 from videoprism_mlx.cli.program.parser import Parser, build
 from videoprism_mlx.errors import EXPECTED, printable_lines
 
 COMMANDS = (
     demo,
-    search,
-    serve,
     embed,
+    library,
     similarity,
     classify,
     train,

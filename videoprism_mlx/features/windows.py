@@ -143,6 +143,13 @@ class Plan(NamedTuple):
         firsts = [*range(0, final, stride), final]
         return cls(numbers, np.append(instants, last), firsts, window)
 
+    def chunks(self, done: int = 0) -> list[list[int]]:
+        """The samples that the windows from number `done` on need, about a window at a time."""
+        window = self.window
+        firsts = self.firsts[done:]
+        needed = sorted({sample for first in firsts for sample in range(first, first + window)})
+        return [needed[i : i + window] for i in range(0, len(needed), window)]
+
 
 def encoded_windows(
     model: VideoPrismModel,
@@ -157,10 +164,8 @@ def encoded_windows(
 
     About a window of frames is encoded at a time. A frame is kept as long as a window needs it.
     """
-    window = plan.window
-    firsts = plan.firsts[done:]
-    needed = sorted({sample for first in firsts for sample in range(first, first + window)})
-    images = opened.fetch(plan.numbers[needed])
+    chunks = plan.chunks(done)
+    images = opened.fetch(plan.numbers[[sample for chunk in chunks for sample in chunk]])
 
     def read(samples: Sequence[int]) -> Array:
         frames = islice(images, len(samples))
@@ -175,21 +180,32 @@ def encoded_windows(
                 "give a smaller window (--window)"
             ) from None
 
-    chunks = [needed[i : i + window] for i in range(0, len(needed), window)]
-    known: dict[int, mx.array] = {}
     with read_ahead(read, chunks, readers=1, ahead=2) as chunks_read:
-        for number, first in enumerate(firsts, done):
-            last = first + window - 1
-            while last not in known:
-                samples, clip = next(chunks_read)
-                known |= zip(samples, space_features(encoder, clip), strict=True)
-            for sample in [sample for sample in known if sample < first]:
-                del known[sample]
-            spatial = mx.stack([known[sample] for sample in range(first, last + 1)])
-            tokens = encoder.encode_time(spatial[None])
-            arrays = derived_features(model, tokens, window, features)
-            times = float(plan.instants[first]), float(plan.instants[last + 1])
-            yield [(Window(*times, {}, number, len(plan.firsts)), rows_of(arrays)[0])]
+        yield from joined_windows(model, encoder, plan, chunks_read, features, done)
+
+
+def joined_windows(
+    model: VideoPrismModel,
+    encoder: FactorizedEncoder,
+    plan: Plan,
+    chunks: Iterator[tuple[Sequence[int], Array]],
+    features: Sequence[str],
+    done: int = 0,
+) -> Generator[list[tuple[Window, Lazy]], None, None]:
+    """The windows of `encoded_windows`, of chunks that have been read: samples and their clip."""
+    known: dict[int, mx.array] = {}
+    for number, first in enumerate(plan.firsts[done:], done):
+        last = first + plan.window - 1
+        while last not in known:
+            samples, clip = next(chunks)
+            known |= zip(samples, space_features(encoder, clip), strict=True)
+        for sample in [sample for sample in known if sample < first]:
+            del known[sample]
+        spatial = mx.stack([known[sample] for sample in range(first, last + 1)])
+        tokens = encoder.encode_time(spatial[None])
+        arrays = derived_features(model, tokens, plan.window, features)
+        times = float(plan.instants[first]), float(plan.instants[last + 1])
+        yield [(Window(*times, {}, number, len(plan.firsts)), rows_of(arrays)[0])]
 
 
 def space_features(encoder: FactorizedEncoder, clip: Array) -> list[mx.array]:

@@ -10,12 +10,17 @@ Shapes: D width of an embedding.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import random
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from videoprism_mlx.errors import LibraryError, VideoPrismError, excerpt
+from videoprism_mlx.errors import LibraryError, NoLibraryError, VideoPrismError, excerpt
+from videoprism_mlx.files.atomic import DISK_FULL
+from videoprism_mlx.files.output import visible
 from videoprism_mlx.files.places import data_directory, user_path
 from videoprism_mlx.runtime.libraries import import_later, require_library
 
@@ -26,6 +31,15 @@ VIDEOS, MOMENTS = "videos", "moments"
 
 # Where the record is: in the metadata of the videos' schema.
 RECORD = b"videoprism_mlx"
+
+# The folder of a local library that holds a lock for each video that is being encoded.
+LOCKS = "locks"
+
+# How often a row is written that other processes write at the same time.
+WRITE_ATTEMPTS = 8
+
+# What LanceDB says of a full disk. It gives no number of the error.
+FULL = re.compile(r"no space left|disk quota|file too large|os error (28|122|69|27)", re.I)
 
 # What the status of a video is.
 OK, ERROR, MISSING = "ok", "error", "missing"
@@ -90,7 +104,7 @@ class Tables:
     def open(cls, where: str | Path | None = None) -> "Tables":
         """The tables of a library. Raises LibraryError if there is none."""
         place = library_place(where)
-        missing = LibraryError(
+        missing = NoLibraryError(
             f"there is no library at {place}; make one with `videoprism-mlx index FOLDER`"
         )
         if not is_remote(place) and not Path(place).is_dir():
@@ -111,6 +125,7 @@ class Tables:
     ) -> "Tables":
         """The tables of a new library or, if there is one by now, of that one."""
         place = library_place(where)
+        require_place(place)
         with storage_errors(place):
             new_or_open(connect(place), VIDEOS, videos_schema(record, dimension))
         return cls.open(where)
@@ -137,6 +152,15 @@ class Tables:
             found: list[dict[str, Any]] = query.to_list()
         return sorted(found, key=lambda row: row.get("path", ""))
 
+    def current(
+        self, where: str | None = None, columns: Sequence[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """As `rows`, without rows that `replaced` names. Writers of a bucket may leave some."""
+        names = None if columns is None else {"id", "take", "path", *columns}
+        rows = self.rows(where, names and sorted(names))
+        gone = replaced(rows)
+        return [row for row in rows if (row["id"], row["take"]) not in gone]
+
     def put_videos(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes rows of videos at once. Each replaces the row with the same id."""
         import pyarrow as pa
@@ -144,12 +168,69 @@ class Tables:
         with storage_errors(self.where):
             table = pa.Table.from_pylist([dict(row) for row in rows], schema=self.videos.schema)
             merge = self.videos.merge_insert("id")
-            merge.when_matched_update_all().when_not_matched_insert_all().execute(table)
+            merge = merge.when_matched_update_all().when_not_matched_insert_all()
+            again_after_conflicts(lambda: merge.execute(table))
 
     def add_moments(self, table: Any) -> None:
         """Adds moments, a pyarrow Table, at once. They are seen when a video's row names them."""
         with storage_errors(self.where):
-            self.moments.add(table)
+            again_after_conflicts(lambda: self.moments.add(table))
+
+    def remove(self, name: str, where: str) -> None:
+        """Removes the rows of a table that fit an SQL condition."""
+        table = self.videos if name == VIDEOS else self.moments
+        with storage_errors(self.where):
+            again_after_conflicts(lambda: table.delete(where))
+
+
+def replaced(rows: Iterable[Mapping[str, Any]]) -> set[tuple[str, int]]:
+    """The ids and takes of rows that another row replaces: of one id, or of one path.
+
+    Two machines that write to one bucket may leave such rows. The latest take stays, for everyone.
+    """
+    gone: set[tuple[str, int]] = set()
+    for name in ("id", "path"):
+        best: dict[str, tuple[int, str]] = {}
+        for row in rows:
+            if (row["id"], row["take"]) in gone:
+                continue
+            mine, other = (row["take"], row["id"]), best.get(row[name])
+            if other is not None:
+                gone.add(min(mine, other)[::-1])
+            best[row[name]] = mine if other is None else max(mine, other)
+    return gone
+
+
+def again_after_conflicts(write: Callable[[], object]) -> None:
+    """Writes to a table. If another process wrote to the same rows just then, it tries again."""
+    for attempt in range(WRITE_ATTEMPTS):
+        try:
+            write()
+            return
+        except (RuntimeError, OSError) as error:
+            if not is_conflict(error) or attempt == WRITE_ATTEMPTS - 1:
+                raise
+        time.sleep(random.uniform(0, 0.02 * 2**attempt))
+
+
+def is_conflict(error: Exception) -> bool:
+    """Whether this is LanceDB's error about another process that wrote at the same time."""
+    text = str(error).lower()
+    return any(word in text for word in ("conflict", "retryable", "too many concurrent"))
+
+
+def require_place(place: str) -> None:
+    """Raises LibraryError unless a folder is new, empty, or holds a library."""
+    if is_remote(place):
+        return
+    names = visible(Path(place))
+    if Path(place).exists() and not Path(place).is_dir():
+        raise LibraryError(f"{place} is a file; expected a folder for the library")
+    if names and f"{VIDEOS}.lance" not in names and names != [LOCKS]:
+        raise LibraryError(
+            f"{place} holds something other than a library, such as {names[0]}; name a new or "
+            "empty folder (--library)"
+        )
 
 
 def connect(place: str) -> Any:
@@ -217,5 +298,24 @@ def storage_errors(where: str) -> Iterator[None]:
         yield
     except VideoPrismError:
         raise
-    except (RuntimeError, OSError, ValueError, pa.ArrowException) as error:
-        raise LibraryError(f"the library {where}: {excerpt(error, 300)}") from error
+    except (RuntimeError, OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise LibraryError(explained(where, error)) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # What damaged files do to LanceDB.
+            raise
+        raise LibraryError(explained(where, error)) from error
+
+
+def explained(where: str, error: BaseException) -> str:
+    """One line about a failure of LanceDB, and what to do about it."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno in DISK_FULL or FULL.search(text):
+        advice = f"the disk is full ({excerpt(text)}): make room, and run it again"
+    elif isinstance(error, OSError) and error.errno is not None:
+        advice = excerpt(text, 200)
+    else:
+        advice = (
+            f"it cannot be read or written, or is damaged ({excerpt(text, 200)}); "
+            "`videoprism-mlx library verify` checks it"
+        )
+    return f"the library {where}: {advice}"

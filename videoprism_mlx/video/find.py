@@ -4,7 +4,7 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from videoprism_mlx.errors import InputError, VideoError
@@ -51,15 +51,13 @@ def _found(path: Path) -> list[tuple[Path, str]]:
     """The videos of a file, folder or glob pattern, sorted, and the short name of each."""
     if os.path.isdir(path):
         files = [*files_below(path)]
-        videos = [one for one in files if is_video_name(one)] or _folders_of_images(files)
+        videos = videos_among(files)
         if not videos:
             raise VideoError(
                 f"the folder {path} and its subfolders hold no videos, and no images as frames"
             )
         own = os.path.basename(os.path.abspath(path))
-        return [
-            (one, own if one == path else str(one.relative_to(path))) for one in _sorted(videos)
-        ]
+        return [(one, own if one == path else str(one.relative_to(path))) for one in videos]
     videos = [path]  # If the file is missing, reading it will report that.
     if not os.path.exists(path) and glob.has_magic(str(path)):
         matches = [Path(one) for one in glob.glob(str(path), recursive=True)]
@@ -71,6 +69,11 @@ def _found(path: Path) -> list[tuple[Path, str]]:
         if not videos:
             raise VideoError(f"no file matches {path}")
     return [(one, one.name) for one in _sorted(videos)]
+
+
+def videos_among(files: Sequence[Path]) -> list[Path]:
+    """The videos among the files below a folder, sorted; if there are none, folders of images."""
+    return _sorted([one for one in files if is_video_name(one)] or _folders_of_images(files))
 
 
 def _sorted(videos: Sequence[Path]) -> list[Path]:
@@ -104,14 +107,19 @@ def local_path(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """The files in a folder and in all folders below it. Raises OSError if one cannot be read."""
+def refuse(error: OSError) -> None:
+    """Raises the error of a folder that cannot be read."""
+    raise error
 
-    def refuse(error: OSError) -> None:
-        raise error
+
+def files_below(folder: Path, unreadable: Callable[[OSError], object] = refuse) -> Iterator[Path]:
+    """The files in a folder and in all folders below it.
+
+    `unreadable` is called with the error of a folder that cannot be read. By default it is raised.
+    """
 
     seen = set()
-    for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+    for root, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
         seen.add(os.path.realpath(root))
         # A link may lead to a folder above.
         folders[:] = [one for one in folders if os.path.realpath(f"{root}/{one}") not in seen]

@@ -56,6 +56,14 @@ class FrameSource(Protocol):
     def damage(self) -> str | None:
         """What is wrong with the file's structure; None if nothing is."""
 
+    @property
+    def codec(self) -> str:
+        """FFmpeg's name of the codec, such as h264; `images` for images and arrays."""
+
+    @property
+    def recorded(self) -> float | None:
+        """When the file says that it was recorded, in seconds since 1970; None if it does not."""
+
     def consistently(self, produce: Callable[[], Iterator[T]]) -> Iterator[T]:
         """Yields what `produce` yields.
 

@@ -35,6 +35,8 @@ class Stills:
 
     aspect: float = 1.0
     damage: str | None = None
+    codec: str = "images"
+    recorded: float | None = None
 
     def __init__(self, path: str, count: int, fps: float):
         self.path = path

@@ -1,1 +1,11 @@
-"""The commands for a library of videos: a module for each."""
+"""The commands of a library of videos, a module for each."""
+
+import argparse
+
+from videoprism_mlx.cli.library import index, manage, search
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the commands."""
+    for module in (index, search, manage):
+        module.add(commands)

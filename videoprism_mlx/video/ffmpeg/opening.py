@@ -3,7 +3,10 @@
 import errno
 import io
 import os
+import re
 import stat
+from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +33,10 @@ THREADS = min(available_cores(), 16)
 
 # Titles and comments may not be UTF-8. From PyAV 19 on, this is the only way.
 LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if VERSION < 19 else {}
+
+# Where files say when they were recorded. The first, of phones, has a time zone.
+RECORDING_TIMES = ("com.apple.quicktime.creationdate", "creation_time", "DATE_RECORDED", "date")
+BEFORE_DIGITAL = 1980
 
 # FFmpeg reads so many bytes at a time through Python.
 BUFFER_BYTES = 2**18
@@ -97,6 +104,20 @@ def open_stream(path: Path, decoding: Decoding = PLAIN, threads: bool = True) ->
         file.close()
         raise
     return Opened(file, container, chosen)
+
+
+def recording_time(metadata: Mapping[str, str]) -> float | None:
+    """When the metadata of a file say that it was recorded, in seconds since 1970."""
+    for name in RECORDING_TIMES:
+        try:
+            # Before Python 3.11, ISO 8601 was understood in part.
+            text = re.sub(r"([+-]\d\d)(\d\d)$", r"\1:\2", metadata[name].replace("Z", "+00:00"))
+            moment = datetime.fromisoformat(text)
+        except (KeyError, ValueError):
+            continue
+        if moment.year > BEFORE_DIGITAL:  # Clocks that were never set begin in 1904 or 1970.
+            return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+    return None
 
 
 def opened(path: Path) -> LocalFile:

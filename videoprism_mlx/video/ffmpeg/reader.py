@@ -27,7 +27,7 @@ from videoprism_mlx.video.ffmpeg.index import (
     read_packets,
     read_table,
 )
-from videoprism_mlx.video.ffmpeg.opening import open_stream
+from videoprism_mlx.video.ffmpeg.opening import open_stream, recording_time
 from videoprism_mlx.video.frame import Frame
 
 # To go further ahead than this, seeking is cheaper than decoding: a seek starts at a key frame, and
@@ -114,6 +114,16 @@ class VideoFile:
         """What is wrong with the file's structure; None if nothing is."""
         lost = self._index.lost
         return damage.fault(self.path) or (None if lost is None else self._broken_frame(lost))
+
+    @property
+    def codec(self) -> str:
+        """FFmpeg's name of the codec, such as h264."""
+        return self._decoder.opened.stream.codec_context.name
+
+    @property
+    def recorded(self) -> float | None:
+        """When the file says that it was recorded, in seconds since 1970; None if it does not."""
+        return recording_time(self._decoder.opened.container.metadata)
 
     def consistently(self, produce: Callable[[], Iterator[T]]) -> Iterator[T]:
         """Yields what `produce` yields, and calls it anew when the frames are counted anew."""

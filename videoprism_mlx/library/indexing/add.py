@@ -1,0 +1,202 @@
+"""Adding videos to a library: what is there, what is new, and what has vanished."""
+
+import dataclasses
+import errno
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from videoprism_mlx.errors import VideoError
+from videoprism_mlx.library.indexing.claims import Claims, clear_up
+from videoprism_mlx.library.indexing.ingest import (
+    BUSY,
+    COPIED,
+    ENCODED,
+    FAILED,
+    MOVED,
+    Ingest,
+    Outcome,
+    is_same,
+    is_same_file,
+    mark_missing,
+)
+from videoprism_mlx.library.indexing.scan import File, Found
+from videoprism_mlx.library.indexing.view import Known, View
+from videoprism_mlx.library.model import LibraryModel
+from videoprism_mlx.library.table import MISSING, Tables
+from videoprism_mlx.library.upkeep.compact import Tidying
+from videoprism_mlx.progress import bar, write
+
+# A video that another run is encoding is looked at again at the end, and at most so often.
+PASSES = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Added:
+    """What `Library.add` did. `videos` are those that were found.
+
+    Of them, so many were `encoded`, `moved` and `copied`; `busy` ones were left to another run.
+    `skipped` says, by path, why some cannot be used; `missing` is how many have vanished since the
+    last time. `moments` counts what was written.
+    """
+
+    library: str
+    videos: int
+    encoded: int = 0
+    moved: int = 0
+    copied: int = 0
+    missing: int = 0
+    busy: int = 0
+    moments: int = 0
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    waiting: tuple[str, ...] = ()  # Of `watch`: files that are still being written.
+
+
+def require_found(found: Found, known: Mapping[str, Known] | None = None) -> None:
+    """Raises an error if nothing was found where videos were asked for, and none were before."""
+    paths = known or {}
+    if found.files or found.problems or found.unreadable:
+        return
+    if any(found.covers(path) or path in found.absent for path in paths):
+        return
+    for path in found.absent:
+        if not any(one.startswith(path + "/") for one in paths):
+            raise FileNotFoundError(errno.ENOENT, "no such file or folder", path)
+    if not found.absent:
+        raise VideoError(f"{', '.join(found.roots)}: no videos are there, and no images as frames")
+
+
+class Adding:
+    """One run of `Library.add` on an open library."""
+
+    def __init__(self, tables: Tables, model: Callable[[], LibraryModel], show: bool):
+        self.tables, self._model, self._show = tables, model, show
+        self.claims = Claims(tables.where)
+        self.view = View(tables)
+        self._tidy = Tidying(tables)
+        self._counts = dict.fromkeys((ENCODED, MOVED, COPIED), 0)
+        self._moments = 0
+        self.skipped: dict[str, str] = {}
+
+    def run(self, found: Found, is_ready: Callable[[File], bool] | None = None) -> Added:
+        """Brings what was found into the library."""
+        require_found(found, self.view.by_path)
+        try:
+            clear_up(self.tables, self.claims)
+            self._say_what_is_not_there(found)
+            wanted = self._wanted(found)
+            waiting = [file for file in wanted if is_ready is not None and not is_ready(file)]
+            ready = [file for file in wanted if file not in waiting]
+            busy = self._all(ready) if ready else []
+            missing = self._missing(found)
+        finally:
+            self.claims.release_all()
+        return Added(
+            self.tables.where,
+            len(found.files),
+            *self._counts.values(),
+            missing,
+            len(busy),
+            self._moments,
+            self.skipped,
+            tuple(file.key for file in waiting),
+        )
+
+    def _wanted(self, found: Found) -> list[File]:
+        """The videos that are not in the library as they are now. Changed ones come last."""
+        new, changed = [], []
+        for file in found.files:
+            known = self.view.by_path.get(file.key)
+            if known is None:
+                others = self.view.same_look(file.size, file.modified)
+                if not any(is_same_file(one.path, file.path) for one in others):
+                    new.append(file)
+            elif not is_same(known, file) or known.status == MISSING:
+                changed.append(file)
+            elif known.error:
+                self.skipped[file.key] = known.error
+        return new + changed
+
+    def _all(self, files: list[File]) -> list[File]:
+        """Works on videos until none is left, or the rest is left to others. Returns the rest."""
+        total = sum(file.size for file in files)
+        with bar(unit="B", total=total, show=self._show, leave=True, scale=True) as shown:
+            done = 0
+            for _ in range(PASSES):
+                busy = self._pass(files, shown, done, len(files))
+                done += len(files) - len(busy)
+                if not busy or len(busy) == len(files):
+                    break
+                files = busy
+        return busy
+
+    def _pass(self, files: list[File], shown: Any, before: int, count: int) -> list[File]:
+        chosen = self._model()
+        ingest = Ingest(self.view, self.claims, chosen.reading, chosen.load, self._tidied)
+        busy: list[File] = []
+        done, part = before, 0.0
+        for outcome in ingest.run(files):
+            if not outcome.is_final:
+                shown.update(round((outcome.done - part) * outcome.file.size))
+                part = outcome.done
+                continue
+            if outcome.kind == BUSY:
+                busy.append(outcome.file)
+                continue
+            shown.update(round((1 - part) * outcome.file.size))
+            done, part = done + 1, 0.0
+            shown.set_description_str(f"{done:,} of {before + count:,} videos", refresh=False)
+            self._take_note(outcome)
+        return busy
+
+    def _take_note(self, outcome: Outcome) -> None:
+        if outcome.kind in self._counts:
+            self._counts[outcome.kind] += 1
+        self._moments += outcome.moments
+        if outcome.kind == FAILED:
+            self.skipped[outcome.file.key] = outcome.error
+            self._say(f"skipped: {outcome.error}")
+
+    def _tidied(self) -> None:
+        if self._tidy():
+            self.view.read()
+
+    def _missing(self, found: Found) -> int:
+        """Marks what has vanished below the folders that were asked for."""
+        there = {file.key for file in found.files}
+        gone = [
+            known
+            for known in self.view.rows()
+            if known.path not in there
+            and known.status != MISSING
+            and (found.covers(known.path) or known.path in found.absent)
+            and not any(known.path.startswith(root + "/") for root in found.empty)
+        ]
+        count = mark_missing(self.view, self.claims, gone)
+        if count:
+            self._say(
+                f"{count:,} videos are no longer there, and are marked as missing. When they come "
+                "back, they are found again; `videoprism-mlx library prune` removes them"
+            )
+        return count
+
+    def _say_what_is_not_there(self, found: Found) -> None:
+        for path, why in {**found.unreadable, **found.problems}.items():
+            self.skipped[path] = why
+            self._say(f"skipped: {why}")
+        for path in [*found.empty, *found.absent]:
+            inside = sum(key.startswith(path + "/") for key in self.view.by_path)
+            what = "is empty" if path in found.empty else "does not exist"
+            if inside:
+                self.skipped[path] = (
+                    f"{path} {what}, and the library has {inside:,} videos of it. If that disk is "
+                    "not connected, connect it. If they are gone, `videoprism-mlx library prune "
+                    "--in FOLDER` removes them"
+                )
+                self._say(self.skipped[path])
+            elif path in found.absent and path not in self.view.by_path:
+                self.skipped[path] = f"{path}: no such file or folder"
+                self._say(f"skipped: {self.skipped[path]}")
+
+    def _say(self, text: str) -> None:
+        if self._show:
+            write(text)

@@ -1,0 +1,95 @@
+"""A library of videos: indexed once, kept up to date, and searched by words, pictures and clips."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from videoprism_mlx.errors import NoLibraryError
+from videoprism_mlx.library.indexing.add import Added, Adding, require_found
+from videoprism_mlx.library.indexing.scan import File, scan
+from videoprism_mlx.library.model import LibraryModel, Model, recorded_model
+from videoprism_mlx.library.table import Tables, library_place, require_place
+from videoprism_mlx.runtime.libraries import require_library
+from videoprism_mlx.video.ffmpeg.decoding import Decoding
+
+# The model of a new library for which none is named.
+DEFAULT_MODEL = "videoprism_lvt_public_v1_base"
+
+
+class Library:
+    """A library of videos in a folder, or in a bucket (s3://...).
+
+    `where` is by default a folder among the user's data. It need not exist: `add` makes it. Other
+    processes may use the library at the same time.
+    """
+
+    def __init__(self, where: str | Path | None = None):
+        self.where = library_place(where)
+        self._model: LibraryModel | None = None
+
+    def __repr__(self) -> str:
+        return f"Library({self.where!r})"
+
+    def tables(self) -> Tables:
+        """The tables as they are now. Raises LibraryError if there are none."""
+        return Tables.open(self.where)
+
+    def add(
+        self,
+        paths: str | Path | Sequence[str | Path],
+        model: Model | None = None,
+        *,
+        window: int | None = None,
+        stride: int | None = None,
+        fps: float | None = None,
+        partial: bool | None = None,
+        size: int | None = None,
+        resize: str | None = None,
+        resample: str | None = None,
+        decoding: Decoding | None = None,
+        dtype: str | None = None,
+        adapters: str | Path | None = None,
+        progress: bool = True,
+        is_ready: Callable[[File], bool] | None = None,
+    ) -> Added:
+        """Brings the library up to date with videos: files, folders and glob patterns.
+
+        New and changed ones are encoded, `window` frames at a time, `fps` frames a second, every
+        `stride` frames; by default windows of the model's number of frames, which last 4 s, one
+        after the other. Moved and copied files are recognised. Those below the folders that have
+        vanished are marked as missing. A video that cannot be read is skipped.
+
+        All videos of a library are read in the same way, by the same model: the arguments are for
+        a new library, and must be left out, or be the same, later. `model`, `dtype`, `adapters` and
+        the others are as for `embed`. Files for which `is_ready` is false are left for later.
+        """
+        require_library("lancedb", "a library of videos")
+        settings = dict(window=window, stride=stride, fps=fps, partial=partial, size=size)
+        settings |= dict(resize=resize, resample=resample, decoding=decoding)
+        settings |= dict(dtype=dtype, adapters=adapters)
+        paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+        try:
+            tables = self.tables()
+        except NoLibraryError:
+            require_place(self.where)
+            found = scan(paths)
+            require_found(found)
+            default = DEFAULT_MODEL if adapters is None else None
+            chosen = LibraryModel(default if model is None else model, **settings)
+            tables = Tables.create(self.where, chosen.record(), chosen.dimension)
+            chosen.require_same(tables.where, tables.record, weights=True)
+        else:
+            chosen = self._chosen(tables, model, settings)
+            found = scan(paths)
+        self._model = chosen
+        return Adding(tables, lambda: chosen, progress).run(found, is_ready)
+
+    def _chosen(self, tables: Tables, model: Model | None, settings: Any) -> LibraryModel:
+        """The library's model, after comparing what was asked for with the record."""
+        given = {name: value for name, value in settings.items() if value is not None}
+        if model is None and not given and self._model is not None:
+            return self._model
+        chosen = recorded_model(self.where, tables.record, model, **given)
+        of_model = model is not None or given.keys() & {"dtype", "adapters"}
+        chosen.require_same(self.where, tables.record, weights=bool(of_model))
+        return chosen

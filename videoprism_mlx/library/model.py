@@ -1,0 +1,216 @@
+"""The model of a library, and how it reads videos: what its record says of them."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from videoprism_mlx.encoders import VideoPrismModel
+from videoprism_mlx.errors import InputError, LibraryError, excerpt
+from videoprism_mlx.features.encode import check_features
+from videoprism_mlx.features.processor import (
+    Processor,
+    check_model,
+    load_with_settings,
+    model_name,
+    with_settings,
+)
+from videoprism_mlx.features.windows import check_windowing
+from videoprism_mlx.files.places import user_path
+from videoprism_mlx.files.record import differences
+from videoprism_mlx.models import canonical_name
+from videoprism_mlx.video.ffmpeg.decoding import Decoding
+from videoprism_mlx.weights.identity import ModelIdentity
+from videoprism_mlx.weights.loading import repository_of
+
+# How long a window is by default, in seconds.
+SECONDS = 4
+
+# The settings of a processor that a record holds, besides those of windows.
+SIZING = ("size", "resize", "resample")
+
+# Of a model's identity. `parameters` depends on the adapters too.
+FIELDS = ("name", "class", "parameters", "dtype", "precision")
+
+Model = str | Path | tuple[VideoPrismModel, Processor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How videos are read: windows of `window` frames, `fps` a second, every `stride` frames."""
+
+    window: int
+    stride: int
+    fps: float
+    partial: bool
+    processor: Processor
+
+    def preprocessing(self) -> dict[str, Any]:
+        """These settings, for the record."""
+        windows = {"window": self.window, "stride": self.stride, "fps": float(self.fps)}
+        processor = self.processor
+        return {
+            **windows,
+            **processor.sizing(),
+            "partial": self.partial,
+            **processor.decoding.record(),
+        }
+
+
+class LibraryModel:
+    """A model that is loaded on first use, and its way of reading videos.
+
+    Before that, `outline` is the model without its weights. `settings` are arguments of
+    `Library.add`; what is None is as usual.
+    """
+
+    def __init__(
+        self,
+        model: Model | None,
+        dtype: str | None = None,
+        adapters: str | Path | None = None,
+        **settings: Any,
+    ):
+        self._model, self._dtype, self._adapters = model, dtype, adapters
+        of_processor = ("size", "resize", "resample", "decoding")
+        self._settings = {name: settings.pop(name, None) for name in of_processor}
+        self._loaded: VideoPrismModel | None = None
+        if isinstance(model, tuple):
+            for name, value in (("dtype", dtype), ("adapters", adapters)):
+                if value is not None:
+                    raise InputError(f"{name} has no effect on a loaded model; leave it out")
+            self.outline, processor = model[0], with_settings(model[1], model[0], **self._settings)
+            require_searchable(*model)
+        else:
+            self._model = model_name(model, adapters)
+            self.outline, processor = check_model(
+                self._model, dtype, None, adapters, require_searchable, **self._settings
+            )
+        self.reading = reading_of(processor, **settings)
+
+    @property
+    def dimension(self) -> int:
+        """The width D of an embedding."""
+        return int(self.outline.config["model_dim"])
+
+    def load(self) -> VideoPrismModel:
+        """The model with its weights."""
+        if self._loaded is None:
+            if isinstance(self._model, tuple):
+                self._loaded = self._model[0]
+            else:
+                name = model_name(self._model, self._adapters)
+                options: Any = self._settings
+                self._loaded, processor, _ = load_with_settings(
+                    name, self._dtype, adapters=self._adapters, **options
+                )
+                self.reading = dataclasses.replace(self.reading, processor=processor)
+        return self._loaded
+
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """What distinguishes the model from others. The model is loaded for that."""
+        name = None if isinstance(self._model, tuple) else str(self._model)
+        return ModelIdentity(self.load(), name=name).record(*FIELDS)
+
+    def record(self) -> dict[str, Any]:
+        """The record of a library that is made with it. The model is loaded for that."""
+        made = {"model": self.identity, "preprocessing": self.reading.preprocessing()}
+        return {**made, "source": self.source()}
+
+    def source(self) -> dict[str, Any]:
+        """Where the model is loaded from, for the record."""
+        if isinstance(self._model, tuple):
+            directory = self._model[0].directory
+            return {"model": None if directory is None else str(directory.absolute())}
+        text = str(self._model)
+        is_name = canonical_name(text) is not None or repository_of(text) is not None
+        adapters = self._adapters
+        return {
+            "model": text if is_name else str(user_path(text).absolute()),
+            "dtype": self._dtype,
+            "adapters": None if adapters is None else str(user_path(adapters).absolute()),
+        }
+
+    def require_same(self, where: str, record: Mapping[str, Any], weights: bool) -> None:
+        """Raises LibraryError if a library was made otherwise. `weights` compares the model too."""
+        now: dict[str, Any] = {"preprocessing": self.reading.preprocessing()}
+        if weights:
+            now["model"] = self.identity
+        differing = differences({name: record.get(name, {}) for name in now}, now)
+        if differing:
+            name = record["model"].get("name")
+            model = f" (its model is {excerpt(name)})" if name else ""
+            raise LibraryError(
+                f"the library {where} was made with other settings{model}: "
+                f"{'; '.join(differing)}. Leave them out to use the library's, or name another "
+                "library (--library)"
+            )
+
+
+def require_searchable(model: VideoPrismModel, processor: Processor | None = None) -> None:
+    """Raises InputError unless the model compares videos with texts."""
+    check_features(model, ["embedding"])
+
+
+def reading_of(
+    processor: Processor,
+    window: int | None = None,
+    stride: int | None = None,
+    fps: float | None = None,
+    partial: bool | None = None,
+) -> Reading:
+    """How videos are read. By default a window has the model's number of frames, and lasts 4 s."""
+    window = processor.num_frames if window is None else window
+    stride = window if stride is None else stride
+    fps = processor.num_frames / SECONDS if fps is None else fps
+    check_windowing(window, stride, fps)
+    return Reading(window, stride, float(fps), bool(partial), processor)
+
+
+def recorded_model(
+    where: str, record: Mapping[str, Any], model: Model | None = None, **given: Any
+) -> LibraryModel:
+    """The model of a library. `given` are settings that a user gave; None is the library's."""
+    preprocessing, source = record["preprocessing"], record.get("source", {})
+    kept = {name: preprocessing[name] for name in ("window", "stride", "fps", "partial", *SIZING)}
+    if model is None and given.get("adapters") is None:
+        model = source.get("model")
+        if model is None:
+            raise LibraryError(
+                f"the library {where} was made with a model in memory; give that model"
+            )
+        given = {"dtype": source.get("dtype"), "adapters": source.get("adapters")} | {
+            name: value for name, value in given.items() if value is not None
+        }
+    names = {field.name for field in dataclasses.fields(Decoding)}
+    decoding = Decoding(**{name: preprocessing[name] for name in names & preprocessing.keys()})
+    settings = {**kept, "decoding": decoding}
+    settings |= {name: value for name, value in given.items() if value is not None}
+    return LibraryModel(model, **settings)
+
+
+def load_recorded(
+    record: Mapping[str, Any], check: bool = False, where: str = ""
+) -> tuple[VideoPrismModel, Processor]:
+    """The model of a library, with its processor.
+
+    With `check`, its weights are compared with the record, which means reading all of them.
+    """
+    if check:
+        chosen = recorded_model(where, record)
+        chosen.require_same(where, record, weights=True)
+        return chosen.load(), chosen.reading.processor
+    source = record.get("source", {})
+    if source.get("model") is None:
+        raise LibraryError("the library was made with a model in memory; give that model")
+    preprocessing = record["preprocessing"]
+    model, processor, _ = load_with_settings(
+        source["model"],
+        source.get("dtype"),
+        adapters=source.get("adapters"),
+        needs=require_searchable,
+        **{name: preprocessing[name] for name in SIZING},
+    )
+    return model, processor

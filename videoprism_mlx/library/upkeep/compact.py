@@ -1,0 +1,59 @@
+"""Keeping the files of a library few. Each write adds some."""
+
+from datetime import timedelta
+from typing import Any
+
+from videoprism_mlx.library.table import Tables, is_conflict, storage_errors
+
+# After so many writes, the tables are looked at.
+EVERY = 48
+
+# A table of moments is compacted when so many of its files hold such a share of it, or when there
+# are more than is good for a search. So each moment is rewritten a few times only.
+FEW_FILES, SHARE, MANY_FILES = 48, 0.2, 600
+
+# For so long, whoever reads a table can go on reading it as it was.
+KEEP, KEEP_AT_LEAST = timedelta(minutes=10), timedelta(minutes=1)
+
+
+class Tidying:
+    """Compacts the tables now and then while they are written to."""
+
+    def __init__(self, tables: Tables):
+        self.tables = tables
+        self._writes = 0
+
+    def __call__(self) -> bool:
+        """Counts a write. Whether something was compacted."""
+        self._writes += 1
+        if self._writes % EVERY:
+            return False
+        compact(self.tables.videos, self.tables.where)
+        if wants_compaction(self.tables.moments, self.tables.where):
+            compact(self.tables.moments, self.tables.where)
+        return True
+
+
+def wants_compaction(table: Any, where: str) -> bool:
+    """Whether a table of moments has so many small files that it pays to join them."""
+    with storage_errors(where):
+        stats = table.stats()
+    fragments = stats["fragment_stats"]
+    small = stats["num_rows"] - fragments["lengths"]["max"]
+    count = fragments["num_fragments"]
+    return bool(count > MANY_FILES or (count > FEW_FILES and small > SHARE * stats["num_rows"]))
+
+
+def compact(table: Any, where: str, keep: timedelta = KEEP) -> bool:
+    """Joins the files of a table, and removes those of its earlier versions.
+
+    Whether that was possible: another process may be writing.
+    """
+    with storage_errors(where):
+        try:
+            table.optimize(cleanup_older_than=keep)
+        except (RuntimeError, OSError) as error:
+            if not is_conflict(error):
+                raise
+            return False
+    return True
