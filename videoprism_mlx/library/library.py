@@ -1,13 +1,17 @@
 """A library of videos: indexed once, kept up to date, and searched by words, pictures and clips."""
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from videoprism_mlx.errors import NoLibraryError
+from videoprism_mlx.library.filters import Where
 from videoprism_mlx.library.indexing.add import Added, Adding, require_found
 from videoprism_mlx.library.indexing.scan import File, scan
 from videoprism_mlx.library.model import LibraryModel, Model, recorded_model
+from videoprism_mlx.library.moment import Moment
+from videoprism_mlx.library.searcher import Query, Searcher
 from videoprism_mlx.library.table import Tables, library_place, require_place
 from videoprism_mlx.runtime.libraries import require_library
 from videoprism_mlx.video.ffmpeg.decoding import Decoding
@@ -33,6 +37,28 @@ class Library:
     def tables(self) -> Tables:
         """The tables as they are now. Raises LibraryError if there are none."""
         return Tables.open(self.where)
+
+    def search(
+        self,
+        query: Query,
+        *,
+        k: int = 10,
+        where: Where | None = None,
+        moments: bool = False,
+    ) -> list[Moment]:
+        """The `k` videos that fit a query best, each with its best moment; the best first.
+
+        A query is a text, or the path of a video or picture, or several of them with + and -
+        between spaces, such as "2:surfing + ./wave.mp4@3-7 - beach"; or an embedding (D,). With
+        `moments`, the `k` best moments, of which several may be of one video. The first search
+        loads the library's model.
+        """
+        return self.searcher.search(query, k, where, moments)
+
+    @functools.cached_property
+    def searcher(self) -> Searcher:
+        """What searches it. It keeps the model, and the embeddings of queries."""
+        return Searcher(self.where)
 
     def add(
         self,

@@ -23,6 +23,7 @@ from videoprism_mlx.library.filters import Where
 from videoprism_mlx.library.model import load_recorded
 from videoprism_mlx.library.moment import Moment
 from videoprism_mlx.library.search import Scores, scores, search
+from videoprism_mlx.library.search.nearest import moments_of
 from videoprism_mlx.library.search.query import Part, combined, parse
 from videoprism_mlx.library.table import OK, Tables, quoted, storage_errors
 from videoprism_mlx.video.sampling import check_times, checked_span
@@ -35,6 +36,9 @@ KEPT = 256
 MOST_CLIPS = 8
 
 Vector = npt.NDArray[np.float32]
+
+# What `parse` takes, or the embedding (D,) of something.
+Query = str | Sequence[str] | Vector
 
 
 class Searcher:
@@ -52,7 +56,7 @@ class Searcher:
 
     def search(
         self,
-        query: str | Sequence[str] | Vector,
+        query: Query,
         k: int = 10,
         where: Where | None = None,
         moments: bool = False,
@@ -65,13 +69,13 @@ class Searcher:
         self.tables.refresh()
         return search(self.tables, vector, k, where, moments)
 
-    def scores(self, video_id: str, query: str | Sequence[str] | Vector) -> Scores:
+    def scores(self, video_id: str, query: Query) -> Scores:
         """How well each window of a video fits a query."""
         vector = self.vector_of(query)
         self.tables.refresh()
         return scores(self.tables, video_id, vector)
 
-    def vector_of(self, query: str | Sequence[str] | Vector) -> Vector:
+    def vector_of(self, query: Query) -> Vector:
         """The embedding (D,) of a query, or the one given."""
         return query if isinstance(query, np.ndarray) else self.embed(query)
 
@@ -127,20 +131,25 @@ class Searcher:
 
     def moment_vector(self, id: str, number: int) -> Vector:
         """The embedding (D,) of window `number` of a video, to find more like it."""
-        rows = self.tables.rows(f"id = {quoted(id)} AND status = {quoted(OK)}", ["take"])
+        return np.array(self._moment(id, number, "embedding"), np.float32)
+
+    def picture(self, id: str, number: int) -> bytes:
+        """The picture of window `number` of a video, a JPEG."""
+        return bytes(self._moment(id, number, "picture") or b"")
+
+    def _moment(self, id: str, number: int, column: str) -> Any:
+        rows = self.tables.current(f"id = {quoted(id)} AND status = {quoted(OK)}", ["id", "take"])
         found: list[Any] = []
         if rows:
-            condition = (
-                f"video = {quoted(id)} AND take = {int(rows[0]['take'])} AND number = {int(number)}"
-            )
+            condition = f"{moments_of(rows)} AND number = {int(number)}"
             with storage_errors(self.tables.where):
                 asked = self.tables.moments.search().where(condition)
-                found = asked.select(["embedding"]).limit(1).to_list()
+                found = asked.select([column]).limit(1).to_list()
         if not found:
             raise LibraryError(
                 f"the library {self.tables.where} has no moment {number} of a video {id!r}"
             )
-        return np.array(found[0]["embedding"], np.float32)
+        return found[0][column]
 
     def _load(self) -> tuple[VideoPrismModel, Processor]:
         if self._loaded is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.cli.library.place import add_library
 from videoprism_mlx.cli.program.tables import cut, padded, width
 from videoprism_mlx.errors import InputError
 
@@ -41,9 +42,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "query", nargs="+", metavar="WORD", help="the query, after a folder if the folder is first"
     )
-    parser.add_argument(
-        "--library", metavar="DIR", help="a library's folder, or s3://... (default: your own)"
-    )
+    add_library(parser)
     parser.add_argument(
         "-k", type=int, default=10, metavar="N", help="results to print (default: %(default)s)"
     )
@@ -101,15 +100,11 @@ def run(options: argparse.Namespace) -> int:
         print_paths(found, "\0" if options.null else "\n")
     else:
         show(searcher, found, options.preview)
-    if options.export is not None:
-        from videoprism_mlx.library.search.cut import export
-
-        export(found, options.export)
     if options.open and found:
         from videoprism_mlx.cli.library.opening import open_at
 
         open_at(found[0].path, found[0].start)
-    return 0
+    return 0 if options.export is None else write_clips(found, options.export)
 
 
 def folder_first(options: argparse.Namespace) -> tuple[str | None, list[str]]:
@@ -155,6 +150,23 @@ def index(options: argparse.Namespace, folder: str) -> None:
     from videoprism_mlx.library.library import Library
 
     Library(options.library).add([folder])
+
+
+def write_clips(found: "Sequence[Moment]", folder: Path) -> int:
+    """Writes the moments as clips, and returns the exit code: 1 if one could not be written."""
+    from videoprism_mlx.errors import printable
+    from videoprism_mlx.features.encode import one_line
+    from videoprism_mlx.library.search.cut import export
+    from videoprism_mlx.progress import write
+
+    clips = export(found, folder)
+    bad = 0
+    for clip in clips:
+        if clip.error is not None:
+            write(f"skipped: {one_line(clip.moment.path, clip.error)}")
+            bad += 1
+    write(f"{len(clips) - bad} clips in {printable(folder)}")
+    return 1 if bad else 0
 
 
 def print_paths(found: "Sequence[Moment]", end: str) -> None:

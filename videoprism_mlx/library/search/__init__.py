@@ -76,7 +76,7 @@ def scores(tables: Tables, video_id: str, vector: Vector) -> Scores:
     """
     vector = checked_vector(vector, tables.dimension)
     condition = f"id = {quoted(video_id)} AND status = {quoted(OK)}"
-    found = window_scores(tables, tables.rows(condition, ["id", "take", "moments"]), vector)
+    found = window_scores(tables, tables.current(condition, ["id", "take", "moments"]), vector)
     if video_id not in found:
         raise LibraryError(f"the library {tables.where} has no video with the id {video_id!r}")
     return found[video_id]

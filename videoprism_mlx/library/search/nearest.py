@@ -61,7 +61,7 @@ def best_videos(tables: Tables, vector: Vector, k: int, where: Where) -> list[di
         with storage_errors(tables.where):
             count = tables.videos.count_rows(condition)
         if count <= FEW_VIDEOS:
-            rows = tables.rows(condition, ["id", "take"])
+            rows = tables.current(condition, ["id", "take"])
             if not rows:
                 return []
             within = moments_of(rows)
@@ -108,7 +108,7 @@ def look_up(
     for group in groups(sorted(ids)):
         named = ", ".join(map(quoted, group))
         known |= dict.fromkeys(group)
-        rows = tables.rows(f"id IN ({named}) AND {condition}", columns)
+        rows = tables.current(f"id IN ({named}) AND {condition}", columns)
         known |= {row["id"]: row for row in rows}
 
 
