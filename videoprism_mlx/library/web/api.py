@@ -188,9 +188,10 @@ class Api:
         folder, name = os.path.split(row["path"])
         root = self.catalogue.summary().root
         inside = os.path.relpath(folder, root) if root else folder
-        names = ("id", "take", "duration", "width", "height", "date", "codec", "moments")
+        names = ("id", "duration", "width", "height", "date", "codec", "moments")
         return {
             **{one: row[one] for one in names},
+            "take": str(row["take"]),  # Numbers of scripts have fewer digits.
             "name": shown_name(name),
             "folder": "" if inside == "." else shown_name(inside),
             "type": media_type(row["path"]),

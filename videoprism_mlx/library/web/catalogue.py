@@ -80,7 +80,7 @@ class Catalogue:
                 if len(self._rows) > KEPT_ROWS:
                     self._rows.clear()
                 condition = f"id IN ({', '.join(map(quoted, unknown))})"
-                self._rows |= {row["id"]: row for row in self.tables.rows(condition)}
+                self._rows |= {row["id"]: row for row in self.tables.current(condition)}
             return {one: self._rows[one] for one in wanted if one in self._rows}
 
     def pictures(self, wanted: Sequence[tuple[str, int]]) -> list[bytes | None]:

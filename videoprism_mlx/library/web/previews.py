@@ -19,11 +19,12 @@ from av.video.reformatter import VideoReformatter
 from videoprism_mlx.errors import VideoError
 from videoprism_mlx.files.atomic import is_partial, new_file
 from videoprism_mlx.files.places import cache_directory
+from videoprism_mlx.library.search.cut import origin
 from videoprism_mlx.library.web.limits import Limits
 from videoprism_mlx.video.failures import DAMAGE, video_errors
 from videoprism_mlx.video.ffmpeg.colours import Converter, pixel_aspect
 from videoprism_mlx.video.ffmpeg.opening import open_stream
-from videoprism_mlx.video.ffmpeg.write import CODEC, CONTAINER, PICTURE
+from videoprism_mlx.video.ffmpeg.write import BT709, CODEC, CONTAINER, LIMITED_RANGE, PICTURE
 
 CLOCK = Fraction(1, 90_000)
 SOUND_RATE = 48_000
@@ -154,8 +155,7 @@ class Transcoder:
         self.heard: Any = None
         if self.sound is not None:
             self.heard = output.add_stream("aac", rate=SOUND_RATE, layout="stereo")
-        origin = opened.stream.start_time or 0
-        self.origin = float(origin * opened.stream.time_base)
+        self.origin = origin(opened)
 
     def run(self, check: Any) -> None:
         """Reads, encodes and writes. `check` is called for every packet."""
@@ -204,7 +204,8 @@ class Transcoder:
             return True
         if not isinstance(frame, VideoFrame):
             if at >= -EARLY:
-                frame.pts = None
+                rate = frame.sample_rate
+                frame.pts, frame.time_base = round(max(at, 0) * rate), Fraction(1, rate)
                 for resampled in self.resampler.resample(frame):
                     self.output.mux(self.heard.encode(resampled))
             return False
@@ -236,5 +237,8 @@ class Transcoder:
         video = self.output.add_stream(CODEC, rate=rate, options=SETTINGS)
         video.width, video.height = (max(2, 2 * round(side * scale / 2)) for side in (width, height))
         video.pix_fmt = PICTURE["format"]
-        video.codec_context.time_base = CLOCK
+        context = video.codec_context
+        context.time_base = CLOCK
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.color_range = LIMITED_RANGE
         self.video = video
