@@ -30,7 +30,7 @@ Query = Mapping[str, str]
 
 # The id of a video, and a moment as the page names it.
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-MOMENT = re.compile(r"([A-Za-z0-9_-]{1,64}):(\d{1,9})")
+MOMENT = re.compile(r"([A-Za-z0-9_-]{1,64}):([0-9]{1,9})")
 
 EXAMPLES = (
     "a dog catches a frisbee",
@@ -222,7 +222,7 @@ def rounded(values: Sequence[float] | npt.NDArray[Any], digits: int = 3) -> list
 def number_of(query: Query, name: str, default: int, most: int) -> int:
     """A whole number from 1 to `most`."""
     given = query.get(name) or str(default)
-    if not re.fullmatch(r"\d{1,6}", given) or not 1 <= int(given) <= most:
+    if not re.fullmatch(r"[0-9]{1,6}", given) or not 1 <= int(given) <= most:
         raise InputError(f"{name} has to be a whole number from 1 to {most}")
     return int(given)
 
@@ -232,7 +232,7 @@ def seconds_of(query: Query, name: str) -> float | None:
     given = query.get(name)
     if not given:
         return None
-    if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", given):
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", given):
         raise InputError(f"{name} has to be a number of seconds")
     return float(given)
 
@@ -242,7 +242,7 @@ def date_of(query: Query, name: str, days: int = 0) -> float | None:
     given = query.get(name)
     if not given:
         return None
-    if not re.fullmatch(r"\d{4}-\d\d-\d\d", given):
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", given):
         raise InputError(f"{name} has to be a date such as 2024-05-31")
     begin = parse_date(given)
     return (datetime.fromtimestamp(begin) + timedelta(days=days)).timestamp() if days else begin

@@ -21,7 +21,7 @@ from videoprism_mlx.errors import InputError, LibraryError, VideoError, printabl
 from videoprism_mlx.library.searcher import Searcher
 from videoprism_mlx.library.web.api import Api, Unknown
 from videoprism_mlx.library.web.limits import Limits
-from videoprism_mlx.library.web.media import Changed, FileAnswer, media_type, open_indexed
+from videoprism_mlx.library.web.media import Changed, FileAnswer, media_type, open_indexed, require_indexed
 from videoprism_mlx.library.web.previews import Busy, Previews
 from videoprism_mlx.library.web.security import UPLOAD, Access, Guard, refusal
 from videoprism_mlx.library.web.uploads import TooLarge, new_folder, receive, too_large
@@ -181,7 +181,7 @@ class Site:
         number = request.path_params["number"]
 
         def made() -> int:
-            os.close(open_indexed(row))
+            require_indexed(row)
             return os.open(self.previews.get(row, number), os.O_RDONLY | os.O_CLOEXEC)
 
         descriptor = await anyio.to_thread.run_sync(made, limiter=self.making)

@@ -16,6 +16,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from videoprism_mlx.library.indexing.scan import look
 from videoprism_mlx.library.web.security import refusal
 
 CHUNK = 2**18  # Bytes that are read at once.
@@ -37,7 +38,7 @@ TYPES = {
 }
 UNKNOWN = "application/octet-stream"
 
-RANGE = re.compile(r"(\d{0,19})-(\d{0,19})")
+RANGE = re.compile(r"([0-9]{0,19})-([0-9]{0,19})")
 
 
 class Span(NamedTuple):
@@ -114,6 +115,17 @@ def open_indexed(row: Mapping[str, Any]) -> int:
         os.close(descriptor)
         raise Changed
     return descriptor
+
+
+def require_indexed(row: Mapping[str, Any]) -> None:
+    """Raises as `open_indexed` does. The video may also be a folder of images."""
+    path = Path(row["path"])
+    if not path.is_dir():
+        os.close(open_indexed(row))
+        return
+    found = look(path)
+    if (found.size, found.modified) != (row["size"], row["modified"]):
+        raise Changed
 
 
 class FileAnswer(Response):

@@ -5,13 +5,14 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import cv2
+import numpy as np
 from av.audio.resampler import AudioResampler
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
@@ -24,7 +25,8 @@ from videoprism_mlx.library.web.limits import Limits
 from videoprism_mlx.video.failures import DAMAGE, video_errors
 from videoprism_mlx.video.ffmpeg.colours import Converter, pixel_aspect
 from videoprism_mlx.video.ffmpeg.opening import open_stream
-from videoprism_mlx.video.ffmpeg.write import BT709, CODEC, CONTAINER, LIMITED_RANGE, PICTURE
+from videoprism_mlx.video.ffmpeg.write import BT709, CODEC, CONTAINER, LIMITED_RANGE, PICTURE, write_video
+from videoprism_mlx.video.source import open_source
 
 CLOCK = Fraction(1, 90_000)
 SOUND_RATE = 48_000
@@ -127,6 +129,10 @@ def make_preview(
         if time.monotonic() > deadline or is_stopped.is_set():
             raise VideoError(f"a preview takes longer than {limits.preview_seconds:g} s")
 
+    if Path(path).is_dir():
+        with video_errors("no preview can be made"):
+            preview_images(path, start, end, target, limits)
+        return
     with video_errors("no preview can be made"), new_file(target, replace=True) as unfinished:
         opened = open_stream(Path(path))
         try:
@@ -134,6 +140,28 @@ def make_preview(
                 Transcoder(opened, output, start, end, limits).run(check)
         finally:
             opened.close()
+
+
+def preview_images(path: str, start: float, end: float, target: Path, limits: Limits) -> None:
+    """Writes a preview of a folder of images."""
+    with closing(open_source(path)) as source:
+        numbers = np.flatnonzero((source.times >= start - EARLY) & (source.times < end - EARLY))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        size: list[tuple[int, int]] = []
+
+        def frames() -> Iterator[Any]:
+            for frame in source.fetch(numbers):
+                size.append(size[0] if size else shown_size(frame.shape[1], frame.shape[0], limits))
+                yield cv2.resize(frame, size[0], interpolation=cv2.INTER_AREA)
+
+        write_video(target, frames(), 1 / source.interval)
+
+
+def shown_size(width: float, height: float, limits: Limits) -> tuple[int, int]:
+    """The width and height of a preview, both even."""
+    scale = min(1.0, limits.preview_height / min(width, height))
+    across, down = (max(2, 2 * round(side * scale / 2)) for side in (width, height))
+    return across, down
 
 
 class Transcoder:
@@ -232,10 +260,9 @@ class Transcoder:
 
     def _begin(self, width: float, height: float) -> None:
         """Adds the stream of pictures of such a shape, made smaller if need be."""
-        scale = min(1.0, self.limits.preview_height / min(width, height))
         rate = Fraction(self.limits.preview_rate).limit_denominator(1001)
         video = self.output.add_stream(CODEC, rate=rate, options=SETTINGS)
-        video.width, video.height = (max(2, 2 * round(side * scale / 2)) for side in (width, height))
+        video.width, video.height = shown_size(width, height, self.limits)
         video.pix_fmt = PICTURE["format"]
         context = video.codec_context
         context.time_base = CLOCK

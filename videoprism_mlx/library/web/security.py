@@ -156,6 +156,10 @@ class Guard:
         raw = len(scope.get("raw_path") or path) + len(scope["query_string"])
         if raw > self.limits.url_bytes:
             return refusal(414, f"the address has more than {self.limits.url_bytes:,} bytes")
+        if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > (
+            self.limits.header_bytes
+        ):
+            return refusal(431, f"the headers have more than {self.limits.header_bytes:,} bytes")
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self.access.knows(hosts[0]):
             return refusal(421, "this name is not one of this server")

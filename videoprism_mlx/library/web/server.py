@@ -1,6 +1,7 @@
 """The server: sockets, time limits of connections, start and end."""
 
 import asyncio
+import logging
 import secrets
 import socket
 import time
@@ -135,6 +136,7 @@ class Page(uvicorn.Server):
             h11_max_incomplete_event_size=limits.header_bytes,
         )
         super().__init__(config)
+        logging.getLogger("uvicorn").setLevel(logging.ERROR)  # Not a line for every bad request.
         self.opened = opened
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
