@@ -75,7 +75,7 @@ class Site(NamedTuple):
         try:
             connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
             sent = {"Host": f"127.0.0.1:{self.port}", **(headers or {})}
-            if body is not None:
+            if body is not None and "Transfer-Encoding" not in sent:
                 sent.setdefault("Content-Length", str(len(body)))
             for name, value in sent.items():
                 connection.putheader(name, value)

@@ -155,7 +155,8 @@ class Api:
             found = MOMENT.fullmatch(like)
             if found is None:
                 raise Unknown("there is no such moment in the library")
-            self.row(found[1])
+            if int(found[2]) >= self.row(found[1])["moments"]:
+                raise Unknown("there is no such moment in the library")
             return self.searcher.moment_vector(found[1], int(found[2]))
         if key := query.get("upload"):
             kept = self.uploads.vector(key)

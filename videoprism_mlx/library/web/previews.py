@@ -20,7 +20,6 @@ from av.video.reformatter import VideoReformatter
 from videoprism_mlx.errors import VideoError
 from videoprism_mlx.files.atomic import is_partial, new_file
 from videoprism_mlx.files.places import cache_directory
-from videoprism_mlx.library.search.cut import origin
 from videoprism_mlx.library.web.limits import Limits
 from videoprism_mlx.video.failures import DAMAGE, video_errors
 from videoprism_mlx.video.ffmpeg.colours import Converter, pixel_aspect
@@ -183,15 +182,13 @@ class Transcoder:
         self.heard: Any = None
         if self.sound is not None:
             self.heard = output.add_stream("aac", rate=SOUND_RATE, layout="stereo")
-        self.origin = origin(opened)
+        self.origin: float | None = None  # When the first frame is shown, on the file's clock.
 
     def run(self, check: Any) -> None:
         """Reads, encodes and writes. `check` is called for every packet."""
         container, stream = self.opened.container, self.opened.stream
         if self.start:
-            with suppress(*DAMAGE):
-                clock = int((self.start + self.origin) / stream.time_base)
-                container.seek(clock, stream=stream)
+            self._seek()
         streams = [stream, *([self.sound] if self.sound else [])]
         done = set()
         with suppress(*DAMAGE):
@@ -218,6 +215,16 @@ class Transcoder:
                 self.output.mux(self.heard.encode(resampled))
             self.output.mux(self.heard.encode())
 
+    def _seek(self) -> None:
+        """Goes to the key frame before the start, if the file can be searched."""
+        container, stream = self.opened.container, self.opened.stream
+        with suppress(*DAMAGE):
+            first = next((one for one in container.decode(stream) if one.pts is not None), None)
+            if first is None:
+                return
+            self.origin = float(first.pts * first.time_base)
+            container.seek(int((self.start + self.origin) / stream.time_base), stream=stream)
+
     def _is_far(self, packet: Any) -> bool:
         """Whether the file goes on well beyond the end, without sound up to there."""
         return packet.pts is not None and float(packet.pts * packet.time_base) > self.end + 5
@@ -226,6 +233,10 @@ class Transcoder:
         """Takes a decoded frame or sound. Whether it lies behind the end."""
         if frame.pts is None:
             return False
+        if self.origin is None:
+            if not isinstance(frame, VideoFrame):
+                return False  # Sound before the first picture.
+            self.origin = float(frame.pts * frame.time_base)
         at = float(frame.pts * frame.time_base) - self.origin - self.start
         length = self.end - self.start
         if at >= length - EARLY:

@@ -55,13 +55,13 @@ class Uploads:
             return self._kept.get(key)
 
     def add(self, path: Path) -> str:
-        """The key of a file's embedding. Raises InputError if it cannot be used."""
+        """The key of a file's embedding. Raises VideoError if it cannot be used."""
         try:
             check_upload(path, self.limits)
             vector = self.searcher.embed_video(path)
         except EXPECTED as error:
             message = str(error).replace(str(path), "the file").replace(str(path.parent), "")
-            raise InputError(message) from None
+            raise VideoError(message) from None
         key = secrets.token_urlsafe(12)
         with self._lock:
             self._kept[key] = vector
