@@ -150,7 +150,10 @@ def test_limits_of_uploads(web_library: Path, tmp_path: Path) -> None:
         assert status == 422
         media.write(tmp_path / "long.mp4", range(40), fps=10, size=(64, 48))
         status, said = refused((tmp_path / "long.mp4").read_bytes())
-        assert (status, said) == (422, "the clip is 4 s long; one of at most 3 s can be searched by")
+        assert (status, said) == (
+            422,
+            "the clip is 4 s long; one of at most 3 s can be searched by",
+        )
     assert left_over() == before
 
 

@@ -113,7 +113,7 @@ def answered(site: Site, request: Request) -> tuple[int, bytes]:
 
 
 def attack(library: Path, folder: Path, clients: int, requests: int, most_seconds: float) -> None:
-    """Many clients at once, a tenth of whose requests are malformed: all are answered or refused."""
+    """A tenth of the requests is malformed. All are answered or refused, and soon."""
     outside = folder / "secret.mp4"
     outside.write_bytes(SECRET)
     wrong: list[str] = []
@@ -121,7 +121,9 @@ def attack(library: Path, folder: Path, clients: int, requests: int, most_second
         video = site.video(ROW)["id"]
         content = next((library.parent / "clips").rglob(ROW)).read_bytes()
         bad, good = malformed(site, video, outside), usual(site, video, content)
-        order = [bad[i // 10 % len(bad)] if i % 10 == 0 else good[i % len(good)] for i in range(requests)]
+        order = [
+            bad[i // 10 % len(bad)] if i % 10 == 0 else good[i % len(good)] for i in range(requests)
+        ]
         random.Random(0).shuffle(order)
         waiting, lock = iter(order), threading.Lock()
 

@@ -240,9 +240,7 @@ def test_on_a_phone(opened: Open, site: Site, scheme: str) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 1200
 
 
-def test_what_another_process_adds_appears(
-    browser: Any, web_library: Path, tmp_path: Path
-) -> None:
+def test_what_another_process_adds_appears(browser: Any, web_library: Path, tmp_path: Path) -> None:
     library = shutil.copytree(web_library, tmp_path / "library")
     with serving(library, tmp_path / "previews") as site:
         watched = Watched(browser, site.address)

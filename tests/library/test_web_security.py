@@ -187,9 +187,7 @@ def connected(site: Site, *sent: bytes, pause: float = 0.0) -> socket.socket:
     return client
 
 
-def test_slow_clients_are_let_go_and_others_are_answered(
-    web_library: Path, tmp_path: Path
-) -> None:
+def test_slow_clients_are_let_go_and_others_are_answered(web_library: Path, tmp_path: Path) -> None:
     with serving(web_library, tmp_path, HASTY) as site:
         host = f"Host: 127.0.0.1:{site.port}\r\n".encode()
         post = b"POST /api/upload HTTP/1.1\r\n" + host + b"Content-Length: 1000\r\n\r\n"

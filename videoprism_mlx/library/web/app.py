@@ -21,13 +21,24 @@ from videoprism_mlx.errors import InputError, LibraryError, VideoError, printabl
 from videoprism_mlx.library.searcher import Searcher
 from videoprism_mlx.library.web.api import Api, Unknown
 from videoprism_mlx.library.web.limits import Limits
-from videoprism_mlx.library.web.media import Changed, FileAnswer, media_type, open_indexed, require_indexed
+from videoprism_mlx.library.web.media import (
+    Changed,
+    FileAnswer,
+    media_type,
+    open_indexed,
+    require_indexed,
+)
 from videoprism_mlx.library.web.previews import Busy, Previews
 from videoprism_mlx.library.web.security import UPLOAD, Access, Guard, refusal
 from videoprism_mlx.library.web.uploads import TooLarge, new_folder, receive, too_large
 
 TEMPLATES = Path(__file__).parent / "templates"
-TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
 PAGE = "page.html"
 
 # Pictures and files of one version have an address of their own.
@@ -53,14 +64,12 @@ def create_app(
         yield
         previews.is_stopped.set()
 
-    inner = Starlette(
-        routes=site.routes(), exception_handlers=site.handlers(), lifespan=lifespan
-    )
+    inner = Starlette(routes=site.routes(), exception_handlers=site.handlers(), lifespan=lifespan)
     return Guard(inner, access or Access(), limits)
 
 
 class Site:
-    """The answers to requests. Whatever takes time is done in threads, so many of a kind at once."""
+    """The answers to requests. What takes time is done in threads, so many of a kind at once."""
 
     def __init__(self, api: Api, limits: Limits, previews: Previews):
         self.api = api

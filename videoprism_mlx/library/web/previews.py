@@ -24,7 +24,14 @@ from videoprism_mlx.library.web.limits import Limits
 from videoprism_mlx.video.failures import DAMAGE, video_errors
 from videoprism_mlx.video.ffmpeg.colours import Converter, pixel_aspect
 from videoprism_mlx.video.ffmpeg.opening import open_stream
-from videoprism_mlx.video.ffmpeg.write import BT709, CODEC, CONTAINER, LIMITED_RANGE, PICTURE, write_video
+from videoprism_mlx.video.ffmpeg.write import (
+    BT709,
+    CODEC,
+    CONTAINER,
+    LIMITED_RANGE,
+    PICTURE,
+    write_video,
+)
 from videoprism_mlx.video.source import open_source
 
 CLOCK = Fraction(1, 90_000)
@@ -86,7 +93,7 @@ class Previews:
                     self._locks.clear()
 
     def trim(self, newest: Path) -> None:
-        """Removes the previews that were not asked for the longest, if they are too large in all."""
+        """Removes the previews that were asked for longest ago, if all are too large together."""
         found = []
         for path in self.folder.glob("*.mp4"):
             with suppress(FileNotFoundError):
@@ -264,7 +271,7 @@ class Transcoder:
             aspect = pixel_aspect(self.opened.stream, frame)
             self._begin(pixels.shape[1] * aspect, pixels.shape[0])
         size = (self.video.width, self.video.height)
-        small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        small: Any = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
         picture = self.reformat.reformat(VideoFrame.from_ndarray(small, "rgb24"), **PICTURE)
         picture.pts, picture.time_base = round(at / CLOCK), CLOCK
         self.output.mux(self.video.encode(picture))

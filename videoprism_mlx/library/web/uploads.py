@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -103,7 +102,7 @@ def ending_of(beginning: bytes) -> str:
 
 
 def check_upload(path: Path, limits: Limits) -> None:
-    """Raises InputError if a picture or clip is too large or too long to be read in a short time."""
+    """Raises InputError if a picture or clip is too large or too long to be read soon."""
     most = f"at most {limits.upload_pixels // 10**6} million pixels can be searched by"
     if path.suffix != ".mp4":
         if describe_image(path.read_bytes()).pixels > limits.upload_pixels:
