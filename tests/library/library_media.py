@@ -1,30 +1,38 @@
 """Libraries for the tests: of drawn clips with the small model, and of vectors that are given."""
 
-import time
+import functools
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import media
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
-import videoprism_mlx as vp
-from videoprism_mlx.demo.animation import draw_clip
-from videoprism_mlx.demo.scenes import Scene
+from videoprism_mlx.demo.animation import FRAMES, draw_clip
+from videoprism_mlx.demo.scenes import MOTIONS, Scene, draw_scenes
 from videoprism_mlx.demo.world import clip_name, clip_random
+from videoprism_mlx.library.library import Library
+from videoprism_mlx.library.moment import Moment
 from videoprism_mlx.library.table import Tables
 from videoprism_mlx.models import DEMO_MODEL
 from videoprism_mlx.video.ffmpeg.write import write_video
-from videoprism_mlx.video.source import open_source
 
 # The default windows of the small model: 4 frames, one a second.
 WINDOW, FPS = 4, 1.0
 
 RECORD = {
     "model": {"name": DEMO_MODEL, "dtype": "float32"},
-    "preprocessing": {"window": WINDOW, "stride": WINDOW, "fps": FPS},
+    "source": {"model": DEMO_MODEL, "dtype": "float32", "adapters": None},
+    "preprocessing": {
+        "window": WINDOW,
+        "stride": WINDOW,
+        "fps": FPS,
+        "size": 64,
+        "resize": "stretch",
+        "resample": "area",
+        "partial": False,
+    },
 }
 
 
@@ -65,48 +73,56 @@ def draw(folder: Path, scenes: Sequence[Scene], seed: int = 0) -> list[Path]:
     return paths
 
 
-def filled(folder: Path, clips: Sequence[Path]) -> Tables:
+def filled(folder: Path, clips: Sequence[Path], **settings: Any) -> Tables:
     """A library of videos, encoded with the small model in its default windows."""
-    model, processor = vp.load(DEMO_MODEL, dtype="float32")
-    tables = Tables.create(folder, RECORD, model.vision_encoder.spatial_ln.weight.size)
-    moments: list[dict[str, Any]] = []
-    rows = []
-    for number, clip in enumerate(clips):
-        with closing(open_source(clip)) as opened:
-            duration = float(opened.times[-1] + opened.interval)
-        found = windows_of(model, processor, clip, duration)
-        moments += [
-            dict(video=f"{number}", take=1, number=place, start=start, end=end,
-                 embedding=embedding, picture=picture(clip, (start + end) / 2))
-            for place, (start, end, embedding) in enumerate(found)
-        ]  # fmt: skip
-        stat = clip.stat()
-        own = dict(size=stat.st_size, modified=stat.st_mtime_ns, date=time.time())
-        rows.append(
-            video_row(f"{number}", clip.resolve(), len(found), duration=duration) | own
-        )
-    tables.add_moments(pa.Table.from_pylist(moments, schema=tables.moments.schema))
-    tables.put_videos(rows)
-    return tables
+    library = Library(folder)
+    library.add(clips, DEMO_MODEL, dtype="float32", progress=False, **settings)
+    return library.tables()
 
 
-def windows_of(model: Any, processor: Any, clip: Path, duration: float) -> list[Any]:
-    """The start, end and embedding of each window of a video."""
-    if duration <= WINDOW / FPS:
-        [encoded] = vp.encode(model, processor, [clip], features=["embedding"])
-        return [(0.0, duration, encoded.features["embedding"])]
-    options: Any = dict(processor=processor, features=["embedding"])
-    return [
-        (each.start, each.end, each.features["embedding"])
-        for each in vp.encode_windows(model, clip, WINDOW, None, FPS, **options)
+class World(NamedTuple):
+    """Drawn clips in a library: their scenes and paths, and a video of ten other scenes in a row."""
+
+    folder: Path
+    scenes: list[Scene]
+    clips: list[Path]
+    row_scenes: list[Scene]
+    row: Path
+
+    @property
+    def library(self) -> Path:
+        """Where the library is."""
+        return self.folder / "library"
+
+    def scene_of(self, moment: Moment) -> Scene:
+        """What the clip of a moment shows."""
+        return self.scenes[self.clips.index(Path(moment.path))]
+
+
+@functools.cache
+def world() -> World:
+    """A clip of each motion, of held-out things, made once."""
+    folder = media.folder() / "world"
+    folder.mkdir()
+    drawn = draw_scenes(300, 5, held_out=True, distinct=True, two=0)
+    scenes = [
+        scene
+        for motion in MOTIONS
+        for scene in [one for one in drawn if one.things[0].motion == motion][:1]
     ]
+    clips = draw(folder / "clips", scenes)
+    row_scenes = draw_scenes(10, 21, held_out=True, distinct=True)
+    row = draw_row(folder / "row.mp4", row_scenes)
+    filled(folder / "library", [folder / "clips", row])
+    return World(folder, scenes, [clip.resolve() for clip in clips], row_scenes, row)
 
 
-def picture(clip: Path, seconds: float) -> bytes:
-    """The frame at a time as a small JPEG."""
-    import io
-
-    frame = vp.read_video(clip, 1, start=seconds, fps=1, size=96)[0]
-    written = io.BytesIO()
-    Image.fromarray(np.round(255 * frame).astype(np.uint8)).save(written, "jpeg")
-    return written.getvalue()
+def draw_row(path: Path, scenes: Sequence[Scene], seconds: float = 6.0, seed: int = 0) -> Path:
+    """A video of scenes one after the other, each so many seconds long."""
+    frames = (
+        frame
+        for number, scene in enumerate(scenes)
+        for frame in draw_clip(scene, clip_random(seed, number))
+    )
+    write_video(path, frames, FRAMES / seconds)
+    return path

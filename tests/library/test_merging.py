@@ -53,7 +53,9 @@ def test_moments_never_share_a_window_and_keep_to_the_rule(seed: int) -> None:
     runs = merged(starts, starts + 4, scores)
     windows = [number for run in runs for number in range(run.first, run.last + 1)]
     assert len(windows) == len(set(windows))
-    assert [scores[run.best] for run in runs] == sorted((scores[r.best] for r in runs), reverse=True)
+    assert [scores[run.best] for run in runs] == sorted(
+        (scores[r.best] for r in runs), reverse=True
+    )
     for run in runs:
         peak, inside = scores[run.best], scores[run.first : run.last + 1]
         assert peak == inside.max() and not run.first <= 14 < run.last

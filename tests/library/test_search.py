@@ -55,7 +55,9 @@ def test_the_best_videos_are_those_of_all_cosines(
         found = search(tables, query, k)
         expected = by_hand(embeddings, query, set(embeddings), k)
         assert [each.path for each in found] == [path for path, _ in expected]
-        np.testing.assert_allclose([each.score for each in found], [s for _, s in expected], atol=2e-6)
+        np.testing.assert_allclose(
+            [each.score for each in found], [s for _, s in expected], atol=2e-6
+        )
         for each in found:
             best = int(np.argmax(embeddings[each.path] @ query))
             assert (each.number, each.id, each.video) == (

@@ -3,8 +3,8 @@
 Shapes: D width of an embedding.
 """
 
+import dataclasses
 import functools
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,10 +33,12 @@ from videoprism_mlx.video.source import open_source
 # How many embeddings of texts and clips are kept.
 KEPT = 256
 
-# A longer span of a video is searched for by this many clips of it, spread evenly.
+# A longer span of a video is searched for by this many windows of it, spread evenly.
 MOST_CLIPS = 8
 
 Vector = npt.NDArray[np.float32]
+
+Loaded = tuple[VideoPrismModel, Processor]
 
 # What `parse` takes, or the embedding (D,) of something.
 Query = str | Sequence[str] | Vector
@@ -49,12 +51,18 @@ class Searcher:
     query needs, the text encoder's for a text.
     """
 
-    def __init__(self, where: str | Path | None = None, tables: Tables | None = None):
+    def __init__(
+        self,
+        where: str | Path | None = None,
+        tables: Tables | None = None,
+        load: Callable[[], Loaded] | None = None,
+    ):
         self.tables = tables or Tables.open(where)
-        # One query at a time uses the model, in a thread of its own: MLX evaluates what the model
-        # computes in the thread that has loaded it.
+        self._load_model = load or (lambda: load_recorded(self.tables.record))
+        # One query at a time uses the model, in a thread of its own: MLX reads weights in the
+        # thread that has loaded them.
         self._worker = ThreadPoolExecutor(1, "searcher")
-        self._loaded: tuple[VideoPrismModel, Processor] | None = None
+        self._loaded: Loaded | None = None
         self._known: OrderedDict[Hashable, Vector] = OrderedDict()
 
     def search(
@@ -104,7 +112,7 @@ class Searcher:
     ) -> Vector:
         """The embedding (D,) of a video or picture, of length one; of the span, if there is one.
 
-        A span that is longer than a window of the library is the average of several clips.
+        A span that is longer than a window of the library is the average of several windows.
         """
         check_times(start, end)
         stat = Path(path).expanduser().stat()
@@ -114,19 +122,19 @@ class Searcher:
 
     def _embed_clips(self, path: str | Path, start: float | None, end: float | None) -> Vector:
         model, processor = self._load()
+        window, fps = (self.tables.record["preprocessing"][name] for name in ("window", "fps"))
+        firsts = starts(path, processor, window / fps, start, end)
+        # Read as the windows of the library, and as those videos that are shorter.
+        rate = fps if firsts else None
+        processor = dataclasses.replace(processor, num_frames=window, fps=rate)
+        spans: list[tuple[float | None, float | None]] = [(first, None) for first in firsts]
         rows = []
-        for span in spans(path, processor, self.window_seconds, start, end):
-            settings: dict[str, Any] = dict(zip(("start", "end"), span, strict=True))
-            [encoded] = encode(model, processor, [path], features=["embedding"], **settings)
+        for begin, stop in spans or [(start, end)]:
+            options: dict[str, Any] = dict(features=["embedding"], start=begin, end=stop)
+            [encoded] = encode(model, processor, [path], **options)
             rows.append(encoded.features["embedding"])
         total = np.sum(rows, axis=0, dtype=np.float64)
         return cast(Vector, (total / np.linalg.norm(total)).astype(np.float32))
-
-    @property
-    def window_seconds(self) -> float:
-        """How long a window of the library is."""
-        preprocessing = self.tables.record["preprocessing"]
-        return float(preprocessing["window"] / preprocessing["fps"])
 
     def moment_vector(self, id: str, number: int) -> Vector:
         """The embedding (D,) of window `number` of a video, to find more like it."""
@@ -150,9 +158,9 @@ class Searcher:
             )
         return found[0][column]
 
-    def _load(self) -> tuple[VideoPrismModel, Processor]:
+    def _load(self) -> Loaded:
         if self._loaded is None:
-            self._loaded = load_recorded(self.tables.record)
+            self._loaded = self._load_model()
         return self._loaded
 
     def _recall(self, key: Hashable, embed: Callable[[], Vector]) -> Vector:
@@ -165,14 +173,19 @@ class Searcher:
         return self._known[key]
 
 
-def spans(
+def starts(
     path: str | Path, processor: Processor, window: float, start: float | None, end: float | None
-) -> list[tuple[float | None, float | None]]:
-    """The spans of a video to encode: all of it, or clips of `window` seconds spread over it."""
+) -> list[float]:
+    """When windows of so many seconds begin that are spread over a span of a video.
+
+    There are none if the span is shorter than a window.
+    """
     with closing(open_source(path, decoding=processor.decoding)) as opened:
-        begin, stop = checked_span(opened, start, end, min(1e-3, opened.interval / 4))
-    count = min(math.ceil((stop - begin) / window - 0.5), MOST_CLIPS)
-    if count <= 1:
-        return [(start, end)]
-    firsts = np.linspace(begin, stop - window, count).tolist()
-    return [(first, first + window) for first in firsts]
+        early = min(1e-3, opened.interval / 4)
+        begin, stop = checked_span(opened, start, end, early)
+        stop = min(stop, float(opened.times[-1]) + opened.interval)
+    if stop - begin < window - early:
+        return []
+    count = min(round((stop - begin) / window), MOST_CLIPS)
+    firsts: list[float] = np.linspace(begin, max(stop - window, begin), max(count, 1)).tolist()
+    return firsts

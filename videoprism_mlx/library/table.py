@@ -156,8 +156,8 @@ class Tables:
         self, where: str | None = None, columns: Sequence[str] | None = None
     ) -> list[dict[str, Any]]:
         """As `rows`, without rows that `replaced` names. Writers of a bucket may leave some."""
-        names = None if columns is None else {"id", "take", "path", *columns}
-        rows = self.rows(where, names and sorted(names))
+        names = None if columns is None else sorted({"id", "take", "path", *columns})
+        rows = self.rows(where, names)
         gone = replaced(rows)
         return [row for row in rows if (row["id"], row["take"]) not in gone]
 
@@ -309,7 +309,7 @@ def storage_errors(where: str) -> Iterator[None]:
 def explained(where: str, error: BaseException) -> str:
     """One line about a failure of LanceDB, and what to do about it."""
     text = str(error)
-    if isinstance(error, OSError) and error.errno in DISK_FULL or FULL.search(text):
+    if (isinstance(error, OSError) and error.errno in DISK_FULL) or FULL.search(text):
         advice = f"the disk is full ({excerpt(text)}): make room, and run it again"
     elif isinstance(error, OSError) and error.errno is not None:
         advice = excerpt(text, 200)

@@ -60,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
         if options.watch:
             for added in library.watch(options.paths, options.model, **settings):
                 report(added, options.json, is_watching=True)
+            return 0
         added = library.add(options.paths, options.model, **settings)
     except KeyboardInterrupt:
         from videoprism_mlx.progress import note

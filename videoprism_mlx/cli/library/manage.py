@@ -1,8 +1,10 @@
 """`videoprism-mlx library`: what is in a library, and keeping it in order."""
 
 import argparse
+from typing import Any
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.cli.library import duplicates
 from videoprism_mlx.cli.library.place import add_library
 
 
@@ -15,12 +17,147 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         epilog="example:\n  videoprism-mlx library info",
     )
     kinds = parser.add_subparsers(metavar="WHAT", title="commands")
-    info = kinds.add_parser("info", help="the model, the videos, and how large the library is")
-    add_library(info)
-    shared.add_json(info)
-    info.set_defaults(run=run_info)
+
+    def add_kind(name: str, run: Any, help: str) -> argparse.ArgumentParser:
+        kind = kinds.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+        add_library(kind)
+        kind.set_defaults(run=run)
+        return kind
+
+    for name, run, help in (
+        ("info", run_info, "say which model a library has, and how much it holds"),
+        ("verify", run_verify, "check that every video has its moments and its file"),
+        ("errors", run_errors, "list the files that cannot be used, and why"),
+    ):
+        shared.add_json(add_kind(name, run, help))
+    prune = add_kind("prune", run_prune, "remove the videos that are marked as missing")
+    prune.add_argument(
+        "--in",
+        dest="folder",
+        metavar="FOLDER",
+        help="remove those below this folder whose files are gone, marked or not",
+    )
+    shared.add_json(prune)
+    copies = add_kind("duplicates", duplicates.run, "find videos that are copies of one another")
+    duplicates.add_options(copies)
+    add_kind("compact", run_compact, "join the files of a library, which makes it smaller")
+    export = add_kind("export", run_export, "write all moments to a file, as arrays")
+    export.add_argument("output", metavar="OUT", help="OUT.npz or OUT.parquet")
+    shared.add_overwrite(export, "replace the file")
+    shared.add_json(export)
 
 
 def run_info(options: argparse.Namespace) -> int:
     """Prints what is in a library."""
+    from videoprism_mlx.errors import printable
+    from videoprism_mlx.library.library import Library
+
+    info = Library(options.library).info()
+    if options.json:
+        shared.print_json(info)
+        return 0
+    reading, name = info["preprocessing"], info["model"].get("name") or "a model in memory"
+    lines = {
+        "library": info["library"],
+        "model": f"{name}, {info['model'].get('dtype')}",
+        "moments of": f"{reading['window']} frames, {reading['fps']:g} a second, every "
+        f"{reading['stride']} frames",
+        "videos": f"{info['videos']:,}, {length(info['seconds'])}",
+        "moments": f"{info['moments']:,}",
+    }
+    if info["errors"]:
+        lines["errors"] = f"{info['errors']:,} files (`videoprism-mlx library errors` lists them)"
+    if info["missing"]:
+        lines["missing"] = (
+            f"{info['missing']:,} files (`videoprism-mlx library prune` removes them)"
+        )
+    if info["bytes"] is not None:
+        lines["size"] = f"{info['bytes'] / 1e6:,.1f} MB"
+    for name, text in lines.items():
+        print(printable(f"{name:11} {text}"))
+    return 0
+
+
+def length(seconds: float) -> str:
+    """A time in hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    """Prints what is wrong with a library."""
+    import dataclasses
+
+    from videoprism_mlx.errors import printable
+    from videoprism_mlx.library.library import Library
+
+    verified = Library(options.library).verify()
+    if options.json:
+        shared.print_json(dataclasses.asdict(verified) | {"whole": verified.is_whole})
+        return 0 if verified.is_whole else 1
+    for problem in verified.problems:
+        print(problem)
+    if verified.missing:
+        print(f"{len(verified.missing):,} files are not there:")
+    for path in verified.missing:
+        print(printable(f"  {path}"))
+    counts = f"{verified.videos:,} videos, {verified.moments:,} moments"
+    print(f"{counts}: {f'{len(verified.problems):,} problems' if verified.problems else 'whole'}")
+    return 0 if verified.is_whole else 1
+
+
+def run_errors(options: argparse.Namespace) -> int:
+    """Prints the files that cannot be used."""
+    from videoprism_mlx.errors import printable
+    from videoprism_mlx.library.library import Library
+
+    errors = Library(options.library).errors()
+    if options.json:
+        shared.print_json(errors)
+    else:
+        for one in errors:
+            said = one["error"]
+            print(printable(said if one["path"] in said else f"{one['path']}: {said}"))
+    return 0
+
+
+def run_prune(options: argparse.Namespace) -> int:
+    """Removes videos whose files are gone."""
+    from videoprism_mlx.errors import printable
+    from videoprism_mlx.library.library import Library
+    from videoprism_mlx.progress import note
+
+    removed = Library(options.library).prune(options.folder)
+    if options.json:
+        shared.print_json({"removed": removed})
+    else:
+        for path in removed:
+            print(printable(path))
+    note(f"{len(removed):,} videos are removed from the library")
+    return 0
+
+
+def run_compact(options: argparse.Namespace) -> int:
+    """Makes a library smaller."""
+    from videoprism_mlx.library.library import Library
+    from videoprism_mlx.progress import note
+
+    library = Library(options.library)
+    before = library.info()["bytes"]
+    library.compact()
+    if before is not None:
+        note(f"{before / 1e6:,.1f} MB before, {library.info()['bytes'] / 1e6:,.1f} MB now")
+    return 0
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Writes the moments of a library to a file."""
+    from videoprism_mlx.library.library import Library
+    from videoprism_mlx.progress import note
+
+    count = Library(options.library).export(options.output, overwrite=options.overwrite)
+    if options.json:
+        shared.print_json({"output": options.output, "moments": count})
+    note(f"{count:,} moments are in {options.output}")
     return 0

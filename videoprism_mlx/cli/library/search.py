@@ -5,12 +5,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from videoprism_mlx.cli import shared
 from videoprism_mlx.cli.library.place import add_library
+from videoprism_mlx.cli.program.completion import models
 from videoprism_mlx.cli.program.tables import cut, padded, width
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from videoprism_mlx.library.filters import Where
@@ -43,6 +44,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "query", nargs="+", metavar="WORD", help="the query, after a folder if the folder is first"
     )
     add_library(parser)
+    option: Any = parser.add_argument(
+        "--model",
+        metavar="NAME|DIR",
+        help=f"for a folder and a new library: its model (default: {shared.DEFAULT_MODEL})",
+    )
+    option.completer = models
     parser.add_argument(
         "-k", type=int, default=10, metavar="N", help="results to print (default: %(default)s)"
     )
@@ -59,9 +66,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "-0", dest="null", action="store_true", help="paths end in a null character, for xargs -0"
     )
     parser.add_argument(
-        "--preview", action="store_true",
-        help="show a picture of each moment, in a terminal that can (iTerm2, kitty, WezTerm, sixel)",
-    )  # fmt: skip
+        "--preview",
+        action="store_true",
+        help="show a picture of each moment, in a terminal that can: iTerm2, kitty, WezTerm, sixel",
+    )
     parser.add_argument(
         "--open", action="store_true", help="open the first result in a player, at its time"
     )
@@ -111,6 +119,8 @@ def folder_first(options: argparse.Namespace) -> tuple[str | None, list[str]]:
     """The folder to index and search, if the first word is one; and the query."""
     first, *rest = options.query
     if not rest or not os.path.isdir(os.path.expanduser(first)):
+        if options.model is not None:
+            raise InputError("--model is for a folder that is indexed first: begin with a folder")
         return None, options.query
     if options.folder is not None:
         raise InputError(f"{first} is a folder, and --in names another one; leave one of them out")
@@ -142,6 +152,8 @@ def check(options: argparse.Namespace, query: Sequence[str]) -> None:
     if options.json and options.null:
         raise InputError("-0 prints paths and --json prints JSON; leave one of them out")
     if options.export is not None:
+        if options.export.exists() and not options.export.is_dir():
+            raise OutputError(f"{options.export} is no folder; name another output (--export)")
         require_writable(options.export)
 
 
@@ -149,7 +161,7 @@ def index(options: argparse.Namespace, folder: str) -> None:
     """Adds what is new in a folder to the library."""
     from videoprism_mlx.library.library import Library
 
-    Library(options.library).add([folder])
+    Library(options.library).add([folder], options.model)
 
 
 def write_clips(found: "Sequence[Moment]", folder: Path) -> int:
@@ -217,5 +229,3 @@ def lines(found: "Sequence[Moment]") -> list[str]:
 def is_terminal() -> bool:
     """Whether stdout is a terminal."""
     return bool(sys.stdout and sys.stdout.isatty())
-
-

@@ -79,13 +79,16 @@ class Adding:
 
     def run(self, found: Found, is_ready: Callable[[File], bool] | None = None) -> Added:
         """Brings what was found into the library."""
-        require_found(found, self.view.by_path)
+        if is_ready is None:  # Else they may still come.
+            require_found(found, self.view.by_path)
         try:
             clear_up(self.tables, self.claims)
             self._say_what_is_not_there(found)
             wanted = self._wanted(found)
-            waiting = [file for file in wanted if is_ready is not None and not is_ready(file)]
-            ready = [file for file in wanted if file not in waiting]
+            waiting: list[File] = []
+            ready: list[File] = []
+            for file in wanted:
+                (ready if is_ready is None or is_ready(file) else waiting).append(file)
             busy = self._all(ready) if ready else []
             missing = self._missing(found)
         finally:
@@ -93,12 +96,14 @@ class Adding:
         return Added(
             self.tables.where,
             len(found.files),
-            *self._counts.values(),
-            missing,
-            len(busy),
-            self._moments,
-            self.skipped,
-            tuple(file.key for file in waiting),
+            encoded=self._counts[ENCODED],
+            moved=self._counts[MOVED],
+            copied=self._counts[COPIED],
+            missing=missing,
+            busy=len(busy),
+            moments=self._moments,
+            skipped=self.skipped,
+            waiting=tuple(file.key for file in waiting),
         )
 
     def _wanted(self, found: Found) -> list[File]:

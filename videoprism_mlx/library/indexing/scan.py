@@ -43,6 +43,10 @@ class Found:
     unreadable: dict[str, str]  # Why, by path.
     problems: dict[str, str]  # Of videos that were named and cannot be used.
 
+    def keys(self) -> tuple[str, ...]:
+        """The paths of all videos."""
+        return tuple(file.key for file in self.files)
+
     def covers(self, key: str) -> bool:
         """Whether the scan would have found a file with this path."""
         return _is_below(key, self.roots) and not _is_below(key, self.unreadable)

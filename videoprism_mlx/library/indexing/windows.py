@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -190,9 +190,8 @@ def moments_of(model: VideoPrismModel, opening: Opening, path: Path) -> Iterator
         closing(opening),
         read_ahead(following, itertools.count(), readers=1, ahead=2) as read,
     ):
-        stream: Pieces = itertools.chain(
-            [opening.first], itertools.takewhile(bool, (piece for _, piece in read))
-        )
+        rest = itertools.takewhile(bool, (piece for _, piece in read))
+        stream = itertools.chain([opening.first], cast(Pieces, rest))
         begun = opening.begun
         while True:
             try:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from av.audio.resampler import AudioResampler
 from av.container import OutputContainer
+from av.video.frame import PictureType
 
 from videoprism_mlx.errors import EXPECTED
 from videoprism_mlx.files.atomic import new_file, short_name
@@ -30,7 +31,8 @@ from videoprism_mlx.video.failures import DAMAGE, reason
 from videoprism_mlx.video.ffmpeg.opening import Opened, open_stream
 from videoprism_mlx.video.ffmpeg.write import CONTAINER, HIGHEST_FPS, write_video
 from videoprism_mlx.video.sampling import choose_frames
-from videoprism_mlx.video.source import local_path, open_source
+from videoprism_mlx.video.find import local_path
+from videoprism_mlx.video.source import open_source
 
 # The codecs that are copied into an MP4 file, and what other sound is encoded as.
 COPIED_VIDEO, COPIED_SOUND, SOUND = ("h264", "hevc", "av1", "mpeg4"), ("aac", "mp3"), "aac"
@@ -57,7 +59,9 @@ def export(moments: Sequence[Moment], directory: str | Path) -> list[Clip]:
     A clip is named after its video and times, and replaces an earlier one of that name. A video
     that cannot be read gives a Clip with its error.
     """
-    folder, clips, owners = Path(directory), [], {}
+    folder = Path(directory)
+    clips: list[Clip] = []
+    owners: dict[str, Moment] = {}
     folder.mkdir(parents=True, exist_ok=True)
     for moment in bar(moments, "clips", "clip"):
         name = clip_name(moment)
@@ -119,28 +123,49 @@ def cut(video: str | Path, start: float, end: float, output: str | Path) -> bool
 def origin(opened: Opened) -> float:
     """The time of the first frame, from which the reader counts, on the clock of the file."""
     stream = opened.stream
-    return float((stream.start_time or 0) * stream.time_base)
+    return (stream.start_time or 0) * time_step(stream)
+
+
+def time_step(stream: Any) -> float:
+    """The unit of the times of a stream, in seconds."""
+    return float(stream.time_base or Fraction(1, 1000))
 
 
 def key_frame(opened: Opened, seconds: float) -> float | None:
     """The time of the key frame just before `seconds`, if the pictures can be copied from it."""
     stream = opened.stream
-    if stream.codec_context.name not in COPIED_VIDEO:
+    if stream.codec_context.codec.canonical_name not in COPIED_VIDEO:
         return None
     early = 0.5 / float(stream.average_rate or 25)
-    for packet in packets(opened, stream, seconds + early):
-        if packet.is_keyframe and packet.pts is not None:
-            found = float(packet.pts * stream.time_base)
-            return found if -CLOSE <= found - seconds <= early else None
-        break
-    return None
+    packet = next(packets(opened, stream, seconds + early), None)
+    if packet is None or packet.pts is None or not packet.is_keyframe:
+        return None
+    found: float = packet.pts * time_step(stream)
+    if not -CLOSE <= found - seconds <= early:
+        return None
+    # What a file calls a key frame may need the frames before it.
+    frames = [*packet.decode(), *stream.codec_context.decode(None)]
+    stream.codec_context.flush_buffers()
+    return found if frames and frames[0].pict_type == PictureType.I else None
 
 
 def packets(opened: Opened, stream: Any, seconds: float) -> Iterator[Any]:
     """The packets of a stream from the last key frame at or before `seconds` on."""
     container = opened.container
-    container.seek(round(seconds / stream.time_base), stream=stream)
-    return (packet for packet in container.demux(stream) if packet.dts is not None)
+    container.seek(round(seconds / time_step(stream)), stream=stream)
+    return with_times(packet for packet in container.demux(stream) if packet.size)
+
+
+def with_times(stored: Iterator[Any]) -> Iterator[Any]:
+    """The same packets. Those without a time of decoding get one just before that of the next."""
+    waiting: list[Any] = []
+    for packet in stored:
+        waiting.append(packet)
+        if packet.dts is not None:
+            for early, one in enumerate(reversed(waiting)):
+                one.dts = packet.dts - early
+            yield from waiting
+            waiting.clear()
 
 
 def encode(path: Path, start: float, end: float, output: Path) -> None:
@@ -185,13 +210,13 @@ def join(
     sound: Opened,
     since: float,
 ) -> None:
-    """Copies pictures from `first` on, and adds the sound from `since` on, `length` seconds of each.
+    """Copies pictures from `first` on, and adds sound from `since` on, `length` seconds of each.
 
     The times are on the clocks of their files.
     """
     shown = made.add_stream_from_template(pictures.stream)
     heard = next(iter(sound.container.streams.audio), None)
-    is_copied = heard is not None and heard.codec_context.name in COPIED_SOUND
+    is_copied = heard is not None and heard.codec_context.codec.canonical_name in COPIED_SOUND
     added: Any = None
     if heard is not None:
         if is_copied:
@@ -213,9 +238,9 @@ def whole_span(opened: Opened, start: float, end: float) -> Iterator[Any]:
     some at the end may come after `end`.
     """
     stream, held = opened.stream, list[Any]()
-    step = stream.time_base
+    step = time_step(stream)
     begin, stop = round(start / step), round(end / step)
-    for packet in packets(opened, stream, start + 0.5 * float(step)):
+    for packet in packets(opened, stream, start + 0.5 * step):
         if packet.dts >= stop:
             return
         # Frames that are shown before the key frame need others that are not here.
@@ -234,7 +259,7 @@ def copy_sound(
     made: OutputContainer, opened: Opened, heard: Any, added: Any, start: float, end: float
 ) -> None:
     """Copies the packets of a span of sound."""
-    step = heard.time_base
+    step = time_step(heard)
     begin, stop = round(start / step), round(end / step)
     for packet in packets(opened, heard, start):
         if packet.pts is None or packet.pts >= stop:
