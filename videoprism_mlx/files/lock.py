@@ -20,11 +20,12 @@ ATTEMPTS = 100
 class Claim:
     """A lock on something that has a name: of all processes, one holds the file's lock.
 
-    The file is there as long as the claim is held, or until after its process was killed.
+    The file is there as long as the claim is held. If its process is killed, it stays; `was_left`
+    says that the file was there.
     """
 
-    def __init__(self, path: Path, descriptor: int):
-        self.path = path
+    def __init__(self, path: Path, descriptor: int, was_left: bool):
+        self.path, self.was_left = path, was_left
         self._descriptor = descriptor
 
     @classmethod
@@ -32,27 +33,50 @@ class Claim:
         """The claim that this file, which is made, stands for; None if another holds it."""
         path.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(ATTEMPTS):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            was_left = path.exists()
+            flags = os.O_RDWR | os.O_CLOEXEC | (0 if was_left else os.O_CREAT | os.O_EXCL)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _is_at(path, descriptor):
-                    return cls(path, descriptor)
-            except BlockingIOError:
+                descriptor = os.open(path, flags, 0o666)
+            except (FileExistsError, FileNotFoundError):  # It came or went just now.
+                continue
+            if not _is_free(path, descriptor):
                 os.close(descriptor)
                 return None
-            except OSError as error:
-                os.close(descriptor)
-                raise OutputError(
-                    f"the file system of {path.parent} does not support locks ({error}); name "
-                    "another output"
-                ) from None
+            if _is_at(path, descriptor):
+                return cls(path, descriptor, was_left)
             os.close(descriptor)  # Whoever held it has just removed the file.
         return None
+
+    @staticmethod
+    def is_held(path: Path) -> bool:
+        """Whether some process holds the claim. A file that is there stays."""
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            return not _is_free(path, descriptor)
+        finally:
+            os.close(descriptor)
 
     def release(self) -> None:
         """Gives it back, and removes the file."""
         self.path.unlink(missing_ok=True)
         os.close(self._descriptor)
+
+
+def _is_free(path: Path, descriptor: int) -> bool:
+    """Locks an open file. Whether nobody else had."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise OutputError(
+            f"the file system of {path.parent} does not support locks ({error}); name another "
+            "output"
+        ) from None
+    return True
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

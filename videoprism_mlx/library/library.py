@@ -123,7 +123,9 @@ class Library:
         the others are as for `embed`. Files for which `is_ready` is false are left for later.
         """
         require_library("lancedb", "a library of videos")
-        settings: dict[str, Any] = dict(window=window, stride=stride, fps=fps, partial=partial, size=size)
+        settings: dict[str, Any] = dict(
+            window=window, stride=stride, fps=fps, partial=partial, size=size
+        )
         settings |= dict(resize=resize, resample=resample, decoding=decoding)
         settings |= dict(dtype=dtype, adapters=adapters)
         paths = [paths] if isinstance(paths, (str, Path)) else list(paths)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from videoprism_mlx.errors import VideoError
-from videoprism_mlx.library.indexing.claims import Claims, clear_up
+from videoprism_mlx.library.indexing.claims import Claims
 from videoprism_mlx.library.indexing.ingest import (
     BUSY,
     COPIED,
@@ -70,7 +70,7 @@ class Adding:
 
     def __init__(self, tables: Tables, model: Callable[[], LibraryModel], show: bool):
         self.tables, self._model, self._show = tables, model, show
-        self.claims = Claims(tables.where)
+        self.claims = Claims(tables)
         self.view = View(tables)
         self._tidy = Tidying(tables)
         self._counts = dict.fromkeys((ENCODED, MOVED, COPIED), 0)
@@ -82,7 +82,7 @@ class Adding:
         if is_ready is None:  # Else they may still come.
             require_found(found, self.view.by_path)
         try:
-            clear_up(self.tables, self.claims)
+            self.claims.clear_up()
             self._say_what_is_not_there(found)
             wanted = self._wanted(found)
             waiting: list[File] = []

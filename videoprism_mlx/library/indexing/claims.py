@@ -1,4 +1,4 @@
-"""Who works on a video: one process at a time, and what killed processes have left."""
+"""Who works on a video: one process at a time. What killed processes have left is removed."""
 
 import threading
 from collections.abc import Sequence
@@ -11,32 +11,42 @@ SUFFIX = ".lock"
 
 
 class Claims:
-    """The claims of a process on videos of a library. In a bucket there are none."""
+    """The claims of a process on videos of a library. In a bucket there are none.
 
-    def __init__(self, place: str):
-        self._folder = None if is_remote(place) else Path(place) / LOCKS
+    Whoever claims a video after a process that was killed removes what that one has left of it.
+    """
+
+    def __init__(self, tables: Tables):
+        self._tables = tables
+        self._folder = None if is_remote(tables.where) else Path(tables.where) / LOCKS
         self._held: dict[str, Claim | None] = {}
         self._lock = threading.Lock()
 
     def take(self, *ids: str) -> bool:
         """Claims videos by their ids: all of them, or none if somebody holds one of them."""
-        taken = []
+        taken: list[str] = []
         for identity in dict.fromkeys(ids):
-            with self._lock:
-                if identity in self._held:
-                    is_free = False
-                else:
-                    claim = None
-                    if self._folder is not None:
-                        claim = Claim.take(self._folder / f"{identity}{SUFFIX}")
-                    is_free = claim is not None or self._folder is None
-                    if is_free:
-                        self._held[identity] = claim
-                        taken.append(identity)
-            if not is_free:
+            if not self._taken(identity):
                 self.release(*taken)
                 return False
+            taken.append(identity)
         return True
+
+    def _taken(self, identity: str) -> bool:
+        with self._lock:
+            if identity in self._held:
+                return False
+            claim = None if self._folder is None else Claim.take(self._path(identity))
+            if claim is None and self._folder is not None:
+                return False
+            self._held[identity] = claim
+        if claim is not None and claim.was_left:
+            remove_others(self._tables, identity)
+        return True
+
+    def _path(self, identity: str) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{identity}{SUFFIX}"
 
     def release(self, *ids: str) -> None:
         """Gives claims back."""
@@ -50,27 +60,23 @@ class Claims:
         """Gives all claims back."""
         self.release(*list(self._held))
 
-    def left(self) -> list[str]:
-        """The ids of videos that are claimed by others, or by processes that were killed."""
+    def is_held(self, identity: str) -> bool:
+        """Whether some process works on a video."""
+        return self._folder is not None and Claim.is_held(self._path(identity))
+
+    def clear_up(self) -> None:
+        """Removes what killed processes have left: the moments of takes that no row names."""
         if self._folder is None or not self._folder.is_dir():
-            return []
-        names = (path.name for path in self._folder.iterdir() if path.name.endswith(SUFFIX))
-        return sorted(name.removesuffix(SUFFIX) for name in names)
-
-
-def clear_up(tables: Tables, claims: Claims) -> None:
-    """Removes the moments that killed processes have left: those of takes that no row names."""
-    for identity in claims.left():
-        if claims.take(identity):
-            try:
-                tables.refresh()
-                remove_others(tables, identity)
-            finally:
-                claims.release(identity)
+            return
+        for path in sorted(self._folder.glob(f"*{SUFFIX}")):
+            identity = path.name.removesuffix(SUFFIX)
+            if self.take(identity):
+                self.release(identity)
 
 
 def remove_others(tables: Tables, identity: str, takes: Sequence[int] | None = None) -> None:
     """Removes the moments of a video but for those of its take. `takes` limits which."""
+    tables.refresh()
     rows = tables.rows(f"id = {quoted(identity)}", ["id", "take"])
     condition = f"video = {quoted(identity)}"
     if rows:

@@ -131,7 +131,8 @@ class Ingest:
     def _start(self, file: File) -> Started:
         """Claims a video and, unless it is known by now, begins to read it."""
         known = self.view.by_path.get(file.key)
-        claimed = tuple(dict.fromkeys([path_id(file.key), *([known.id] if known else [])]))
+        identity = known.id if known else self.view.id_for(file.key)
+        claimed = tuple(dict.fromkeys([path_id(file.key), identity]))
         if not self.claims.take(*claimed):
             return Started(file, (), Outcome(file, BUSY))
         self.view.refresh(file.key, claimed[-1])
@@ -144,9 +145,12 @@ class Ingest:
 
     def _started(self, file: File, claimed: tuple[str, ...]) -> Started:
         known = self.view.by_path.get(file.key)
-        if known is not None and known.id not in claimed:  # Another process has just moved it.
+        identity = known.id if known else self.view.id_for(file.key)
+        if identity not in claimed:  # Another process has just moved it.
             return Started(file, claimed, Outcome(file, BUSY))
         file = look(file.path)
+        if file.key != os.fspath(file.path):
+            raise VideoError(f"{file.path} cannot be kept: its name is not UTF-8; rename it")
         if known is not None and is_same(known, file):
             return Started(file, claimed, self._found_again(file, known, {}))
         content = checksum(file.path)
@@ -291,7 +295,7 @@ class Ingest:
 
     def _failed(self, file: File, begun: Started, error: Exception) -> Outcome:
         said = one_line(file.path, error)
-        if is_gone(file.key):
+        if is_gone(os.fspath(file.path)):
             return Outcome(file, GONE, error=said, claimed=begun.claimed)
         before = self.view.by_path.get(file.key)
         row = self._row(file, begun.checksum) | {"error": excerpt(said, 500)}

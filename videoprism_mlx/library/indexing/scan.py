@@ -13,7 +13,7 @@ from videoprism_mlx.features.encode import one_line
 from videoprism_mlx.video.find import files_below, find_videos, images_in, local_path, videos_among
 
 # A checksum is that of a whole file up to this many bytes, else of so many parts of this length.
-WHOLE, PARTS, PART = 2**20, 16, 2**14
+WHOLE, PARTS, PART = 2**22, 17, 2**16
 
 
 @dataclasses.dataclass(frozen=True)

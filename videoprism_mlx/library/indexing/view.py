@@ -13,8 +13,10 @@ from videoprism_mlx.library.table import (
     OK,
     VIDEOS,
     Tables,
+    is_remote,
     quoted,
     replaced,
+    storage_errors,
 )
 
 COLUMNS = ("id", "take", "path", "size", "modified", "checksum", "moments", "status", "error")
@@ -98,9 +100,10 @@ class View:
     def refresh(self, key: str, identity: str) -> None:
         """Reads the rows of one video again, if another process has written since."""
         with self._lock:
-            self.tables.refresh()
-            if self.tables.videos.version == self._version:
-                return
+            with storage_errors(self.tables.where):
+                self.tables.videos.checkout_latest()
+                if self.tables.videos.version == self._version:
+                    return
             condition = f"path = {quoted(key)} OR id = {quoted(identity)}"
             rows = self.tables.rows(condition, COLUMNS)
             for known in (self.by_id.get(identity), self.by_path.get(key)):
@@ -110,9 +113,13 @@ class View:
             self._keep(row for row in rows if (row["id"], row["take"]) not in gone)
 
     def put(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes rows."""
+        """Writes rows of videos that this process has claimed."""
         with self._lock:
-            self.tables.put_videos(rows)
+            is_new = not any(row["id"] in self.by_id for row in rows)
+            if is_new and not is_remote(self.tables.where):  # A bucket has no claims.
+                self.tables.add_videos(rows)
+            else:
+                self.tables.put_videos(rows)
             self._keep(rows)
             if self.tables.videos.version == self._version + 1:  # Nobody else has written.
                 self._version += 1

@@ -38,14 +38,13 @@ def orphans(tables: Tables) -> set[tuple[str, int]]:
 
 def remove_orphans(tables: Tables) -> int:
     """Removes them, but for those of runs that go on. Returns how many takes were removed."""
-    claims = Claims(tables.where)
+    claims = Claims(tables)
     count = 0
     for video, take in sorted(orphans(tables)):
         if is_remote(tables.where) and time.time() - seconds_of(take) < AGE:
             continue
         if claims.take(video):
             try:
-                tables.refresh()
                 remove_others(tables, video, [take])
                 count += 1
             finally:

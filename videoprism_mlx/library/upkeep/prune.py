@@ -34,7 +34,7 @@ def prune(tables: Tables, folder: str | None = None) -> list[str]:
 
 
 def _removed(tables: Tables, paths: dict[str, str]) -> Sequence[str]:
-    claims = Claims(tables.where)
+    claims = Claims(tables)
     try:
         held = {id for id in paths if claims.take(id)}
         tables.refresh()

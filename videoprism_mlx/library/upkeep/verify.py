@@ -139,12 +139,11 @@ def is_still(tables: Tables, row: dict[str, Any]) -> bool:
 
 def problems_of_orphans(tables: Tables, takes: dict[tuple[str, int], Take]) -> list[str]:
     """A line for each take that no row names, unless a run is at work on its video."""
-    claims, problems = Claims(tables.where), []
+    claims, problems = Claims(tables), []
     tables.refresh()
     for (video, number), take in sorted(takes.items()):
-        if not claims.take(video):
+        if claims.is_held(video):
             continue
-        claims.release(video)
         condition = f"id = {quoted(video)} AND take = {number}"
         if not tables.rows(condition, ["id", "take"]):
             problems.append(
