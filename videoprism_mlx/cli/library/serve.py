@@ -49,6 +49,14 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def require_libraries() -> None:
+    """Raises MissingLibraryError if a library that the page needs is not installed."""
+    from videoprism_mlx.runtime.libraries import require_library
+
+    for module in ("lancedb", "starlette", "uvicorn"):
+        require_library(module, "serve")
+
+
 def serve_page(
     library: str | None,
     is_opened: bool,
@@ -57,10 +65,7 @@ def serve_page(
     token: str | None = None,
 ) -> None:
     """Serves the page of a library until Ctrl-C, and opens it in the browser if asked to."""
-    from videoprism_mlx.runtime.libraries import require_library
-
-    for module in ("lancedb", "starlette", "uvicorn"):
-        require_library(module, "serve")
+    require_libraries()
     from videoprism_mlx.library.web.server import serve
 
     def ready(address: str) -> None:
