@@ -3,6 +3,7 @@
 import argparse
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.cli.library.place import add_library
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -15,13 +16,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "shows. Moments play where they are found. Ctrl-C ends it.",
         epilog="examples:\n"
         "  videoprism-mlx serve --open\n"
-        "  videoprism-mlx serve --host 0.0.0.0 --token   # for other machines on the network",
+        "  videoprism-mlx serve --host 0.0.0.0 --token",
     )
-    parser.add_argument(
-        "--library",
-        metavar="DIR|URL",
-        help="the library (default: the one that `index` uses without --library)",
-    )
+    add_library(parser)
     parser.add_argument(
         "--port", type=int, metavar="N", help="the port (default: 8765, or the next free one)"
     )
@@ -29,16 +26,15 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="the address to listen on, 0.0.0.0 for all; other machines need --token "
-        "(default: %(default)s)",
+        help="the address to listen on (default: %(default)s, for this machine alone); 0.0.0.0, "
+        "for the network, needs --token",
     )
     parser.add_argument(
         "--token",
         nargs="?",
         const="",
         metavar="WORD",
-        help="a word that the address holds, without which nothing is shown; made up if none is "
-        "given",
+        help="a word that visitors need, as part of the address; made up if none is given",
     )
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     parser.set_defaults(run=run)

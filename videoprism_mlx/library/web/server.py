@@ -191,6 +191,8 @@ def serve(
     from videoprism_mlx.library.searcher import Searcher
     from videoprism_mlx.library.web.app import create_app
 
+    # What is typed is searched for at once, word by word: no line for each unknown word.
+    logging.getLogger("videoprism_mlx.tokenizers").setLevel(logging.ERROR)
     token = secrets.token_urlsafe(16) if token == "" else token
     check_token(host, token)
     searcher = Searcher(where)
