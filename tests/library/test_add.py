@@ -40,7 +40,7 @@ def test_a_long_video_is_windows_with_pictures_of_their_middles(tmp_path: Path) 
     path = tmp_path / "long.mp4"
     media.write(path, 105, fps=10, size=(160, 80))
     add(tmp_path / "library", path)
-    loaded, processor = model()
+    loaded, _ = model()
     windows = [*vp.encode_windows(loaded, path, 4, fps=1, features=["embedding"])]
     moments = contents(tmp_path / "library")[str(path)]
     assert [one[:2] for one in moments] == [(one.start, one.end) for one in windows]

@@ -71,7 +71,7 @@ def killed_before(monkeypatch: pytest.MonkeyPatch, method: str, call: int) -> No
         return real(*arguments)
 
     monkeypatch.setattr(owner, method, maybe)
-    monkeypatch.setattr(Claim, "release", lambda claim: os.close(claim._descriptor))
+    monkeypatch.setattr(Claim, "release", lambda claim, _: os.close(claim._descriptor))
 
 
 @pytest.mark.parametrize(

@@ -59,9 +59,10 @@ class Claim:
         finally:
             os.close(descriptor)
 
-    def release(self) -> None:
-        """Gives it back, and removes the file."""
-        self.path.unlink(missing_ok=True)
+    def release(self, is_done: bool = True) -> None:
+        """Gives it back, and removes the file if the work `is_done`, or was not begun."""
+        if is_done:
+            self.path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
 

@@ -21,7 +21,7 @@ from videoprism_mlx.library.search.duplicates import Group, duplicates
 from videoprism_mlx.library.searcher import Query, Searcher
 from videoprism_mlx.library.table import Tables, library_place, require_place
 from videoprism_mlx.library.upkeep.compact import KEEP_AT_LEAST, compact
-from videoprism_mlx.library.upkeep.export import export
+from videoprism_mlx.library.upkeep.export import check_export, export
 from videoprism_mlx.library.upkeep.info import describe, errors
 from videoprism_mlx.library.upkeep.orphans import remove_orphans
 from videoprism_mlx.library.upkeep.prune import prune
@@ -140,7 +140,8 @@ class Library:
             default = DEFAULT_MODEL if adapters is None else None
             chosen = LibraryModel(default if model is None else model, **settings)
             tables = Tables.create(self.where, chosen.record(), chosen.dimension)
-            chosen.require_same(tables.where, tables.record, weights=True)
+            chosen.require_model(tables.where, tables.record)  # Another run may have made it.
+            chosen.require_reading(tables.where, tables.record)
         else:
             chosen = self._chosen(tables, model, settings)
             found = scan(paths)
@@ -200,14 +201,13 @@ class Library:
         The arrays are `embedding` (moments, width), and for each moment `video`, `path`, `start`
         and `end`.
         """
-        return export(self.tables(), user_path(output), overwrite)
+        output = user_path(output)
+        check_export(output, overwrite)
+        return export(self.tables(), output, overwrite)
 
     def _chosen(self, tables: Tables, model: Model | None, settings: Any) -> LibraryModel:
         """The library's model, after comparing what was asked for with the record."""
         given = {name: value for name, value in settings.items() if value is not None}
         if model is None and not given and self._model is not None:
             return self._model
-        chosen = recorded_model(self.where, tables.record, model, **given)
-        of_model = model is not None or given.keys() & {"dtype", "adapters"}
-        chosen.require_same(self.where, tables.record, weights=bool(of_model))
-        return chosen
+        return recorded_model(self.where, tables.record, model, **given)

@@ -73,21 +73,32 @@ class LibraryModel:
         **settings: Any,
     ):
         self._model, self._dtype, self._adapters = model, dtype, adapters
-        of_processor = ("size", "resize", "resample", "decoding")
-        self._settings = {name: settings.pop(name, None) for name in of_processor}
         self._loaded: VideoPrismModel | None = None
         if isinstance(model, tuple):
             for name, value in (("dtype", dtype), ("adapters", adapters)):
                 if value is not None:
                     raise InputError(f"{name} has no effect on a loaded model; leave it out")
-            self.outline, processor = model[0], with_settings(model[1], model[0], **self._settings)
             require_searchable(*model)
+            self.outline, self._usual = model
         else:
             self._model = model_name(model, adapters)
-            self.outline, processor = check_model(
-                self._model, dtype, None, adapters, require_searchable, **self._settings
+            self.outline, self._usual = check_model(
+                self._model, dtype, None, adapters, require_searchable
             )
-        self.reading = reading_of(processor, **settings)
+        self.configure(**settings)
+
+    def configure(
+        self,
+        size: int | None = None,
+        resize: str | None = None,
+        resample: str | None = None,
+        decoding: Decoding | None = None,
+        **windows: Any,
+    ) -> None:
+        """Sets how videos are read. What is None is as usual."""
+        sizing = dict(size=size, resize=resize, resample=resample)
+        processor = with_settings(self._usual, self.outline, **sizing, decoding=decoding)
+        self.reading = reading_of(processor, **windows)
 
     @property
     def loaded(self) -> VideoPrismModel | None:
@@ -101,16 +112,11 @@ class LibraryModel:
 
     def load(self) -> VideoPrismModel:
         """The model with its weights."""
+        if isinstance(self._model, tuple):
+            return self._model[0]
         if self._loaded is None:
-            if isinstance(self._model, tuple):
-                self._loaded = self._model[0]
-            else:
-                name = model_name(self._model, self._adapters)
-                options: Any = self._settings
-                self._loaded, processor, _ = load_with_settings(
-                    name, self._dtype, adapters=self._adapters, **options
-                )
-                self.reading = dataclasses.replace(self.reading, processor=processor)
+            name = model_name(self._model, self._adapters)
+            self._loaded, _, _ = load_with_settings(name, self._dtype, adapters=self._adapters)
         return self._loaded
 
     @functools.cached_property
@@ -138,13 +144,18 @@ class LibraryModel:
             "adapters": None if adapters is None else str(user_path(adapters).absolute()),
         }
 
-    def require_same(self, where: str, record: Mapping[str, Any], weights: bool) -> None:
-        """Raises LibraryError if a library was made otherwise. `weights` compares the model too."""
-        now: dict[str, Any] = {"preprocessing": self.reading.preprocessing()}
-        if weights:
-            now["model"] = self.identity
-        differing = differences({name: record.get(name, {}) for name in now}, now)
-        if differing:
+    def require_model(self, where: str, record: Mapping[str, Any]) -> None:
+        """Raises LibraryError if a library was made with another model."""
+        self._require(where, record, "model", self.identity)
+
+    def require_reading(self, where: str, record: Mapping[str, Any]) -> None:
+        """Raises LibraryError if the videos of a library were read otherwise."""
+        self._require(where, record, "preprocessing", self.reading.preprocessing())
+
+    def _require(
+        self, where: str, record: Mapping[str, Any], part: str, now: Mapping[str, Any]
+    ) -> None:
+        if differing := differences({part: record.get(part, {})}, {part: now}):
             name = record["model"].get("name")
             model = f" (its model is {excerpt(name)})" if name else ""
             raise LibraryError(
@@ -175,25 +186,41 @@ def reading_of(
 
 
 def recorded_model(
-    where: str, record: Mapping[str, Any], model: Model | None = None, **given: Any
+    where: str,
+    record: Mapping[str, Any],
+    model: Model | None = None,
+    dtype: str | None = None,
+    adapters: str | Path | None = None,
+    **given: Any,
 ) -> LibraryModel:
-    """The model of a library. `given` are settings that a user gave; None is the library's."""
-    preprocessing, source = record["preprocessing"], record.get("source", {})
-    kept = {name: preprocessing[name] for name in ("window", "stride", "fps", "partial", *SIZING)}
-    if model is None and given.get("adapters") is None:
-        model = source.get("model")
+    """The model of a library. What is None is the library's.
+
+    Raises LibraryError if something that is given differs from the record.
+    """
+    is_given = not (model is None and dtype is None and adapters is None)
+    if model is None and adapters is None:
+        source = record.get("source", {})
+        model, adapters = source.get("model"), source.get("adapters")
+        dtype = source.get("dtype") if dtype is None else dtype
         if model is None:
             raise LibraryError(
                 f"the library {where} was made with a model in memory; give that model"
             )
-        given = {"dtype": source.get("dtype"), "adapters": source.get("adapters")} | {
-            name: value for name, value in given.items() if value is not None
-        }
-    names = {field.name for field in dataclasses.fields(Decoding)}
-    decoding = Decoding(**{name: preprocessing[name] for name in names & preprocessing.keys()})
-    settings = {**kept, "decoding": decoding}
-    settings |= {name: value for name, value in given.items() if value is not None}
-    return LibraryModel(model, **settings)
+    chosen = LibraryModel(model, dtype, adapters)
+    if is_given:
+        chosen.require_model(where, record)
+    chosen.configure(**recorded_settings(record) | given)
+    chosen.require_reading(where, record)
+    return chosen
+
+
+def recorded_settings(record: Mapping[str, Any]) -> dict[str, Any]:
+    """How a library reads videos, as arguments of `LibraryModel.configure`."""
+    preprocessing = record["preprocessing"]
+    names = {field.name for field in dataclasses.fields(Decoding)} & preprocessing.keys()
+    decoding = Decoding(**{name: preprocessing[name] for name in names})
+    kept = {name: preprocessing[name] for name in ("window", "stride", "fps", "partial", *SIZING)}
+    return {**kept, "decoding": decoding}
 
 
 def load_recorded(
@@ -203,19 +230,7 @@ def load_recorded(
 
     With `check`, its weights are compared with the record, which means reading all of them.
     """
+    chosen = recorded_model(where, record)
     if check:
-        chosen = recorded_model(where, record)
-        chosen.require_same(where, record, weights=True)
-        return chosen.load(), chosen.reading.processor
-    source = record.get("source", {})
-    if source.get("model") is None:
-        raise LibraryError("the library was made with a model in memory; give that model")
-    preprocessing = record["preprocessing"]
-    model, processor, _ = load_with_settings(
-        source["model"],
-        source.get("dtype"),
-        adapters=source.get("adapters"),
-        needs=require_searchable,
-        **{name: preprocessing[name] for name in SIZING},
-    )
-    return model, processor
+        chosen.require_model(where, record)
+    return chosen.load(), chosen.reading.processor

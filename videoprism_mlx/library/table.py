@@ -12,6 +12,7 @@ Shapes: D width of an embedding.
 import json
 import random
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from videoprism_mlx.errors import LibraryError, NoLibraryError, VideoPrismError, excerpt
-from videoprism_mlx.files.atomic import DISK_FULL
+from videoprism_mlx.files.atomic import ADVICE, DISK_FULL
 from videoprism_mlx.files.output import visible
 from videoprism_mlx.files.places import data_directory, user_path
 from videoprism_mlx.runtime.libraries import import_later, require_library
@@ -37,6 +38,9 @@ LOCKS = "locks"
 
 # How often a row is written that other processes write at the same time.
 WRITE_ATTEMPTS = 8
+
+# So many bytes stay free on the disk.
+ROOM = 2**26
 
 # What LanceDB says of a full disk. It gives no number of the error.
 FULL = re.compile(r"no space left|disk quota|file too large|os error (28|122|69|27)", re.I)
@@ -167,6 +171,7 @@ class Tables:
 
         with storage_errors(self.where):
             table = pa.Table.from_pylist([dict(row) for row in rows], schema=self.videos.schema)
+            require_room(self.where, table.nbytes)
             merge = self.videos.merge_insert("id")
             merge = merge.when_matched_update_all().when_not_matched_insert_all()
             again_after_conflicts(lambda: merge.execute(table))
@@ -177,11 +182,13 @@ class Tables:
 
         with storage_errors(self.where):
             table = pa.Table.from_pylist([dict(row) for row in rows], schema=self.videos.schema)
+            require_room(self.where, table.nbytes)
             again_after_conflicts(lambda: self.videos.add(table))
 
     def add_moments(self, table: Any) -> None:
         """Adds moments, a pyarrow Table, at once. They are seen when a video's row names them."""
         with storage_errors(self.where):
+            require_room(self.where, table.nbytes)
             again_after_conflicts(lambda: self.moments.add(table))
 
     def remove(self, name: str, where: str) -> None:
@@ -219,6 +226,21 @@ def again_after_conflicts(write: Callable[[], object]) -> None:
             if not is_conflict(error) or attempt == WRITE_ATTEMPTS - 1:
                 raise
         time.sleep(random.uniform(0, 0.02 * 2**attempt))
+
+
+def require_room(where: str, size: int) -> None:
+    """Raises LibraryError if a disk has no room for so many bytes, and for the table's own files.
+
+    LanceDB itself may notice a full disk too late, and leave a table that cannot be read.
+    """
+    if is_remote(where):
+        return
+    free = shutil.disk_usage(where).free
+    if free < size + ROOM:
+        raise LibraryError(
+            f"the library {where}: the disk is full ({free / 1e6:,.0f} MB are free, and "
+            f"{(size + ROOM) / 1e6:,.0f} MB are needed): {ADVICE}, and run it again"
+        )
 
 
 def is_conflict(error: Exception) -> bool:
@@ -318,7 +340,7 @@ def explained(where: str, error: BaseException) -> str:
     """One line about a failure of LanceDB, and what to do about it."""
     text = str(error)
     if (isinstance(error, OSError) and error.errno in DISK_FULL) or FULL.search(text):
-        advice = f"the disk is full ({excerpt(text)}): make room, and run it again"
+        advice = f"the disk is full ({excerpt(text)}): {ADVICE}, and run it again"
     elif isinstance(error, OSError) and error.errno is not None:
         advice = excerpt(text, 200)
     else:

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any
 
 from videoprism_mlx.errors import VideoError
@@ -139,18 +140,19 @@ class Adding:
         ingest = Ingest(self.view, self.claims, chosen.reading, chosen.load, self._tidied)
         busy: list[File] = []
         done, part = before, 0.0
-        for outcome in ingest.run(files):
-            if not outcome.is_final:
-                shown.update(round((outcome.done - part) * outcome.file.size))
-                part = outcome.done
-                continue
-            if outcome.kind == BUSY:
-                busy.append(outcome.file)
-                continue
-            shown.update(round((1 - part) * outcome.file.size))
-            done, part = done + 1, 0.0
-            shown.set_description_str(f"{done:,} of {before + count:,} videos", refresh=False)
-            self._take_note(outcome)
+        with closing(ingest.run(files)) as outcomes:
+            for outcome in outcomes:
+                if not outcome.is_final:
+                    shown.update(round((outcome.done - part) * outcome.file.size))
+                    part = outcome.done
+                    continue
+                if outcome.kind == BUSY:
+                    busy.append(outcome.file)
+                    continue
+                shown.update(round((1 - part) * outcome.file.size))
+                done, part = done + 1, 0.0
+                shown.set_description_str(f"{done:,} of {before + count:,} videos", refresh=False)
+                self._take_note(outcome)
         return busy
 
     def _take_note(self, outcome: Outcome) -> None:

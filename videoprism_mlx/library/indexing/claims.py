@@ -48,17 +48,17 @@ class Claims:
         assert self._folder is not None
         return self._folder / f"{identity}{SUFFIX}"
 
-    def release(self, *ids: str) -> None:
-        """Gives claims back."""
+    def release(self, *ids: str, is_done: bool = True) -> None:
+        """Gives claims back. If the work is not done, the next who claims a video clears up."""
         with self._lock:
             for identity in ids:
                 claim = self._held.pop(identity, None)
                 if claim is not None:
-                    claim.release()
+                    claim.release(is_done)
 
-    def release_all(self) -> None:
+    def release_all(self, is_done: bool = True) -> None:
         """Gives all claims back."""
-        self.release(*list(self._held))
+        self.release(*list(self._held), is_done=is_done)
 
     def is_held(self, identity: str) -> bool:
         """Whether some process works on a video."""

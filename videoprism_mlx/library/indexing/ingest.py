@@ -4,7 +4,8 @@ import dataclasses
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -97,26 +98,34 @@ class Ingest:
         self._openings: set[Opening | None] = set()
         self._lock = threading.Lock()
 
-    def run(self, files: Sequence[File]) -> Iterator[Outcome]:
-        """What becomes of each video. While one is encoded, its outcome comes several times."""
+    def run(self, files: Sequence[File]) -> Generator[Outcome, None, None]:
+        """What becomes of each video. While one is encoded, its outcome comes several times.
+
+        Whoever does not use it to its end closes it, before the claims are released.
+        """
         files = list(files)
         if is_remote(self.view.tables.where):  # No locks there: writers take other ways.
             random.SystemRandom().shuffle(files)
-        with read_ahead(self._written, self._outcomes(files), readers=1, ahead=1) as written:
+        with (
+            closing(self._outcomes(files)) as outcomes,
+            read_ahead(self._written, outcomes, readers=1, ahead=1) as written,
+        ):
             for _, outcome in written:
                 yield outcome
 
     def _written(self, outcome: Outcome) -> Outcome:
+        is_done = False
         try:
-            if outcome.write is not None:
-                if not outcome.write():
-                    return dataclasses.replace(outcome, kind=BUSY)
-                self._tidy()
+            is_new = outcome.write is not None and outcome.write()
+            is_done = True
         finally:
-            self.claims.release(*outcome.claimed)
-        return outcome
+            self.claims.release(*outcome.claimed, is_done=is_done)
+        if is_new:
+            self._tidy()
+        is_late = outcome.write is not None and not is_new
+        return dataclasses.replace(outcome, kind=BUSY) if is_late else outcome
 
-    def _outcomes(self, files: Sequence[File]) -> Iterator[Outcome]:
+    def _outcomes(self, files: Sequence[File]) -> Generator[Outcome, None, None]:
         try:
             with read_ahead(self._start, files, None, AHEAD) as started:
                 for _, begun in started:
@@ -257,12 +266,12 @@ class Ingest:
         error = begun.error
         if begun.opening is not None:
             try:
-                model = self._load()
-                for moments in moments_of(model, begun.opening, file.path):
-                    if isinstance(moments, Moments):
-                        yield self._encoded(file, begun, moments)
-                        return
-                    yield Outcome(file, ENCODED, moments, is_final=False)
+                with closing(moments_of(self._load(), begun.opening, file.path)) as parts:
+                    for part in parts:
+                        if isinstance(part, Moments):
+                            yield self._encoded(file, begun, part)
+                            return
+                        yield Outcome(file, ENCODED, part, is_final=False)
             except EXPECTED as caught:
                 error = caught
         assert error is not None

@@ -180,7 +180,9 @@ class Opening:
         self.rest.close()
 
 
-def moments_of(model: VideoPrismModel, opening: Opening, path: Path) -> Iterator[float | Moments]:
+def moments_of(
+    model: VideoPrismModel, opening: Opening, path: Path
+) -> Generator[float | Moments, None, None]:
     """Encodes a video. Yields how much of it is done, from 0 to 1, and at last its moments."""
 
     def following(_: int) -> Begun | Chunk | None:

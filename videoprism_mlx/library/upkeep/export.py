@@ -36,7 +36,6 @@ def export(tables: Tables, output: Path, overwrite: bool = False) -> int:
     The arrays, or columns, are `video` (the file's name), `path`, `start` and `end` (N,) in
     seconds, and `embedding` (N, D). A video's moments follow each other in the order of time.
     """
-    check_export(output, overwrite)
     tables.refresh()
     with new_file(output, replace=overwrite) as partial:
         write = _write_npz if output.suffix.lower() == ".npz" else _write_parquet

@@ -34,7 +34,7 @@ def prune(tables: Tables, folder: str | None = None) -> list[str]:
 
 
 def _removed(tables: Tables, paths: dict[str, str]) -> Sequence[str]:
-    claims = Claims(tables)
+    claims, is_done = Claims(tables), False
     try:
         held = {id for id in paths if claims.take(id)}
         tables.refresh()
@@ -48,9 +48,10 @@ def _removed(tables: Tables, paths: dict[str, str]) -> Sequence[str]:
             # The rows go first: moments without a row are invisible, and are removed later.
             tables.remove(VIDEOS, f"id IN ({_listed(gone)})")
             tables.remove(MOMENTS, f"video IN ({_listed(gone)})")
+        is_done = True
         return sorted(gone.values())
     finally:
-        claims.release_all()
+        claims.release_all(is_done)
 
 
 def _listed(ids: dict[str, str]) -> str:
