@@ -16,7 +16,10 @@ def streams(path: Path) -> dict[str, tuple[str, float]]:
     """The codec and length in seconds of the streams of a file."""
     with av.open(str(path)) as opened:
         return {
-            one.type: (one.codec_context.codec.canonical_name, float((one.duration or 0) * one.time_base))
+            one.type: (
+                one.codec_context.codec.canonical_name,
+                float((one.duration or 0) * one.time_base),
+            )
             for one in opened.streams
         }
 

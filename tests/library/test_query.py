@@ -67,7 +67,7 @@ def test_the_wrong_part_is_named(query: str | list[str], error: str) -> None:
 
 @pytest.mark.parametrize("query", ["gone.mp4", "a + ./gone", "2:gone.mp4@1-2"])
 def test_a_missing_file_is_named(query: str) -> None:
-    with pytest.raises(NotFoundError, match="there is no file gone.*a part that begins with"):
+    with pytest.raises(NotFoundError, match=r"there is no file gone.*a part that begins with"):
         parse(query)
 
 

@@ -125,7 +125,7 @@ def test_the_player_that_can_begin_at_a_time(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(opening, "ON_MAC", {})
     monkeypatch.setattr("sys.platform", "linux")
-    with pytest.raises(FileNotFoundError, match="no program to open .* install mpv or VLC"):
+    with pytest.raises(FileNotFoundError, match=r"no program to open .* install mpv or VLC"):
         opening.command("/a {b}.mp4", 12.5)
     expected = {
         "xdg-open": ["/a {path}.mp4"],

@@ -84,7 +84,7 @@ class Library:
         """The model that `add` has used, or else the one that the record names."""
         if self._model is not None and self._model.loaded is not None:
             return self._model.loaded, self._model.reading.processor
-        return load_recorded(self.tables().record)
+        return load_recorded(self.tables().record, where=self.where)
 
     def duplicates(self, where: Where | None = None, *, progress: bool = True) -> list[Group]:
         """Videos that are copies of one another: re-encoded, resized or trimmed.

@@ -58,7 +58,9 @@ class Searcher:
         load: Callable[[], Loaded] | None = None,
     ):
         self.tables = tables or Tables.open(where)
-        self._load_model = load or (lambda: load_recorded(self.tables.record))
+        self._load_model = load or (
+            lambda: load_recorded(self.tables.record, where=self.tables.where)
+        )
         # One query at a time uses the model, in a thread of its own: MLX reads weights in the
         # thread that has loaded them.
         self._worker = ThreadPoolExecutor(1, "searcher")

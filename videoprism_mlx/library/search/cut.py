@@ -30,8 +30,8 @@ from videoprism_mlx.progress import bar
 from videoprism_mlx.video.failures import DAMAGE, reason
 from videoprism_mlx.video.ffmpeg.opening import Opened, open_stream
 from videoprism_mlx.video.ffmpeg.write import CONTAINER, HIGHEST_FPS, write_video
-from videoprism_mlx.video.sampling import choose_frames
 from videoprism_mlx.video.find import local_path
+from videoprism_mlx.video.sampling import choose_frames
 from videoprism_mlx.video.source import open_source
 
 # The codecs that are copied into an MP4 file, and what other sound is encoded as.
