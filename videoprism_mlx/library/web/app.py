@@ -65,6 +65,7 @@ def create_app(
         previews.is_stopped.set()
 
     inner = Starlette(routes=site.routes(), exception_handlers=site.handlers(), lifespan=lifespan)
+    inner.router.redirect_slashes = False
     return Guard(inner, access or Access(), limits)
 
 

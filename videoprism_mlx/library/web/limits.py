@@ -7,7 +7,7 @@ import dataclasses
 class Limits:
     """The bounds of the server. Times are in seconds."""
 
-    connections: int = 200
+    connections: int = 128  # A Mac opens 256 files at once.
     url_bytes: int = 4096
     header_bytes: int = 16_384
     head_seconds: float = 10.0  # For a request line and its headers.
