@@ -15,7 +15,7 @@ from commands import command, run
 
 import videoprism_mlx as vp
 from videoprism_mlx import progress
-from videoprism_mlx.cli import build_parser, demo
+from videoprism_mlx.cli import build_parser, shared
 from videoprism_mlx.cli.program.parser import HelpOf, all_parsers
 from videoprism_mlx.files.record import own_version
 
@@ -189,6 +189,6 @@ def test_opening_the_page(
 ) -> None:
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", lambda page: opened.append(page) or there_is_one)
-    demo.open_page(tmp_path / "a page.html")
+    shared.open_page((tmp_path / "a page.html").as_uri())
     assert opened == [f"{tmp_path.as_uri()}/a%20page.html"]
     assert (opened[0] in capsys.readouterr().err) != there_is_one

@@ -18,9 +18,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="try it in a few seconds: draw clips, and find them by what they show",
         description="Draws a folder of clips, encodes them with a tiny model that comes with the "
         "package, searches them, and writes a page that shows what was found. It uses no network. "
-        "With --open, it opens the page.",
+        "With --open, it opens the page. With --serve, it opens the page of a library of videos "
+        "on the clips, where you can search for more; Ctrl-C ends it.",
         epilog="examples:\n"
         "  videoprism-mlx demo --open\n"
+        "  videoprism-mlx demo --serve\n"
         '  videoprism-mlx demo --query "a red ball" --query "something that blinks"',
     )
     parser.add_argument(
@@ -48,32 +50,29 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="other seeds give other clips (default: %(default)s)",
     )
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    parser.add_argument(
+        "--serve", action="store_true", help="search the clips in the browser, as `serve` does"
+    )
     shared.add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    from videoprism_mlx.demo.search import run_demo
+    from videoprism_mlx.cli.library import serve
+    from videoprism_mlx.demo.search import LIBRARY, run_demo
 
+    if options.serve:
+        serve.require_libraries()
     demo = run_demo(options.output, options.query, options.clips, options.seed)
     if options.json:
         shared.print_json(as_json(demo))
     else:
         print_table(demo)
-    if options.open:
-        open_page(demo.page)
+    if options.serve:
+        serve.serve_page(str(demo.output / LIBRARY), is_opened=True)
+    elif options.open:
+        shared.open_page(demo.page.absolute().as_uri())
     return 0
-
-
-def open_page(page: Path) -> None:
-    """Opens the page in the browser, or prints its address if there is none."""
-    import webbrowser
-
-    from videoprism_mlx.progress import write
-
-    address = page.absolute().as_uri()
-    if not webbrowser.open(address):
-        write(f"there is no browser to open; the page is at {address}")
 
 
 def print_table(demo: "Demo") -> None:

@@ -324,3 +324,13 @@ def say_how_to_continue(kept: str, options: argparse.Namespace) -> None:
     """Prints after Ctrl-C what is kept, and how to continue."""
     how = "the same command without --overwrite" if options.overwrite else "the same command"
     print(f"{kept}; run {how} to continue", file=sys.stderr)
+
+
+def open_page(address: str) -> None:
+    """Opens a page in the browser, or prints its address if there is no browser."""
+    import webbrowser
+
+    from videoprism_mlx.progress import write
+
+    if not webbrowser.open(address):
+        write(f"there is no browser to open; the page is at {address}")
