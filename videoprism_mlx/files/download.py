@@ -1,5 +1,6 @@
 """Downloads, with errors that say what to do without a network."""
 
+import http.client
 import logging
 import os
 import queue
@@ -37,6 +38,9 @@ def download_bytes(url: str, kept: Path) -> bytes:
             raise ConnectionError("HF_HUB_OFFLINE is set")
         with answered(lambda: urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS)) as response:
             content: bytes = response.read(MOST_BYTES + 1)
+        missing = int(response.headers.get("Content-Length") or 0) - len(content)
+        if missing > 0 and len(content) <= MOST_BYTES:
+            raise http.client.IncompleteRead(content, missing)
         if len(content) > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
         return content
