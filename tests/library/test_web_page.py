@@ -234,6 +234,7 @@ def test_on_a_phone(opened: Open, site: Site, scheme: str) -> None:
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", paper))) < 150) is (scheme == "dark")
     watched.open("/?q=something+spinning")
+    names(page)
     page.locator(".shot").first.tap()
     watched.plays(".shot video")
     page.set_viewport_size({"width": 1200, "height": 800})
