@@ -96,8 +96,8 @@ def make_flax(config: Mapping[str, Any], checkpoint: Path) -> Forward:
     return run
 
 
-def make_transformers(config: Mapping[str, Any], checkpoint: Path) -> Forward:
-    """Hugging Face Transformers, in PyTorch, with our weights under its names."""
+def transformers_model(config: Mapping[str, Any], checkpoint: Path) -> Any:
+    """The model of Hugging Face Transformers, with our weights under its names."""
     import torch
     import transformers
 
@@ -136,7 +136,15 @@ def make_transformers(config: Mapping[str, Any], checkpoint: Path) -> Forward:
     missing = [name for name in missing if "text_model.embeddings.position" not in name]
     if missing or unexpected:
         raise SystemExit(f"Transformers has other parameters: {missing}, {unexpected}")
-    model.eval()
+    return model.eval()
+
+
+def make_transformers(config: Mapping[str, Any], checkpoint: Path) -> Forward:
+    """Hugging Face Transformers, in PyTorch."""
+    import torch
+
+    model = transformers_model(config, checkpoint)
+    has_text = "vocabulary_size" in config
 
     def run(inputs: Arrays) -> Arrays:
         videos = torch.from_numpy(np.moveaxis(inputs["inputs"], -1, 2).copy())
@@ -267,11 +275,18 @@ def safe(peer: str) -> str:
 class Worker:
     """A peer in its own process."""
 
-    def __init__(self, peer: str, config: Mapping[str, Any], checkpoint: Path, folder: Path):
+    def __init__(
+        self,
+        peer: str,
+        config: Mapping[str, Any],
+        checkpoint: Path,
+        folder: Path,
+        module: str = "benchmarks.peers",
+    ):
         self.peer = peer
         arguments = ["--worker", peer, json.dumps(config), str(checkpoint), str(folder)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.peers", *arguments],
+            [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

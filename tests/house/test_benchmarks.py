@@ -13,8 +13,17 @@ from conftest import reference_config
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import cost, inference, peers, scaling, timing, work  # noqa: E402
-from videoprism_mlx import models  # noqa: E402
+from benchmarks import (  # noqa: E402
+    cost,
+    inference,
+    library,
+    peers,
+    pipeline,
+    scaling,
+    timing,
+    work,
+)
+from videoprism_mlx import convert, models  # noqa: E402
 
 
 @pytest.fixture
@@ -132,3 +141,35 @@ def test_parameters_go_by_the_names_of_transformers() -> None:
     _, kernel = peers.in_transformers("patch_projection.linear.weight", weight, 2, False)
     assert kernel.shape == (2, 3, 1, 2, 2)
     assert kernel[1, 2, 0, 1, 0] == weight[1, (1 * 2 + 0) * 3 + 2]
+
+
+def test_a_library_is_filled_and_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "AT_ONCE", 4)
+    monkeypatch.setattr(library, "QUERIES", 6)
+    monkeypatch.setattr(library, "ONE_BY_ONE", 2)
+    where = str(tmp_path / "library")
+    filled = library.fill(where, 400, 16)
+    assert filled["has_index"] is False and filled["bytes_a_moment"] > library.PICTURE
+    answer = library.search(where, 400, 16)
+    assert answer.pop("found") == library.nearest(400, 16).tolist()
+    assert all(value > 0 for value in answer.values())
+    more = library.add_more(where, 400, 16)
+    assert 0 < more["one_more_seconds"] <= more["one_more_slowest"]
+    assert library.peak_bytes() > 1e7
+
+
+def test_pipelines_give_the_same_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "SIZES", ("64x36", "48x48"))
+    config = models.get_config(models.DEMO_MODEL)
+    checkpoint = convert.draw_checkpoint(config, tmp_path / "checkpoint.npz", gain=1.0)
+    clips = pipeline.draw_all(tmp_path, 2)
+    seconds, vectors = pipeline.make_ours(config, checkpoint, clips)()
+    assert seconds > 0 and vectors is not None and vectors.shape == (2, config["model_dim"])
+    _, alone = pipeline.make_model(config, checkpoint, clips)()
+    assert alone is not None and pipeline.alike(vectors, alone) == pytest.approx(1, abs=1e-5)
+    seconds, nothing = pipeline.make_reading(config, checkpoint, clips)()
+    assert seconds > 0 and nothing is None
+    ours = {"to_the_longer_alone": {"median": 1.1}}
+    slow = {"to_ours": {"median": 0.9}}
+    assert pipeline.is_within({"ours": ours})
+    assert not pipeline.is_within({"ours": ours, "transformers": slow})

@@ -9,6 +9,7 @@ whose take no row names belong to a run that was killed, or to one that is not d
 Shapes: D width of an embedding.
 """
 
+import functools
 import json
 import random
 import re
@@ -38,6 +39,9 @@ LOCKS = "locks"
 
 # How often a row is written that other processes write at the same time.
 WRITE_ATTEMPTS = 8
+
+# How many bytes of indices, and of what describes files, a process keeps in memory at most.
+INDEX_CACHE, METADATA_CACHE = 256 << 20, 128 << 20
 
 # So many bytes stay free on the disk.
 ROOM = 2**26
@@ -269,7 +273,15 @@ def connect(place: str) -> Any:
     require_library("lancedb", "a library of videos")
     import lancedb
 
-    return lancedb.connect(place)
+    return lancedb.connect(place, session=session())
+
+
+@functools.cache
+def session() -> Any:
+    """What all connections of this process share: what they keep in memory."""
+    import lancedb
+
+    return lancedb.Session(INDEX_CACHE, METADATA_CACHE)
 
 
 def new_or_open(database: Any, name: str, schema: Any) -> Any:

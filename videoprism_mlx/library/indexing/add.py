@@ -22,6 +22,7 @@ from videoprism_mlx.library.indexing.recognise import (
 from videoprism_mlx.library.indexing.scan import File, Found
 from videoprism_mlx.library.indexing.view import Known, View
 from videoprism_mlx.library.model import LibraryModel
+from videoprism_mlx.library.neighbours import keep_up
 from videoprism_mlx.library.table import MISSING, Tables, is_remote
 from videoprism_mlx.library.upkeep.compact import Tidying
 from videoprism_mlx.library.upkeep.orphans import remove_orphans
@@ -94,6 +95,7 @@ class Adding:
                 (ready if is_ready is None or is_ready(file) else waiting).append(file)
             busy = self._all(ready) if ready else []
             missing = self._missing(found)
+            keep_up(self.tables)
         finally:
             self.claims.release_all()
         return Added(
@@ -167,6 +169,7 @@ class Adding:
 
     def _tidied(self) -> None:
         if self._tidy():
+            keep_up(self.tables)
             self.view.read()
 
     def _missing(self, found: Found) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx.library.filters import Where
+from videoprism_mlx.library.neighbours import COLUMN, with_neighbours
 from videoprism_mlx.library.table import Tables, quoted, storage_errors
 
 # How many windows are fetched at first, for each video that is wanted and at least; and how many
@@ -139,21 +140,26 @@ def query(
 ) -> Any:
     """The windows nearest to a vector, a pyarrow Table. `exact` passes an index by."""
     with storage_errors(tables.where):
-        asked = tables.moments.search(vector, "embedding", "vector").distance_type("cosine")
+        asked = tables.moments.search(vector, COLUMN, "vector")
+        asked = with_neighbours(asked, count, is_filtered=condition is not None)
         if condition is not None:
             asked = asked.where(condition, prefilter=True)
         if exact:
             asked = asked.bypass_vector_index()
-        return asked.select([*columns, "_distance"]).limit(count).to_arrow()
+        return asked.select([*columns, "_distance"]).to_arrow()
 
 
 def moments_of(rows: Sequence[Row]) -> str:
-    """The SQL condition of the moments of videos: those of the take that each row names."""
+    """The SQL condition of the moments of videos: those of the take that each row names.
+
+    It names the videos first: LanceDB does not use an index for conditions joined by OR.
+    """
     takes: dict[int, list[str]] = {}
     for row in rows:
         takes.setdefault(int(row["take"]), []).append(quoted(row["id"]))
     each = [f"(take = {take} AND video IN ({', '.join(ids)}))" for take, ids in takes.items()]
-    return f"({' OR '.join(each)})"
+    named = ", ".join(quoted(row["id"]) for row in rows)
+    return f"(video IN ({named}) AND ({' OR '.join(each)}))"
 
 
 def groups(items: Sequence[Any]) -> list[Sequence[Any]]:
