@@ -12,15 +12,15 @@ import numpy as np
 
 from videoprism_mlx.convert.npz import BFLOAT16, Archive
 from videoprism_mlx.convert.rules import Array, Layout, Leaf
-from videoprism_mlx.errors import CheckpointError, DownloadError, InputError
+from videoprism_mlx.errors import CheckpointError, DownloadError, InputError, counted
 from videoprism_mlx.files.atomic import new_file
+from videoprism_mlx.files.checksum import require_checksum
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.npz import write_array
 from videoprism_mlx.files.reading import read_json
 from videoprism_mlx.files.record import own_version
 from videoprism_mlx.models import (
     CONFIGS,
-    build,
     canonical_name,
     checked_config,
     get_config,
@@ -30,16 +30,17 @@ from videoprism_mlx.progress import bar
 from videoprism_mlx.tokenizers import C4_EN_VOCABULARY_SIZE, SentencePieceTokenizer, tokenizer_path
 from videoprism_mlx.weights.directory import (
     WEIGHTS_FILE,
-    Shapes,
     check_parameters,
-    check_weights,
+    check_shapes,
     misfit,
-    parameter_problems,
     read_arrays,
     read_checked_config,
     require_new_model,
     write_directory,
+    wrong_parameters,
 )
+from videoprism_mlx.weights.integrity import require_intact
+from videoprism_mlx.weights.outline import Shapes
 
 READABLE = {np.dtype(name) for name in ("float16", "float32", "float64")} | {BFLOAT16}
 
@@ -79,7 +80,7 @@ def flax_to_mlx(
             config = matching_config(archive.shapes, archive.path)
         else:
             config = given_config(config)
-        layout = Layout(build(config))
+        layout = Layout(config)
         check_parameters(layout.expected(archive.shapes), archive.shapes, archive.path)
         check_types(archive)
         tokenizer = tokenizer_for(config, tokenizer)
@@ -89,11 +90,12 @@ def flax_to_mlx(
         for group in bar(list(layout.groups.values()), "converting", "array"):
             arrays |= read_group(archive, group, mlx_dtype)
         stacks = [key for key, group in layout.groups.items() if group[0].layer is not None]
+        is_scanned = any(key in archive.shapes for key in [*stacks, *layout.empty])
         source = {
             **(origin or {}),
             "file": archive.path.name,
             "sha256": checksum.result(),
-            "layout": "scanned" if any(key in archive.shapes for key in stacks) else "unscanned",
+            "layout": "scanned" if is_scanned else "unscanned",
             "converter": f"videoprism_mlx {own_version()}",
         }
     write_directory(output, config, arrays, source, tokenizer, overwrite=overwrite)
@@ -123,9 +125,9 @@ def mlx_to_flax(
     if scan is None:
         source = described.get("source")
         scan = not isinstance(source, Mapping) or source.get("layout") != "unscanned"
-    model = build(config)
-    check_weights(Path(model_dir), model, described)
-    layout = Layout(model)
+    check_shapes(Path(model_dir), config)
+    require_intact(path, described)
+    layout = Layout(config)
 
     stored = read_arrays(path)
     size = 0
@@ -144,6 +146,8 @@ def mlx_to_flax(
             for entry, array in entries.items():
                 write_array(archive, entry, array)
                 size += array.size
+        for key, shape in layout.empty.items() if scan else ():
+            write_array(archive, key, np.zeros(shape, np.float32))
     return Conversion(Path(output), config["model"], size, 4 * size)
 
 
@@ -157,9 +161,12 @@ def given_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
             return read_checked_config(path)[0]
         if path.is_file():
             try:
-                return checked_config(read_json(path, CheckpointError))
+                found = read_json(path, CheckpointError)
+                checked = checked_config(found)
             except InputError as error:
                 raise CheckpointError(f"{path} is not a configuration: {error}") from None
+            require_checksum(found, path, CheckpointError)
+            return checked
     return get_config(str(config))  # If the name is unknown, its error lists the known ones.
 
 
@@ -176,8 +183,8 @@ def matching_config(shapes: Shapes, path: Path) -> dict[str, Any]:
             classes = shapes.get("params/projection/linear/bias", (1,))[-1]
             config = config | {"num_classes": classes}
         config = checked_config(config)
-        expected = Layout(build(config)).expected(shapes)
-        problems = len(parameter_problems(expected, shapes))
+        expected = Layout(config).expected(shapes)
+        problems = len(wrong_parameters(expected, shapes))
         if not problems:
             return config
         if fewest is None or problems < fewest:
@@ -206,7 +213,8 @@ def tokenizer_for(config: Mapping[str, Any], given: str | Path | None) -> Path |
         size = SentencePieceTokenizer(given).vocab_size
         if size > config["vocabulary_size"]:
             raise InputError(
-                f"{given} has {size} pieces; the model's vocabulary is {config['vocabulary_size']}"
+                f"{given} has {counted(size, 'piece')}; "
+                f"the model's vocabulary is {config['vocabulary_size']}"
             )
         return Path(given)
     if config["vocabulary_size"] != C4_EN_VOCABULARY_SIZE:

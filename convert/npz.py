@@ -21,8 +21,7 @@ ADVICE = "expected one as numpy.savez writes it: download or copy it again"
 class Archive:
     """An open checkpoint. `headers` describes its arrays before any data is read.
 
-    All keys start with `params/`, even if those in the file do not. Of a stack without layers, Flax
-    writes arrays without elements, which are left out.
+    All keys start with `params/`, even if those in the file do not.
     """
 
     def __init__(self, path: Path):
@@ -34,11 +33,7 @@ class Archive:
         self._file = NpzFile(self.path, CheckpointError, ADVICE)
         names = list(self._file.headers)
         root = "" if any(name.startswith(ROOT) for name in names) else ROOT
-        self._names = {
-            root + name: name
-            for name in names
-            if "/x_layers/" not in name or self._file.headers[name].shape[:1] != (0,)
-        }
+        self._names = {root + name: name for name in names}
         self.headers = {key: self._file.headers[name] for key, name in self._names.items()}
         self.shapes = {key: header.shape for key, header in self.headers.items()}
 

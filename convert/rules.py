@@ -6,16 +6,15 @@ layers, which Flax may store as one array with the layers along the first axis (
 Shapes: I and O a linear layer's inputs and outputs, N heads, H head width, D width.
 """
 
+import functools
 import re
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from typing import Any, NamedTuple
 
-import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
-from videoprism_mlx.layers import DotProductAttention
-from videoprism_mlx.weights.directory import parameter_shapes
+from videoprism_mlx.weights.outline import outline
 
 Array = npt.NDArray[Any]
 
@@ -82,40 +81,49 @@ class Leaf(NamedTuple):
 
 def leaf(name: str) -> Leaf:
     """Where the MLX parameter `name` is in a Flax checkpoint."""
-    rule = next((rule for rule in RULES if re.search(rf"(^|\.){rule.pattern}$", name)), SAME)
-    parent, _, own_name = name.rpartition(".")
-    path = re.sub(r"\bx_layers\.\d+\b", "x_layers", parent).split(".") if parent else []
-    layer = re.search(r"\bx_layers\.(\d+)\b", parent)
-    key = ROOT + "/".join([*path, rule.flax_leaf or own_name])
+    layer = re.search(r"\bx_layers\.(\d+)\b", name)
+    key, rule = place(name.replace(layer.group(), "x_layers") if layer else name)
     return Leaf(name, key, int(layer.group(1)) if layer else None, rule)
 
 
+@functools.lru_cache(maxsize=1000)
+def place(name: str) -> tuple[str, Rule]:
+    """The key and the rule of a parameter. The name has no number of a layer in it."""
+    rule = next((rule for rule in RULES if re.search(rf"(^|\.){rule.pattern}$", name)), SAME)
+    parent, _, own_name = name.rpartition(".")
+    path = parent.split(".") if parent else []
+    return ROOT + "/".join([*path, rule.flax_leaf or own_name]), rule
+
+
 class Layout:
-    """Where each parameter of a model is in a Flax checkpoint.
+    """Where each parameter of a configuration is in a Flax checkpoint.
 
     `groups` maps each key of a scanned checkpoint to a list: its only parameter or, for a stack,
-    the parameters of all layers in order.
+    the parameters of all layers in order. `empty` has the keys and shapes of the arrays without
+    elements that a scanned checkpoint holds for stacks without layers.
     """
 
-    def __init__(self, model: nn.Module):
-        self.shapes = parameter_shapes(model)
-        attention = (m for m in model.modules() if isinstance(m, DotProductAttention))
-        # A model without layers has no attention, and no parameter whose layout depends on heads.
-        self.heads = next((m.num_heads for m in attention), 1)
+    def __init__(self, config: Mapping[str, Any]):
+        self.shapes, absent, self.heads = outline(config)
         self.groups: dict[str, list[Leaf]] = {}
         for name in self.shapes:
             each = leaf(name)
             self.groups.setdefault(each.key, []).append(each)
         for group in self.groups.values():
             group.sort(key=lambda each: each.layer or 0)
+        empty = [leaf(name) for name in absent]
+        self.empty = {each.key: (0, *self._shape(each, absent[each.name])) for each in empty}
+
+    def _shape(self, each: Leaf, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape in Flax of a parameter, of one layer."""
+        # A view of one number. It has the shape but needs no memory.
+        return each.rule.to_flax(np.broadcast_to(np.float32(0), shape), self.heads).shape
 
     def expected(self, scanned: Container[str]) -> dict[str, tuple[int, ...]]:
         """The keys and shapes of a checkpoint in which the keys in `scanned` hold whole stacks."""
-        expected: dict[str, tuple[int, ...]] = {}
+        expected = {key: shape for key, shape in self.empty.items() if key in scanned}
         for key, group in self.groups.items():
-            # A view of one number. It has the shape but needs no memory.
-            empty = np.broadcast_to(np.float32(0), self.shapes[group[0].name])
-            shape = group[0].rule.to_flax(empty, self.heads).shape
+            shape = self._shape(group[0], self.shapes[group[0].name])
             if group[0].layer is None:
                 expected[key] = shape
             elif key in scanned:

@@ -14,7 +14,7 @@ from videoprism_mlx.convert.rules import Layout
 from videoprism_mlx.errors import InputError, whole_number
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.npz import write_array
-from videoprism_mlx.models import build, get_config
+from videoprism_mlx.models import get_config
 
 # With queries and keys of this standard deviation, logits reach the cap of 50.
 CAP_REACHING_GAIN = 3.0
@@ -39,7 +39,7 @@ def draw_checkpoint(
     """
     if whole_number(seed, "seed") < 0:
         raise InputError(f"seed is {seed}; expected 0 or above")
-    layout = Layout(build(get_config(config)))
+    layout = Layout(get_config(config))
     shapes = layout.expected(())
     with new_file(output) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for key, group in layout.groups.items():
@@ -49,6 +49,8 @@ def draw_checkpoint(
             else:
                 for each in keys:
                     write_array(archive, each, draw(each, shapes[each], seed, gain))
+        for key, shape in layout.empty.items() if scan else ():
+            write_array(archive, key, np.zeros(shape, np.float32))
     return Path(output)
 
 

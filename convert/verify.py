@@ -23,9 +23,10 @@ import numpy as np
 
 from videoprism_mlx.convert.npz import Array
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import CheckpointError, InputError
+from videoprism_mlx.errors import CheckpointError, InputError, counted
 from videoprism_mlx.files.npz import NpzFile
 from videoprism_mlx.layers import Linear
+from videoprism_mlx.progress import bar
 from videoprism_mlx.runtime import rounding
 from videoprism_mlx.runtime.device import plain
 
@@ -62,8 +63,8 @@ def verify(model: VideoPrismModel, activations: str | Path) -> list[Comparison]:
     taken = inspect.signature(type(model).__call__).parameters
     if strange := [name for name in inputs if name not in taken]:
         raise InputError(
-            f"{activations} is of another configuration: it has the input {strange[0]}, which a "
-            f"{type(model).__name__} does not take; use the file that was saved for this model"
+            f"{activations} is of another configuration: it has the input {strange[0]}, which "
+            f"{model.called} does not take; use the file that was saved for this model"
         )
     ours = replay(model, inputs)
     unmatched = [
@@ -75,9 +76,9 @@ def verify(model: VideoPrismModel, activations: str | Path) -> list[Comparison]:
     ]
     if unmatched:
         raise InputError(
-            f"{activations} is of another configuration: it has {len(unmatched)} activations that "
-            f"this model lacks or has in another shape, such as {unmatched[0]}; use the file that "
-            "was saved for this model"
+            f"{activations} is of another configuration: it has "
+            f"{counted(len(unmatched), 'activation')} that this model lacks or has in another "
+            f"shape, such as {unmatched[0]}; use the file that was saved for this model"
         )
     terms = longest_sum(model, inputs)
     compared = []
@@ -137,7 +138,11 @@ def replay(model: nn.Module, inputs: dict[str, Array]) -> dict[str, Array]:
     with plain(), recording(model) as seen:
         model(**arguments)
     seen |= named_outputs(model(**arguments))
-    return {path: np.array(array.astype(mx.float32)) for path, array in seen.items()}
+    # The arrays are computed here, one after the other.
+    return {
+        path: np.array(array.astype(mx.float32))
+        for path, array in bar(list(seen.items()), "verifying", "module")
+    }
 
 
 def named_outputs(result: Any) -> dict[str, Any]:

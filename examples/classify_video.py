@@ -9,14 +9,17 @@ import argparse
 import dataclasses
 
 import videoprism_mlx as vp
+from videoprism_mlx.errors import EXPECTED, in_words
 from videoprism_mlx.features.processor import PROMPT
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("video")
-    parser.add_argument("labels", nargs="+")
-    parser.add_argument("--model", default="videoprism_lvt_public_v1_base")
+    parser.add_argument("video", help="a video file, or a folder of images")
+    parser.add_argument("labels", nargs="+", help="what it may show")
+    parser.add_argument(
+        "--model", default="videoprism_lvt_public_v1_base", help="the model's name or directory"
+    )
     options = parser.parse_args()
 
     model, processor = vp.load(options.model)
@@ -29,4 +32,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except EXPECTED as error:
+        raise SystemExit(f"error: {in_words(error)}") from None

@@ -8,13 +8,16 @@ import argparse
 import numpy as np
 
 import videoprism_mlx as vp
+from videoprism_mlx.errors import EXPECTED, in_words
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("video")
-    parser.add_argument("-o", "--output", default="features.npz")
-    parser.add_argument("--model", default="videoprism_public_v1_base")
+    parser.add_argument("video", help="a video file, or a folder of images")
+    parser.add_argument("-o", "--output", default="features.npz", help="the .npz file to write")
+    parser.add_argument(
+        "--model", default="videoprism_public_v1_base", help="the model's name or directory"
+    )
     options = parser.parse_args()
 
     model, processor = vp.load(options.model)
@@ -28,4 +31,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except EXPECTED as error:
+        raise SystemExit(f"error: {in_words(error)}") from None

@@ -10,14 +10,17 @@ import argparse
 import numpy as np
 
 import videoprism_mlx as vp
+from videoprism_mlx.errors import EXPECTED, in_words
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder")
-    parser.add_argument("queries", nargs="+")
-    parser.add_argument("--model", default="videoprism_lvt_public_v1_base")
-    parser.add_argument("--top", type=int, default=5)
+    parser.add_argument("folder", help="a folder of videos")
+    parser.add_argument("queries", nargs="+", help="what to look for")
+    parser.add_argument(
+        "--model", default="videoprism_lvt_public_v1_base", help="the model's name or directory"
+    )
+    parser.add_argument("--top", type=int, default=5, help="videos to print")
     options = parser.parse_args()
 
     model, processor = vp.load(options.model)
@@ -27,7 +30,7 @@ def main() -> None:
     results = vp.encode(model, processor, videos.values(), errors="yield")
     for name, result in zip(videos, results, strict=True):
         if result.error is not None:
-            print(f"skipped: {result.error}")
+            print(f"skipped: {in_words(result.error)}")
             continue
         names.append(name)
         embeddings.append(result.features["embedding"])
@@ -41,4 +44,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except EXPECTED as error:
+        raise SystemExit(f"error: {in_words(error)}") from None

@@ -24,9 +24,10 @@ import numpy.typing as npt  # isort: skip
 import sentencepiece  # isort: skip
 from videoprism_mlx.demo.attributes import Clips, train_attributes
 from videoprism_mlx.demo.captions import name_shapes, vocabulary
-from videoprism_mlx.demo.scenes import draw_scenes, shape_sets
+from videoprism_mlx.demo.scenes import draw_scenes, motion_sets, shape_sets
 from videoprism_mlx.demo.world import clip_name, sentences, write_world
 from videoprism_mlx.encoders import VideoPrismModel
+from videoprism_mlx.errors import EXPECTED, in_words
 from videoprism_mlx.files.atomic import new_directory
 from videoprism_mlx.models import DEMO_MODEL
 from videoprism_mlx.tokenizers import WORDS_FILE
@@ -44,9 +45,9 @@ FIRST = vp.Recipe(
 # Shapes are the hardest. They are learned last, with more captions that name little else.
 THEN = dataclasses.replace(FIRST, epochs=30, lr_schedule="cosine")
 LAST = dataclasses.replace(THEN, epochs=14, learning_rate=1e-3)
-# In the end, each attribute by itself, on sets of clips that differ in shape alone, and in strange
-# colours. A batch has 10 pairs, each of a set.
-SETS = 2400
+# In the end, each attribute by itself, on sets of clips that differ in shape or in motion alone,
+# and in strange colours. A batch has 10 pairs, each of a set that differs in shape.
+SETS, MOTION_SETS = 2400, 600
 NAMING = dataclasses.replace(LAST, epochs=16, batch_size=10, warmup=50)
 
 
@@ -154,14 +155,18 @@ def untrained(folder: Path, seed: int) -> Path:
 def name_attributes(
     model: Path, options: argparse.Namespace
 ) -> tuple[VideoPrismModel, dict[str, Any]]:
-    """Trains a model on sets of clips that differ in shape alone, and on clips of two things."""
+    """Trains a model on sets of clips that differ in one attribute, and on clips of two things."""
     output, seed = options.output, options.seed
     sets = shape_sets(SETS, seed)
-    alike = [scene for each in sets for scene in each]
-    if not (output / "sets").exists():
-        write_world(output / "sets", alike, seed + 2)
+    alike = {
+        "sets": [scene for each in sets for scene in each],
+        "motions": [s for each in motion_sets(MOTION_SETS, seed, held_out=False) for s in each],
+    }
+    for number, (name, scenes) in enumerate(alike.items()):
+        if not (output / name).exists():
+            write_world(output / name, scenes, seed + 2 + number)
     drawn = {
-        "sets": (output / "sets", alike),
+        **{name: (output / name, scenes) for name, scenes in alike.items()},
         "others": (output / "train", draw_scenes(options.clips, seed)),
         "val": (output / "val", draw_scenes(VALIDATION_CLIPS, seed + 1, distinct=True)),
     }
@@ -176,9 +181,9 @@ def name_attributes(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--clips", type=int, default=CLIPS)
+    parser.add_argument("output", type=Path, help="a folder for clips, runs and models")
+    parser.add_argument("--seed", type=int, default=0, help="other seeds give other models")
+    parser.add_argument("--clips", type=int, default=CLIPS, help="clips to train on")
     options = parser.parse_args()
     started = time.perf_counter()
     lists = draw(options.output, options.seed, options.clips)
@@ -213,4 +218,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except EXPECTED as error:
+        raise SystemExit(f"error: {in_words(error)}") from None

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +119,20 @@ def released(
         return calls
 
     return release_it
+
+
+@pytest.fixture(scope="session")
+def web_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library of drawn clips, for the tests of its page."""
+    from web_server import make_library
+
+    return make_library(tmp_path_factory.mktemp("web"))
+
+
+@pytest.fixture(scope="session")
+def site(web_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A server of its page."""
+    from web_server import serving
+
+    with serving(web_library, tmp_path_factory.mktemp("previews")) as running:
+        yield running

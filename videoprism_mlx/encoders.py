@@ -114,12 +114,18 @@ class VideoPrismModel(nn.Module):
     feature_names: tuple[str, ...] = ()  # The names that `derive` returns.
     default_feature: str = "pooled"  # The feature that sums up a video in one vector.
     directory: Path | None = None  # Where the weights were read from.
+    given_name: str | None = None  # The name, id or directory that it was loaded by.
     adapters: Any = None  # The settings of the model's adapters; None without adapters.
     _settings: Settings | None = None
 
     def describe(self, config: Mapping[str, Any]) -> None:
         """Keeps the configuration that the model was built from, for saving."""
         self._settings = Settings(copy.deepcopy(dict(config)))
+
+    @property
+    def called(self) -> str:
+        """What messages call the model: what it was loaded by, or its class."""
+        return self.given_name or f"a {type(self).__name__}"
 
     @property
     def has_config(self) -> bool:
@@ -131,7 +137,7 @@ class VideoPrismModel(nn.Module):
         """A copy of the configuration that the model was built from."""
         if self._settings is None:
             raise InputError(
-                f"this {type(self).__name__} has no configuration; expected a model from "
+                f"{self.called} has no configuration; expected a model from "
                 "get_model or one of the load functions"
             )
         return copy.deepcopy(dict(self._settings.config))
@@ -140,7 +146,7 @@ class VideoPrismModel(nn.Module):
     def video_encoder(self) -> "FactorizedEncoder":
         """The video encoder inside the model, or the model itself if it is one."""
         raise InputError(
-            f"a {type(self).__name__} has no video encoder; load a model that takes video, such "
+            f"{self.called} has no video encoder; load a model that takes video, such "
             "as videoprism_public_v1_base"
         )
 
@@ -165,7 +171,7 @@ class VideoPrismModel(nn.Module):
         MLX computes each of them only when it is used.
         """
         raise InputError(
-            f"a {type(self).__name__} takes no video; load a model that does, such as "
+            f"{self.called} takes no video; load a model that does, such as "
             "videoprism_public_v1_base"
         )
 

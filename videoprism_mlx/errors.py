@@ -8,14 +8,19 @@ It also holds how names and values appear in messages.
 """
 
 import difflib
+import errno
 import operator
+import os
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import SupportsIndex
 
 
 class VideoPrismError(Exception):
-    """The base of all errors that this package raises on purpose."""
+    """The base of all errors that this package raises on purpose. Its text is one line."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class InputError(VideoPrismError, ValueError):
@@ -45,9 +50,15 @@ class OutputError(InputError):
 class AlreadyExistsError(VideoPrismError, FileExistsError):
     """An output file or folder that exists already."""
 
+    def __str__(self) -> str:
+        return super().__str__() if self.errno is None else printable(in_words(self))
+
 
 class NotFoundError(VideoPrismError, FileNotFoundError):
     """A file or directory that does not exist. The message says what was expected."""
+
+    def __str__(self) -> str:
+        return super().__str__() if self.errno is None else printable(in_words(self))
 
 
 class LibraryError(InputError):
@@ -67,7 +78,12 @@ class MissingLibraryError(InputError):
 
 
 class DownloadError(VideoPrismError, ConnectionError):
-    """A download that failed. The message says what to do without a network."""
+    """A download that failed. The message says what to do without a network.
+
+    `reason` is the part of it that says why.
+    """
+
+    reason = ""
 
 
 # Control characters, halves of characters, and ends of lines and paragraphs.
@@ -78,6 +94,39 @@ DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068
 
 # The errors that a bad video or a user's mistake raises. All other errors are bugs.
 EXPECTED = (VideoPrismError, OSError)
+
+# What the system's errors mean. Others are in the words of the system.
+REASONS = {
+    errno.ENOENT: "there is no such file or folder",
+    errno.EEXIST: "there is such a file or folder already",
+    errno.EACCES: "there is no permission to read or write it",
+    errno.EPERM: "the system does not permit it",
+    errno.EISDIR: "it is a folder; expected a file",
+    errno.ENOTDIR: "it is a file, or lies below one; expected a folder",
+    errno.ENOTEMPTY: "the folder is not empty",
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "your share of the disk is used up",
+    errno.EFBIG: "the file is too large for the disk",
+    errno.EROFS: "the disk can only be read",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "it is a link that leads back to itself",
+    errno.EIO: "the disk failed to read or write it",
+    errno.EMFILE: "too many files are open",
+    errno.ENFILE: "too many files are open",
+}
+
+
+def in_words(error: BaseException) -> str:
+    """The message of an error. Of a system's error, the path and the reason, without a number."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    system = os.strerror(error.errno)
+    reason = error.strerror or system
+    if reason == system:
+        reason = REASONS.get(error.errno, reason[:1].lower() + reason[1:])
+    given = [one for one in (error.filename, error.filename2) if one is not None]
+    paths = [os.fsdecode(one) if isinstance(one, bytes) else str(one) for one in given]
+    return f"{' to '.join(paths)}: {reason}" if paths else reason
 
 
 def suggestion(name: str, known: Iterable[str], instead: Mapping[str, str] | None = None) -> str:
@@ -111,6 +160,23 @@ def excerpt(text: object, most: int = 100) -> str:
     # Every character may become ten. Repeated spaces do not count.
     whole = printable(" ".join(str(text)[: 10 * most].split()))
     return whole if len(whole) <= most else whole[: most - 1] + "…"
+
+
+def abridged(value: object) -> str:
+    """As `excerpt`, but of a checksum only the first digits."""
+    text = str(value)
+    is_checksum = len(text) == 64 and all(digit in "0123456789abcdef" for digit in text)
+    return f"SHA-256 {text[:12]}…" if is_checksum else excerpt(text)
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun, such as `1 video` and `2,000 videos`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def are(count: int, total: int | None = None) -> str:
+    """The verb after `count` things, or after `count` of `total` things: `is` or `are`."""
+    return "is" if 1 in (count, total) else "are"
 
 
 def shown(value: object, most: int = 100) -> str:

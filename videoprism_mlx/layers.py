@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from videoprism_mlx.errors import InputError, shown
+from videoprism_mlx.errors import InputError, counted, shown
 from videoprism_mlx.runtime import device
 from videoprism_mlx.runtime.device import in_blocks
 from videoprism_mlx.runtime.functions import LARGEST_CAP
@@ -186,7 +186,9 @@ class DotProductAttention(nn.Module):
     ):
         super().__init__()
         if hidden_dim % num_heads:
-            raise InputError(f"a width of {hidden_dim} cannot be split over {num_heads} heads")
+            raise InputError(
+                f"a width of {hidden_dim} cannot be split over {counted(num_heads, 'head')}"
+            )
         self.num_heads = num_heads
         self.logit_cap = logit_cap
         self.query = Linear(model_dim, hidden_dim, fan_in=model_dim * num_heads)

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from videoprism_mlx.errors import printable
+
 _is_hidden = False
 
 
@@ -61,7 +63,7 @@ def status() -> Any:
 def note(text: str) -> None:
     """Prints a line to stderr, above the bars."""
     if not _is_hidden:
-        write(text)
+        write(printable(text))
 
 
 def write(text: str) -> None:

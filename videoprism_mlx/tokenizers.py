@@ -3,9 +3,9 @@
 Shapes: B batch, L text positions.
 """
 
+import difflib
 import logging
 import string
-import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import overload
@@ -13,7 +13,14 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from videoprism_mlx.errors import InputError, InputTypeError, NotFoundError, suggestion
+from videoprism_mlx.errors import (
+    InputError,
+    InputTypeError,
+    NotFoundError,
+    counted,
+    excerpt,
+    suggestion,
+)
 from videoprism_mlx.files import download, places
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.reading import read_bytes, read_text
@@ -28,6 +35,9 @@ TOKENIZER_FILE = "sentencepiece.model"
 
 # The words that a small model was trained on, in its directory.
 WORDS_FILE = "words.txt"
+
+# The largest number of unknown words that a warning names.
+MOST_NAMED = 5
 
 TOKENIZER_URLS = {
     "c4_en": "https://storage.googleapis.com/t5-data/vocabs/cc_en.32000/sentencepiece.model",
@@ -51,7 +61,7 @@ class SentencePieceTokenizer:
         except RuntimeError:
             name = "the given data" if isinstance(model, bytes) else model
             raise InputError(
-                f"{name} is not a SentencePiece model ({len(serialized)} bytes); "
+                f"{name} is not a SentencePiece model ({counted(len(serialized), 'byte')}); "
                 "expected the .model file that SentencePiece's trainer writes"
             ) from None
 
@@ -114,10 +124,14 @@ class SentencePieceTokenizer:
 
 
 class KnownWords:
-    """The words that a small model was trained on. It warns of others, once of each."""
+    """The words that a small model was trained on. It warns of others, once of each.
 
-    def __init__(self, words: Iterable[str]):
+    `path` is the file that lists them, if there is one.
+    """
+
+    def __init__(self, words: Iterable[str], path: Path | None = None):
         self.words = frozenset(words)
+        self.path = path
         self._said: set[str] = set()
 
     @classmethod
@@ -126,7 +140,7 @@ class KnownWords:
         path = directory / WORDS_FILE
         if not path.is_file():
             return None
-        return cls(read_text(path).split())
+        return cls(read_text(path).split(), path)
 
     def check(self, texts: Iterable[str]) -> None:
         """Logs a warning that names the words of the texts that are new to the model."""
@@ -134,11 +148,18 @@ class KnownWords:
         new = [word for word in dict.fromkeys(words) if word not in self.words | self._said]
         if not new:
             return
-        lines = [f"The model was never trained on these words: {', '.join(new)}."]
-        if not self._said:
-            lines.append(f"It knows {', '.join(sorted(self.words))}.")
+        known = f"the {len(self.words)} words that this model knows"
+        where = "" if self._said or self.path is None else f"; {self.path} lists them"
         self._said.update(new)
-        logger.warning("%s", "\n".join(textwrap.fill(line, 79) for line in lines))
+        named = ", ".join(map(self._with_nearest, new[:MOST_NAMED]))
+        more = f" and {len(new) - MOST_NAMED} more" if len(new) > MOST_NAMED else ""
+        are_not = "is not" if len(new) == 1 else "are not"
+        logger.warning("%s%s %s among %s%s", named, more, are_not, known, where)
+
+    def _with_nearest(self, word: str) -> str:
+        """The word, and the closest that is known, if one is close."""
+        near = difflib.get_close_matches(word, sorted(self.words), n=1, cutoff=0.7)
+        return f"{excerpt(word, 40)!r}" + (f" (nearest: {near[0]!r})" if near else "")
 
 
 def load_text_tokenizer(name: str | Path) -> SentencePieceTokenizer:
@@ -188,7 +209,7 @@ def check_c4_en(serialized: bytes, what: str, advice: str) -> None:
     try:
         tokenizer = SentencePieceTokenizer(serialized)
     except InputError:
-        got = f"unreadable ({len(serialized)} bytes that are not a SentencePiece model)"
+        got = f"unreadable ({counted(len(serialized), 'byte')} that are not a SentencePiece model)"
     else:
         special = (tokenizer.pad_token, tokenizer.eos_token, tokenizer.unk_token)
         got = str((tokenizer.vocab_size, *special, tokenizer.bos_token))

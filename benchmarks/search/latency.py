@@ -24,6 +24,7 @@ import pyarrow as pa
 import videoprism_mlx as vp
 from benchmarks.timing import save
 from videoprism_mlx.library.table import Tables
+from videoprism_mlx.video.ffmpeg.decoding import PLAIN
 
 MODEL = "videoprism_lvt_public_v1_base"
 QUERY = "a dog catches a frisbee"
@@ -70,7 +71,7 @@ def draw_library(folder: Path, tokenizer: Path | None, count: int) -> Path:
     vp.convert.flax_to_mlx(folder / "drawn.npz", model, MODEL, tokenizer=tokenizer)
     (folder / "drawn.npz").unlink()
     preprocessing = dict(window=16, stride=16, fps=4.0, size=288, resize="stretch")
-    preprocessing |= dict(resample="area", partial=False)
+    preprocessing |= dict(resample="area", partial=False, **PLAIN.record())
     record = {
         "model": {"name": str(model), "dtype": "float32"},
         "source": {"model": str(model), "dtype": None, "adapters": None},

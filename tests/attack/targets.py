@@ -18,10 +18,12 @@ from videoprism_mlx.convert.npz import Archive
 from videoprism_mlx.convert.verify import read_activations
 from videoprism_mlx.datasets.captions import read_captions
 from videoprism_mlx.datasets.labels import read_labels, read_names
+from videoprism_mlx.errors import FeatureFileError
 from videoprism_mlx.features.formats import FORMATS, read_features, read_record, write_features
 from videoprism_mlx.features.formats.rows import Rows
 from videoprism_mlx.features.processor import processor_for
 from videoprism_mlx.features.resumable_store import FeatureStore
+from videoprism_mlx.files.checksum import with_checksum
 from videoprism_mlx.tokenizers import SentencePieceTokenizer
 from videoprism_mlx.training.state import Progress, RunFiles
 from videoprism_mlx.weights.adapters import base_model
@@ -89,7 +91,14 @@ def features(folder: Path, file_format: str) -> Target:
               (("embedding", np.float32), ("pooled", np.float16))}  # fmt: skip
     rows = {name: Rows.of(array) for name, array in arrays.items()}
     write_features(path, file_format, rows, {**RECORD, "videos": VIDEOS})
-    return Target(path, lambda: (read_record(path), read_features(path)), file_format != "jsonl")
+
+    def read() -> Any:
+        found = read_record(path), read_features(path)
+        if len(found[0]["videos"]) != len(VIDEOS):  # A line is missing as a whole, which is usual.
+            raise FeatureFileError(f"{path} is short")
+        return found
+
+    return Target(path, read, exact=True)
 
 
 def model_directory(folder: Path) -> Path:
@@ -141,7 +150,8 @@ def record(folder: Path) -> Target:
 
 def labels(folder: Path) -> Target:
     path = folder / "labels.json"
-    path.write_text(json.dumps({"labels": ["cat", "dog", "a kite"], "multi_label": False}))
+    content = {"labels": ["cat", "dog", "a kite"], "multi_label": False}
+    path.write_text(json.dumps(with_checksum(content)))
     return Target(path, lambda: load_labels(folder, 3))
 
 

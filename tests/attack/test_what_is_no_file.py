@@ -6,6 +6,7 @@ import resource
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from io import BytesIO
@@ -30,6 +31,7 @@ from videoprism_mlx.files.npy import map_array
 from videoprism_mlx.files.npz import NpzFile
 from videoprism_mlx.tokenizers import SentencePieceTokenizer
 from videoprism_mlx.training.state import RunFiles
+from videoprism_mlx.weights.outline import parameter_shapes
 
 READERS: dict[str, Callable[[Path], object]] = {
     "checkpoint.npz": lambda path: vp.convert.flax_to_mlx(path, path.parent / "m", "text"),
@@ -197,7 +199,7 @@ def test_sizes_of_models_are_estimated() -> None:
     for name in ("videoprism_lvt_v1_base", "videoprism_vc_v1_large", "videoprism_v1_giant"):
         config = vp.models.get_config(name)
         settings = {key: value for key, value in config.items() if key != "model"}
-        shapes = vp.convert.rules.parameter_shapes(vp.models.build(config)).values()
+        shapes = parameter_shapes(vp.models.build(config)).values()
         exact = sum(int(np.prod(shape)) for shape in shapes)
         estimate = vp.models.parameter_estimate(config["model"], settings)
         assert 0.99 < estimate / exact < 1.01, name
@@ -219,8 +221,12 @@ def tiff(pages: int, reduced: bool) -> bytes:
 @pytest.mark.parametrize("reduced", [False, True])
 def test_a_picture_of_many_pages(reduced: bool, tmp_path: Path) -> None:
     (tmp_path / "pages.tif").write_bytes(tiff(32_000, reduced))
-    with pytest.raises(VideoError, match="holds 1000 or more images; expected one"):
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(VideoError, match="holds 1000 or more images; expected one") as caught:
         vp.read_video(tmp_path / "pages.tif")
+    assert "pages.tif" in str(caught.value) and len(str(caught.value)) < 500
+    assert time.process_time() - started < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100e3
 
 
 def test_a_picture_that_claims_a_billion_pixels(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from commands import run
 
 import videoprism_mlx as vp
 from videoprism_mlx.cli import main
+from videoprism_mlx.files.checksum import with_checksum
 
 MATPLOTLIB, PYARROW = "matplotlib.figure", "pyarrow.parquet"
 
@@ -148,7 +149,7 @@ def test_a_missing_video_costs_no_download(
     nothing_is_loaded.setattr(vp.Processor, "load_tokenizer", lambda processor: None)
     arguments = [each.replace("0.mp4", "nowhere.mp4") for each in COMMANDS[name]]
     assert main(arguments) == 2
-    assert "no such file or folder: 'nowhere.mp4'" in capsys.readouterr().err
+    assert "nowhere.mp4: there is no such file or folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_a_missing_video_costs_no_download(
         (("google/videoprism-base-f16r288", "-o", "searchable"), "already exists"),
         (("videoprism_public_v1_base", "-o", "new", "--tokenizer", "no"), "there is no such file"),
         (("videoprism_public_v1_base", "-o", "new", "--dtype", "float31"), SPELLED),
-        (("videoprism_public_v1_base", "-o", "new", "--verify", "no.npz"), "No such file"),
+        (("videoprism_public_v1_base", "-o", "new", "--verify", "no.npz"), "no such file"),
         (("videoprism_public_v1_base", "-o", "new", "--verify", "flax.npz"), "no saved activation"),
         (("searchable", "-o", "new"), "is a model directory already, from which a Flax .npz is"),
         (("empty", "-o", "new.npz"), "empty is not a model directory"),
@@ -222,7 +223,9 @@ def test_the_model_of_the_adapters_is_gone(
     said = capsys.readouterr().err
     assert f"was trained on {base}, which is not there any more; name the model's" in said
     config = tmp_path / "adapters" / "adapter_config.json"
-    config.write_text(config.read_text().replace(str(base), f"/{'x' * 10_000}"))
+    described = json.loads(config.read_text())
+    described["base"]["name"] = f"/{'x' * 10_000}"
+    config.write_text(json.dumps(with_checksum(described)))
     assert run(*arguments, "--adapters", tmp_path / "adapters") == 2
     said = capsys.readouterr().err
     assert "x…, which is not there any more" in said and len(said) < 600

@@ -236,7 +236,7 @@ def test_no_videos(searchable: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert message in capsys.readouterr().err
     missing = tmp_path / "missing.mp4"
     assert run("embed", missing, "-o", tmp_path / "out.npz", "--model", searchable) == 1
-    assert "skipped: [Errno 2] no such file or folder" in capsys.readouterr().err
+    assert f"skipped: {missing}: there is no such file or folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["notes"]
 
 

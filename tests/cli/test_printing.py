@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,13 +18,20 @@ from full_disk import largest_file
 
 import videoprism_mlx as vp
 from videoprism_mlx.cli import shared
-from videoprism_mlx.errors import OutputError, VideoPrismError, printable, printable_lines
+from videoprism_mlx.errors import (
+    EXPECTED,
+    OutputError,
+    VideoPrismError,
+    printable,
+    printable_lines,
+)
 from videoprism_mlx.features.cache import ArrayCache
 from videoprism_mlx.features.formats import read_record
 from videoprism_mlx.files.atomic import new_directory, new_file
 
 EVIL = "\x1b]0;title\x07\x9b31m\u202egpj.\n"
 SHOWN = r"\x1b]0;title\x07\x9b31m\u202egpj.\n"
+BROKEN = re.compile(r"gpj\.\n *(\.\w|cat|/|:)")
 MODEL = vp.models.DEMO_MODEL
 
 
@@ -78,6 +86,11 @@ def test_commands_print_names_without_commands_to_the_terminal(
         (1, ("embed", evil, "-o", f"{output}.npz", *model)),
         (1, ("embed", evil, "-o", f"{output}.npz", "--json", *model)),
         (2, ("embed", tmp_path / EVIL, "-o", f"{output}.jsonl", "--model", EVIL)),
+        (2, ("similarity", evil, "--text-file", f"{output}.txt", *model)),
+        (2, ("info", f"{output}.mp4")),
+        (2, ("train", "classifier", "--data", f"{output}.csv", "-o", f"{output}.d")),
+        (2, ("convert", f"{output}.npz", "-o", f"{output}.d")),
+        (2, ("fuse", "--adapters", f"{output}.d", "-o", f"{output}.e")),
         (0, ("show", evil / f"good{EVIL}.mp4", "-o", f"{output}.png", *model)),
         (0, ("info", evil / f"good{EVIL}.mp4")),
         (0, ("evaluate", "classifier", "--data", evil / "list.json", "--model", classifier)),
@@ -86,6 +99,8 @@ def test_commands_print_names_without_commands_to_the_terminal(
         printed = capsys.readouterr()
         assert is_harmless(printed.out + printed.err), arguments
         assert "title" in printed.out + printed.err
+        # The end of a line in a name ends no line.
+        assert not BROKEN.search(printed.out + printed.err), arguments
 
 
 def test_warnings_and_bugs_are_printed_without_commands_to_the_terminal() -> None:
@@ -102,7 +117,52 @@ def test_warnings_and_bugs_are_printed_without_commands_to_the_terminal() -> Non
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1 and is_harmless(done.stderr)
-    assert r"about \x1b]0;title" in done.stderr and r"ZeroDivisionError: \x1b]0" in done.stderr
+    assert f"about {SHOWN}" in done.stderr and r"ZeroDivisionError: \x1b]0" in done.stderr
+
+
+def test_errors_are_one_line_in_python_too(tmp_path: Path) -> None:
+    for use in (
+        lambda: vp.load_model(tmp_path / EVIL),
+        lambda: vp.read_video(f"x{EVIL}.mp4"),
+        lambda: vp.convert.flax_to_mlx(tmp_path / EVIL, tmp_path / "m"),
+    ):
+        with pytest.raises(EXPECTED) as caught:
+            use()
+        assert SHOWN in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_wrong_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("info", "--json", "a", f"b{EVIL}.mp4")
+    [error, hint] = capsys.readouterr().err.splitlines()
+    assert SHOWN in error and "--help" in hint
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "list.txt"])
+def test_a_file_in_the_place_of_a_text(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / kind
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.write_text("a cat\n")
+    shutil.copy(media.clip("b.mp4"), tmp_path / "b.mp4")
+    for name in (path, kind):
+        for arguments in (("classify", "b.mp4", "--labels"), ("similarity", "b.mp4", "--text")):
+            assert run(*arguments, "a dog", name, "--model", MODEL) == 2
+            [line] = capsys.readouterr().err.splitlines()
+            assert f"{name} is a file, and would be taken as a text; the option ending" in line
+            if kind != "list.txt":
+                assert run(*arguments[:2], f"{arguments[2]}-file", name, "--model", MODEL) == 2
+                [line] = capsys.readouterr().err.splitlines()
+                assert f"{name} is no regular file; expected a file" in line
+    (tmp_path / "cat").mkdir()  # Someone's folder of videos of cats, and a file without an ending.
+    (tmp_path / "dog").touch()
+    shared.require_words(["cat", "dog", "a kite. And a ball"])
 
 
 def test_names_that_are_no_utf8_go_to_json_files(tmp_path: Path, searchable: Path) -> None:
@@ -178,6 +238,16 @@ def test_files_of_others_among_the_parts_stay(has_record: bool, tmp_path: Path) 
     assert left == {"mine", "notes.txt"}
 
 
+@pytest.mark.parametrize("name", ["mine.npz", "mine.safetensors", "notes.txt", "record.json"])
+def test_a_refusal_leaves_nothing_behind(name: str, tmp_path: Path) -> None:
+    video = shutil.copy(media.clip("b.mp4"), tmp_path / "b.mp4")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / name).write_text("months of work")
+    with pytest.raises(VideoPrismError):
+        vp.embed(video, tmp_path / "foreign", MODEL)
+    assert os.listdir(tmp_path / "foreign") == [name]
+
+
 @pytest.mark.parametrize("name", ["record.json", "mine.safetensors"])
 def test_a_refusal_deletes_nothing(name: str, tmp_path: Path) -> None:
     video = shutil.copy(media.clip("b.mp4"), tmp_path / "b.mp4")
@@ -188,7 +258,10 @@ def test_a_refusal_deletes_nothing(name: str, tmp_path: Path) -> None:
     assert (tmp_path / ".u.npz.parts" / name).read_text() == "months of work"
 
 
-FULL = r"File too large; [\d,]+ MB are free on the disk: make room or write elsewhere: '{}'$"
+FULL = (
+    r"the file is too large for the disk; [\d,]+ MB are free on the disk: "
+    r"make room or write elsewhere: '{}'$"
+)
 
 
 def test_a_full_cache_disk_is_named(tmp_path: Path) -> None:
@@ -212,8 +285,9 @@ def test_a_demo_on_a_full_disk_names_the_folder(
         assert run("demo", "-o", tmp_path / "demo") == 2
     said = capfd.readouterr().err
     line = said.splitlines()[-1]
-    assert line.endswith(f"make room or write elsewhere: '{tmp_path / 'demo/clips'}'")
-    assert "File too large; " in line and line.count("make room") == 1
+    said = f"videoprism-mlx: {tmp_path / 'demo/clips'}: the file is too large for the disk; "
+    assert line.startswith(said) and line.endswith("make room or write elsewhere")
+    assert line.count("make room") == 1
     assert "PyAV" not in said and "Traceback" not in said
 
 

@@ -15,7 +15,7 @@ from commands import command, run
 
 import videoprism_mlx as vp
 from videoprism_mlx import progress
-from videoprism_mlx.cli import build_parser, demo
+from videoprism_mlx.cli import build_parser, shared
 from videoprism_mlx.cli.program.parser import HelpOf, all_parsers
 from videoprism_mlx.files.record import own_version
 
@@ -111,11 +111,23 @@ def test_quiet_and_verbose(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout) == (1, "")
         said[loudness] = done.stderr.splitlines()
     skipped, summary = said[""]
-    assert skipped.startswith("skipped: ") and summary == "0 of 1 videos are embedded, 1 skipped"
+    assert skipped.startswith("skipped: ") and summary == "0 of 1 video is embedded, 1 skipped"
     assert said["-q"] == [skipped]
     loaded, *plain, last = said["-v"]
+    assert re.search(r", in float16 on the (CPU|GPU)$", loaded)
     assert loaded.startswith("videoprism_lvt_demo_tiny: a FactorizedVideoCLIP from ")
     assert plain == said[""] and re.fullmatch(r"done in \d+\.\d s", last)
+
+
+def test_quiet_hides_what_is_said_about_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "texts.txt").write_text("a zebra")
+    wishes = ("embed", "--text", tmp_path / "texts.txt", "--model", "videoprism_lvt_demo_tiny")
+    for number, (loudness, said) in enumerate([((), True), (("-q",), False), ((), True)]):
+        caplog.clear()
+        assert run(*wishes, "-o", tmp_path / f"{number}.npz", *loudness) == 0
+        assert ("'zebra' is not among" in caplog.text) == said
 
 
 def test_verbose_says_where_an_error_comes_from(caplog: pytest.LogCaptureFixture) -> None:
@@ -177,6 +189,6 @@ def test_opening_the_page(
 ) -> None:
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", lambda page: opened.append(page) or there_is_one)
-    demo.open_page(tmp_path / "a page.html")
+    shared.open_page((tmp_path / "a page.html").as_uri())
     assert opened == [f"{tmp_path.as_uri()}/a%20page.html"]
     assert (opened[0] in capsys.readouterr().err) != there_is_one

@@ -34,7 +34,7 @@ def test_captions_hold_whatever_characters(tmp_path: Path) -> None:
     [
         (
             "video,caption\na.mp4,a dog, running\n",
-            r"line 2: has 1 more fields .*' running'; put quotes",
+            r"line 2: has 1 more field .*' running'; put quotes",
         ),
         ('video,caption\na.mp4,"a dog\nb.mp4,a cat\n', "after line"),
         ("video,caption\na.mp4\n", "line 2: has 'video'; expected caption or captions"),
@@ -59,3 +59,8 @@ def test_a_video_without_captions_is_not_dropped(captions: Any, tmp_path: Path) 
     rows = [{"video": "a.mp4", "captions": captions}, {"video": "b.mp4", "captions": ["x"]}]
     with pytest.raises(ValueError, match="entry 1"):
         read_captions(listed(tmp_path, rows))
+
+
+def test_a_folder_is_no_list(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a folder; expected a CSV with the columns video and"):
+        read_captions(tmp_path)

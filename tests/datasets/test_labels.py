@@ -145,7 +145,9 @@ def test_a_folder_for_each_class(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         "cat/a.avi", "dog/clip2.mp4", "dog/clip10.mp4", "dog/deep/x.webm",
     ]  # fmt: skip
     assert found.labels == ((1,), (2,), (2,), (2,)) and not found.multi_label
-    assert "1 videos in" in caplog.text and "have no class" in caplog.text
+    assert (
+        "1 video in" in caplog.text and "is left out: not in the folder of a class" in caplog.text
+    )
 
 
 def test_folders_go_by_the_names_that_are_given(tmp_path: Path) -> None:
@@ -202,7 +204,7 @@ def test_a_video_of_two_classes_is_warned_of(
 ) -> None:
     rows = [{"file": "a.mp4", "label_idx": 0}, {"file": "./a.mp4", "label_idx": 1}]
     read_labels(listed(tmp_path, rows))
-    assert "1 videos in" in caplog.text and "different classes" in caplog.text
+    assert "1 video in" in caplog.text and "different classes" in caplog.text
 
 
 def test_two_folders_of_one_name_are_one_class(tmp_path: Path) -> None:

@@ -15,4 +15,4 @@ def test_overlap_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
     assert caplog.text == ""
     with caplog.at_level(logging.WARNING):
         warn_of_overlap([tmp_path / "a.mp4"], [tmp_path / "link.mp4", tmp_path / "b.mp4"])
-    assert "1 of 2 videos to validate on are trained on as well" in caplog.text
+    assert "1 of 2 videos to validate on is trained on as well" in caplog.text

@@ -1,23 +1,28 @@
 """The last stage of training the small model: what counts as right, as wrong, and as unknown."""
 
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
 import mlx.core as mx
 import numpy as np
 import pytest
 
+import videoprism_mlx as vp
+from videoprism_mlx.demo import attributes
 from videoprism_mlx.demo.attributes import (
-    TINTS,
+    MOTIONS_OF_SET,
+    AttributeLearner,
     Choices,
     backwards,
+    batch_loss,
     choices_of,
+    contrastive_loss,
     frozen,
-    hue,
     is_unknown,
     naming_loss,
     possible_words,
-    recoloured,
-    recolouring,
     same_loss,
-    strange_recolouring,
 )
 from videoprism_mlx.demo.captions import WORDS, describe, describe_looks, name_one
 from videoprism_mlx.demo.scenes import (
@@ -30,8 +35,11 @@ from videoprism_mlx.demo.scenes import (
     is_held_out,
     is_new_look,
     is_visible,
+    motion_sets,
     shape_sets,
 )
+from videoprism_mlx.demo.tints import TINTS, hue, recoloured, recolouring, strange_recolouring
+from videoprism_mlx.models import DEMO_MODEL
 
 HEART = Scene((Thing("heart", "red", "large", "plain", "left"),), "sand")
 
@@ -211,3 +219,84 @@ def test_the_same_answer_in_all_colours() -> None:
     plain = np.exp([1.0, 2.0, 0.5]) / np.exp([1.0, 2.0, 0.5]).sum()
     np.testing.assert_allclose(to_logits[0], plain - shares, atol=1e-6)
     np.testing.assert_array_equal(to_strange, np.zeros((1, 3)))
+
+
+class OfOneColour(AttributeLearner):
+    """A learner whose clips are of the one colour of their thing. It keeps the captions."""
+
+    def __init__(self) -> None:
+        sets, motions = shape_sets(3, 0), motion_sets(3, 0, held_out=False)
+        scenes = {
+            "sets": [scene for each in sets for scene in each],
+            "motions": [scene for each in motions for scene in each],
+            "others": draw_scenes(3, 0, two=1.0),
+            "val": [],
+        }
+        arrays: Any = scenes
+        model, self.loaded = vp.load(DEMO_MODEL)
+        processor: Any = SimpleNamespace(tokenize=self.tokenize)
+        frames: Any = None
+        super().__init__(model, processor, frames, sets, scenes, arrays)
+
+    def tokenize(self, texts: list[str]) -> Any:
+        self.texts = texts
+        return self.loaded.tokenize(texts)
+
+    def clips(self, paths: Iterable[Any]) -> mx.array:
+        colours = [COLOURS[scene.shown("colour")] for scene in paths]
+        shape = len(colours), 4, 64, 64, 3
+        return mx.broadcast_to(mx.array(colours)[:, None, None, None] / 255, shape)
+
+
+def test_a_batch_has_two_whole_sets_that_differ_in_motion() -> None:
+    learner = OfOneColour()
+    first, pairs, others = 3 * 5, [0, 1, 5, 6], 3 * 5 + 3 * MOTIONS_OF_SET
+    chosen = [*range(first, first + 8), *range(first + 16, first + 24)]
+    batch = learner.batch(pairs, chosen, [others, others + 1], np.random.default_rng(0))
+    assert batch.moving == (2, 8) and len(batch.unknown) == 22 and len(batch.clips) == 22 + 20
+    moving = [learner.scenes[number] for number in chosen]
+    shown = np.array(batch.clips[4:20, 0, 0, 0]) * 255
+    np.testing.assert_allclose(shown, [COLOURS[s.shown("colour")] for s in moving], atol=1e-3)
+    strange = np.array(batch.clips[22 + 4 :, 0, 0, 0]).reshape(2, 8, 3)
+    assert np.ptp(strange, axis=1).max() < 1e-6 and np.ptp(strange, axis=0).max() > 0.1
+    unnamed = 0
+    for part, has_colour in ((slice(4, 20), True), (slice(22, 38), False)):
+        for said, scene in zip(learner.texts[part], moving, strict=True):
+            unnamed += not any(way in said for way in WORDS[scene.shown("motion")])
+            assert has_colour or not any(f" {colour} " in f" {said} " for colour in COLOURS)
+    assert unnamed <= 4  # A random caption may leave anything out.
+
+
+def test_the_loss_of_sets_that_differ_in_motion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of their captions finds its clip among those of its set, in both kinds of colours."""
+    learner = OfOneColour()
+    batch = learner.batch([0, 1], list(range(15, 31)), [39, 40], np.random.default_rng(1))
+    noise = mx.array(np.random.default_rng(2).uniform(-0.1, 0.1, batch.clips.shape), mx.float32)
+    batch = batch._replace(clips=mx.clip(batch.clips + noise, 0, 1))
+    parameters = learner.start()
+    monkeypatch.setattr(attributes, "MOTION", 0.0)
+    without = batch_loss(learner.model, parameters, batch).item()
+    monkeypatch.setattr(attributes, "MOTION", 1.0)
+    found = batch_loss(learner.model, parameters, batch).item() - without
+
+    videos, texts, _ = learner.model(batch.clips, batch.ids, batch.paddings)
+    expected = 0.0
+    for clips, captions in ((2, 2), (20 + 2, 20)):
+        for start in (0, 8):
+            seen = np.array(videos)[clips + start : clips + start + 8]
+            said = np.array(texts)[captions + start : captions + start + 8]
+            logits = 20 * seen @ said.T
+            for each in (logits, logits.T):
+                right = np.log(np.exp(each).sum(axis=1)) - np.diag(each)
+                expected += right.mean() / 2 / 2  # Of both directions, and of both sets.
+    assert found == pytest.approx(expected, abs=2e-5)
+
+
+def test_the_contrastive_loss_of_one_set_and_of_many() -> None:
+    logits = np.random.default_rng(0).standard_normal((3, 4, 4)).astype(np.float32)
+    rows = np.log(np.exp(logits).sum(axis=2)) - np.diagonal(logits, axis1=1, axis2=2)
+    columns = np.log(np.exp(logits).sum(axis=1)) - np.diagonal(logits, axis1=1, axis2=2)
+    expected = (rows + columns) / 2
+    assert contrastive_loss(mx.array(logits)).item() == pytest.approx(expected.mean(), rel=1e-5)
+    one = contrastive_loss(mx.array(logits[0])).item()
+    assert one == pytest.approx(expected[0].mean(), rel=1e-5)

@@ -14,10 +14,12 @@ from small_demo import COUNT, MEANT, Page, small_demo
 
 import videoprism_mlx as vp
 from videoprism_mlx.cli import main
+from videoprism_mlx.cli.library import serve
 from videoprism_mlx.demo import search as demo
 from videoprism_mlx.demo.queries import PLACED, QUERIES
 from videoprism_mlx.demo.results import Clip, Demo, Ranking, Turn
 from videoprism_mlx.demo.search import run_demo
+from videoprism_mlx.library.library import Library
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,26 @@ def test_cosines_are_those_of_the_model_itself(shown: Demo) -> None:
             )
         )
         np.testing.assert_allclose(turn.cosines, np.array(both) @ np.array(words).T, atol=1e-5)
+
+
+def test_the_library_of_the_clips_finds_what_memory_finds(shown: Demo) -> None:
+    texts = [ranking.query.text for ranking in shown.rankings]
+    cosines = demo.in_memory(demo.Searcher(), texts, shown.clips, {})
+    for ranking, row in zip(shown.rankings, cosines, strict=True):
+        found = {hit.clip.path: hit.cosine for hit in ranking.hits}
+        np.testing.assert_allclose([found[clip.path] for clip in shown.clips], row, atol=1e-5)
+    [best] = Library(shown.output / demo.LIBRARY).search(texts[0], k=1)
+    assert Path(best.path) == shown.rankings[0].hits[0].clip.path.resolve()
+
+
+def test_serve_opens_the_page_of_the_library(
+    shown: Demo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(demo, "run_demo", lambda *_: shown)
+    served: list[object] = []
+    monkeypatch.setattr(serve, "serve_page", lambda *given, **named: served.append((given, named)))
+    assert main(["demo", "-o", str(tmp_path / "out"), "--serve"]) == 0
+    assert served == [((str(shown.output / "library"),), {"is_opened": True})]
 
 
 def test_clips_played_backwards_have_their_frames_in_reverse(shown: Demo) -> None:
@@ -171,6 +193,7 @@ def test_a_rerun_replaces_what_was_there(tmp_path: Path) -> None:
         "demo.png",
         "clips",
         "backwards",
+        "library",
         "notes.txt",
         "videoprism-demo.json",
     }

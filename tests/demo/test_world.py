@@ -20,6 +20,7 @@ from videoprism_mlx.demo.scenes import (
     Scene,
     Thing,
     draw_scenes,
+    is_held_out,
     is_new_look,
     is_visible,
     motion_sets,
@@ -146,6 +147,20 @@ def test_motion_sets_differ_in_motion_alone() -> None:
         )
         assert all(is_new_look(scene.things[0]) for scene in scenes)
         assert all(is_visible(scene.things[0]) for scene in scenes)
+
+
+def test_motion_sets_for_training_hold_nothing_that_is_held_out() -> None:
+    sets = motion_sets(100, 4, held_out=False)
+    assert sets == motion_sets(100, 4, held_out=False) != motion_sets(100, 5, held_out=False)
+    lacking = set()
+    for scenes in sets:
+        things = [scene.things[0] for scene in scenes]
+        assert len({(thing._replace(motion=""), scenes[0].background) for thing in things}) == 1
+        assert not any(map(is_held_out, things)) and all(map(is_visible, things))
+        [motion] = set(MOTIONS) - {thing.motion for thing in things}
+        assert is_held_out(things[0]._replace(motion=motion)) and len(things) == 8
+        lacking.add((things[0].colour, motion))
+    assert len(lacking) == len(COLOURS)
 
 
 def test_a_complete_caption_says_everything() -> None:

@@ -196,7 +196,7 @@ def test_a_classifier_and_a_folder_of_classes(
             ("retrieval", "--data", "classes.csv"),
             "has 'video', 'label'; expected caption or captions",
         ),
-        (("classifier", "--data", "classes.csv"), "a FactorizedVideoCLIP is not a classifier"),
+        (("classifier", "--data", "classes.csv"), "model is not a classifier; train one"),
         (("retrieval", "--data", "captions.csv", "--frames", "0"), "num_frames is 0"),
     ],
 )

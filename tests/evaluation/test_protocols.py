@@ -252,7 +252,7 @@ def test_bad_videos(
     prompts = np.stack([of_text(searcher, name) for name in NAMES], axis=1)
     labels = [LABELS[video] for video in good]
     assert zero_shot["metrics"] == pytest.approx(by_hand(embedded @ prompts, labels))
-    with pytest.raises(ValueError, match="1 of 1 videos cannot be used"):
+    with pytest.raises(ValueError, match="1 of 1 video cannot be used"):
         evaluate_retrieval(*searcher, [Captioned(tmp_path / "gone.mp4", ("a cat",))], skip_bad=True)
 
 
@@ -284,7 +284,7 @@ def test_mistakes(
         (lambda: evaluate_zero_shot(*searcher, labelled(six_clips), ["a"]), "the template is 'a'"),
         (
             lambda: evaluate_classifier(*searcher, labelled(six_clips), names),
-            "a FactorizedVideoCLIP is not a classifier",
+            "/model is not a classifier",
         ),
         (
             lambda: evaluate_classifier(*classifier, labelled(six_clips), NAMES),

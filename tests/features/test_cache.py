@@ -138,7 +138,7 @@ def test_the_size_is_said_before(
         return np.zeros(3)
 
     fill(cache, videos[:1], read, what="features", size=2_500_000)
-    assert said[0].startswith("features: 1 of 1 videos are new, and will take 2.5 MB in ")
+    assert said[0].startswith("features: 1 of 1 video is new, and will take 2.5 MB in ")
     fill(cache, videos[:1], read, what="features", size=2_500_000)
     assert capsys.readouterr().err == ""
 
@@ -194,5 +194,5 @@ def test_too_few_that_can_be_used() -> None:
     require_usable(["one"], 3, skip_bad=True)
     with pytest.raises(ValueError, match=r"1 of 3 videos cannot be used.*--skip-bad"):
         require_usable(["one"], 3, skip_bad=False)
-    with pytest.raises(ValueError, match="1 of 1 videos cannot be used"):
+    with pytest.raises(ValueError, match="1 of 1 video cannot be used"):
         require_usable(["one"], 1, skip_bad=True)

@@ -72,7 +72,7 @@ def test_labels_of_a_classifier(converted: Callable[[str], Path], tmp_path: Path
     model.directory = None  # As that of one that was never saved.
     assert next(vp.classify(model, processor, [video], top_k=7)) == found
     for options, error, message in (
-        (dict(labels=["one"]), InputError, "there are 1 labels; expected 7, one for each class"),
+        (dict(labels=["one"]), InputError, "there is 1 label; expected 7, one for each class"),
         (dict(top_k=0), InputError, "top_k is 0; expected 1 or more"),
         (dict(top_k=1.5), InputTypeError, "top_k is 1.5; expected a whole number"),
     ):

@@ -12,7 +12,7 @@ from videoprism_mlx.demo.captions import vocabulary
 from videoprism_mlx.demo.queries import QUERIES
 from videoprism_mlx.demo.world import sentences
 from videoprism_mlx.models import DEMO_MODEL, RELEASES, SHIPPED
-from videoprism_mlx.tokenizers import WORDS_FILE, canonicalize_text
+from videoprism_mlx.tokenizers import WORDS_FILE, KnownWords, canonicalize_text
 
 CAPTION = "a blue ball"
 
@@ -99,10 +99,23 @@ def test_new_words_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
         vp.embed_texts(model, processor, ["a dog that runs"])
         vp.embed_texts(model, processor, ["a dog that runs"])
     first, second = caplog.messages
-    assert first.startswith("The model was never trained on these words: dog, two, dogs.\nIt knows")
-    known = first.partition("It knows")[2].replace("\n", " ").strip(" .").split(", ")
-    assert known == vocabulary() and max(map(len, first.splitlines())) <= 79
-    assert second == "The model was never trained on these words: runs."
+    file = SHIPPED[DEMO_MODEL] / "words.txt"
+    among = f"are not among the {len(vocabulary())} words that this model knows"
+    named = "'dog', 'two' (nearest: 'to'), 'dogs' (nearest: 'does')"
+    assert first == f"{named} {among}; {file} lists them"
+    assert second == f"'runs' {among.replace('are', 'is', 1)}"
+
+
+@pytest.mark.parametrize("count", [5, 6, 9])
+def test_a_text_of_unknown_words_is_one_short_line(
+    count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = KnownWords(["left", "right", "star"])
+    words.check(["lefft", " ".join(f"x{number}" for number in range(count - 1)), "z" * 1000])
+    [said] = caplog.messages
+    assert said.startswith("'lefft' (nearest: 'left'), 'x0', 'x1', 'x2', 'x3' and ")
+    assert f"and {count + 1 - 5} more are not among the 3 words" in said
+    assert len(said) < 200
 
 
 def test_models_that_list_no_words_warn_of_none(

@@ -1,5 +1,6 @@
 """Files and directories that appear complete or not at all."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -138,3 +139,43 @@ def test_a_link_to_a_directory_that_is_replaced(tmp_path: Path) -> None:
         (new / "new").touch()
     assert (tmp_path / "link").is_symlink()
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["new"]
+
+
+def test_a_directory_that_cannot_be_replaced_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "file").write_text("earlier")
+    rename = os.rename
+
+    def second_fails(source: Path, target: Path) -> None:
+        if (Path(source) / "new").exists():
+            raise OSError(errno.EIO, "injected", str(source))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", second_fails)
+    with pytest.raises(OSError, match="injected"), atomic.replaced_directory(tmp_path / "m") as new:
+        new.mkdir()
+        (new / "new").write_text("")
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    assert (tmp_path / "m" / "file").read_text() == "earlier"
+
+
+@pytest.mark.parametrize("kind", ["new_directory", "replaced_directory"])
+def test_a_kill_between_the_renames_loses_nothing(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "file").write_text("earlier")
+    script = (
+        "import os, signal, sys\n"
+        "from videoprism_mlx.files import atomic\n"
+        "rename = os.rename\n"
+        "os.rename = lambda *names: (rename(*names), os.kill(os.getpid(), signal.SIGKILL))\n"
+        "with atomic.replaced_directory(sys.argv[1]) as new: new.mkdir()"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "m")]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert not (tmp_path / "m").exists()
+    with pytest.raises(KeyError), getattr(atomic, kind)(tmp_path / "m"):
+        raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    assert (tmp_path / "m" / "file").read_text() == "earlier"

@@ -73,3 +73,9 @@ def test_features_of_the_old_reader_are_not_mixed_with_new_ones() -> None:
 def test_digests() -> None:
     assert digest([1, "a"]) == digest([1, "a"]) != digest([1, "b"])
     assert len(digest("\udc80")) == 16
+
+
+def test_a_changed_checksum_is_named_by_its_first_digits() -> None:
+    before, after = "0123456789abcdef" * 4, "f" * 64
+    [said] = differences({"data": {"val": before}}, {"data": {"val": after}})
+    assert said == "data.val was SHA-256 0123456789ab… and is now SHA-256 ffffffffffff…"

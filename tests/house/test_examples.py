@@ -1,5 +1,6 @@
 """The examples run, on what they or the tests draw, and print what a user would act on."""
 
+import ast
 import csv
 import dataclasses
 import importlib
@@ -131,7 +132,36 @@ def test_searching_without_texts_ends_before_videos_are_read(tmp_path: Path) -> 
         [*command, "--model", tmp_path / "encoder"], capture_output=True, text=True
     )
     last = done.stderr.splitlines()[-1]
-    assert "a FactorizedEncoder cannot compare videos with texts; use a video-text model" in last
+    assert (
+        f"{tmp_path / 'encoder'} cannot compare videos with texts; use a video-text model" in last
+    )
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_every_argument_has_a_help(path: Path) -> None:
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    adding = [call for call in calls if getattr(call.func, "attr", "") == "add_argument"]
+    assert all("help" in {word.arg for word in call.keywords} for call in adding)
+    assert adding or path.name == "check_parity.py"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("classify_video.py", "gone.mp4", "a star"), "gone.mp4: there is no such file or folder"),
+        (("extract_features.py", "gone.mp4"), "gone.mp4: there is no such file or folder"),
+        (("feature_maps.py", "gone.mp4"), "gone.mp4: there is no such file or folder"),
+        (("long_video.py", "gone.mp4", "a star"), "gone.mp4: there is no such file or folder"),
+        (("search_videos.py", ".", "a star"), "the folder . and its subfolders hold no videos, "),
+    ],
+)
+def test_an_error_is_one_line(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    name, *more = arguments
+    command = [sys.executable, EXAMPLES / name, *more, "--model", DEMO_MODEL]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"error: {said}")
 
 
 def test_train_demo_model(
@@ -141,6 +171,7 @@ def test_train_demo_model(
     script = importlib.import_module("train_demo_model")
     monkeypatch.setattr(script, "VALIDATION_CLIPS", 4)
     monkeypatch.setattr(script, "SETS", 4)
+    monkeypatch.setattr(script, "MOTION_SETS", 2)
     for name in ("FIRST", "THEN", "LAST", "NAMING"):
         recipe = dataclasses.replace(getattr(script, name), epochs=1, batch_size=4)
         monkeypatch.setattr(script, name, recipe)

@@ -34,6 +34,8 @@ NOT_RUN = {
     "python -m benchmarks.": "it takes minutes; test_benchmarks.py runs its parts",
     "videoprism-mlx check --speed": "it takes minutes; test_speed.py runs it in small",
     "videoprism-mlx check --tune": "it tunes this machine; test_speed.py runs it in small",
+    "videoprism-mlx serve": "it serves until it is stopped; test_serve.py runs it",
+    "videoprism-mlx demo --serve": "it does so too; test_search.py of the demo runs it",
     "python examples/train_demo_model.py": "it takes an hour; test_examples.py runs it in small",
     "python -c": "it draws a checkpoint at full size, for the two below",
     "python tests/reference/": "it needs the official package; what it saved is in the repository",

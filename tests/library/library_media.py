@@ -16,6 +16,7 @@ from videoprism_mlx.library.library import Library
 from videoprism_mlx.library.moment import Moment
 from videoprism_mlx.library.table import Tables
 from videoprism_mlx.models import DEMO_MODEL
+from videoprism_mlx.video.ffmpeg.decoding import PLAIN
 from videoprism_mlx.video.ffmpeg.write import write_video
 
 # The default windows of the small model: 4 frames, one a second.
@@ -32,6 +33,7 @@ RECORD = {
         "resize": "stretch",
         "resample": "area",
         "partial": False,
+        **PLAIN.record(),
     },
 }
 

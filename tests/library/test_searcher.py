@@ -169,7 +169,7 @@ model, _ = searcher._loaded
 sizes = {name: sum(one.nbytes for _, one in tree_flatten(getattr(model, name).parameters()))
          for name in ("text_encoder", "vision_encoder")}
 before = mx.get_active_memory()
-mx.eval(model.vision_encoder.parameters())
+searcher._worker.submit(mx.eval, model.vision_encoder.parameters()).result()
 print(mx.get_active_memory() - before, sizes["vision_encoder"])
 """
 

@@ -24,7 +24,7 @@ SHAPES = {
 def test_every_parameter_of_the_official_trees(name: str) -> None:
     config, _, classes = name.partition("_400")
     model = vp.get_model(config, num_classes=400 if classes or "_vc_" in name else None)
-    layout = Layout(model)
+    layout = Layout(model.config)
     expected = layout.expected(layout.groups)
     assert expected == {key: tuple(shape) for key, shape in SHAPES[name].items()}
 

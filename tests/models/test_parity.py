@@ -97,7 +97,7 @@ def test_bfloat16_is_no_worse_than_that_of_flax(converted: Converted) -> None:
 )
 def test_gradients_are_those_of_jax(name: str, converted: Converted) -> None:
     model = vp.load_model(converted(name)).train()
-    layout = Layout(model)
+    layout = Layout(model.config)
     with np.load(REFERENCE / name / "gradients.npz") as saved:
         inputs = saved_inputs(saved)
         inputs.pop("return_intermediate", None)
@@ -135,7 +135,7 @@ def test_a_step_of_training_is_that_of_optax(
     name: str, kind: str, at_once: int, converted: Converted
 ) -> None:
     model = vp.load_model(converted(name))
-    layout = Layout(model)
+    layout = Layout(model.config)
     with np.load(REFERENCE / name / f"training_{kind}.npz") as saved:
         inputs = saved_inputs(saved)
         if kind == "contrastive":

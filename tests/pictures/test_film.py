@@ -49,5 +49,5 @@ def test_bad_films(
 
 def test_a_film_that_cannot_be_written(tmp_path: Path) -> None:
     frames, colours = tinted(2)
-    with pytest.raises(FileNotFoundError, match="No such file"):
+    with pytest.raises(FileNotFoundError, match="there is no such folder"):
         write_feature_video(tmp_path / "missing" / "film.mp4", frames, colours)

@@ -65,7 +65,7 @@ def test_a_title_of_any_length_and_script() -> None:
     ("frames", "colours", "times", "message"),
     [
         (tinted(2, 8, 8)[0], tinted(3, 8, 8)[1], None, "2 frames, 3 colours"),
-        (tinted(2, 8, 8)[0], tinted(2, 8, 8)[1], [0.0], "1 times; expected the same number"),
+        (tinted(2, 8, 8)[0], tinted(2, 8, 8)[1], [0.0], "1 time; expected the same number"),
         (np.zeros((2, 8, 8, 3)), tinted(2, 8, 8)[1], None, "frames are float64"),
         (tinted(2, 8, 8)[0], tinted(2, 8, 8)[1][..., :2], None, "colours are uint8"),
         (tinted(2, 8, 8)[0][:0], tinted(2, 8, 8)[1][:0], None, "expected uint8"),

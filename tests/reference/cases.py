@@ -95,6 +95,15 @@ MODELS = {
     "classifier_mild": CLASSIFIER,
     "demo": DEMO,
 }
+NO_VIDEO_LAYERS = dict(num_spatial_layers=0, num_temporal_layers=0)
+# Models with empty stacks of layers, whose parameters are in no_layers.json.
+NO_LAYERS = (
+    ENCODER | NO_VIDEO_LAYERS,
+    CLASSIFIER | dict(encoder_params=CLASSIFIER["encoder_params"] | NO_VIDEO_LAYERS),
+    CLIP | NO_VIDEO_LAYERS | dict(num_auxiliary_layers=0, num_unimodal_layers=0),
+    CLIP | dict(num_spatial_layers=0, num_unimodal_layers=0, norm_policy="primer_hybrid"),
+    TEXT | dict(num_layers=0, enable_per_dim_scale=True),
+)
 SEEDS = {"demo": DEMO_SEED}
 # Where logits reach the cap, rounding errors grow: with parameters in bfloat16, some outputs differ
 # by more than half precision explains. Half precision and gradients are tested on these models.

@@ -5,6 +5,7 @@ The official package must be on PYTHONPATH, and jax, flax, optax, einops and ein
     python tests/reference/generate.py                 all small models, again
     python tests/reference/generate.py --full-size     the full-size one, again
     python tests/reference/generate.py --check         what `videoprism-mlx check` replays
+    python tests/reference/generate.py --no-layers     the shapes of models without layers
     python tests/reference/generate.py CHECKPOINT.npz --config NAME|FILE -o ACTIVATIONS.npz
                                                        for `convert --verify` on your own
 
@@ -27,6 +28,7 @@ from cases import (
     DIFFERENTIATED,
     GAINS,
     MODELS,
+    NO_LAYERS,
     PADDED_TEXT,
     SEED,
     SEEDS,
@@ -39,7 +41,7 @@ from training import TRAINED, save_gradients, save_training_step
 from videoprism_mlx.convert import draw_checkpoint, mlx_to_flax
 from videoprism_mlx.convert.flax import given_config, matching_config
 from videoprism_mlx.convert.npz import Archive
-from videoprism_mlx.convert.official import run_outputs
+from videoprism_mlx.convert.official import flax_model, libraries, run_outputs
 from videoprism_mlx.convert.standin import CAP_REACHING_GAIN
 from videoprism_mlx.convert.verify import distance
 from videoprism_mlx.files.identity import sha256
@@ -135,6 +137,22 @@ def generate_check() -> None:
         save_checked(config, checkpoint, inputs, "shipped", None)
 
 
+def generate_no_layers() -> None:
+    """Writes the parameters that Flax makes for scanned stacks without layers."""
+    saved = []
+    for config in NO_LAYERS:
+        inputs = {} if config["model"] == "TextEncoder" else dict(inputs=video(1, 2, 18))
+        if "vocabulary_size" in config:
+            inputs |= text(PADDED_TEXT) if inputs else lone_text(PADDED_TEXT)
+        jax, model = libraries().jax, flax_model(config, np.float32, scan=True)
+        tree = jax.eval_shape(model.init, jax.random.PRNGKey(0), **inputs)
+        flat = libraries().traverse_util.flatten_dict(tree, sep="/")
+        arrays = {key: [str(one.dtype), *one.shape] for key, one in flat.items()}
+        saved.append({"config": config, "arrays": arrays})
+    lines = ",\n".join(map(json.dumps, saved))
+    (HERE / "no_layers.json").write_text(f"[\n{lines}\n]\n")
+
+
 def save_checked(
     config: dict[str, Any], checkpoint: Path, inputs: dict[str, Any], name: str, about: Any
 ) -> None:
@@ -155,9 +173,12 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="the activations file to write")
     parser.add_argument("--full-size", action="store_true", help="make full_size.npz again")
     parser.add_argument("--check", action="store_true", help="make the data of `check` again")
+    parser.add_argument("--no-layers", action="store_true", help="make no_layers.json again")
     arguments = parser.parse_args()
     if arguments.check:
         generate_check()
+    elif arguments.no_layers:
+        generate_no_layers()
     elif arguments.full_size:
         generate_full_size()
     elif arguments.checkpoint is None:

@@ -25,6 +25,7 @@ from coloured_clips import (
 import videoprism_mlx as vp
 from videoprism_mlx.cli import main
 from videoprism_mlx.features.processor import processor_for
+from videoprism_mlx.files.checksum import with_checksum
 from videoprism_mlx.training.recipe import Recipe
 from videoprism_mlx.weights.labels import Labels, load_labels
 
@@ -72,9 +73,9 @@ def test_colours_are_learned_and_found_again(
     directory = trained.directory
     assert {path.name for path in directory.iterdir()} == {*OWN_FILES, "training"}
     assert (directory / "training" / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert json.loads((directory / "labels.json").read_text()) == {
-        "labels": ["blue", "green", "red"], "multi_label": False,
-    }  # fmt: skip
+    assert json.loads((directory / "labels.json").read_text()) == with_checksum(
+        {"labels": ["blue", "green", "red"], "multi_label": False}
+    )
     assert json.loads((directory / "metrics.json").read_text()) == trained.metrics
     config = json.loads((directory / "config.json").read_text())
     assert config["num_classes"] == 3 and config["source"] == {"trained_from": str(backbone)}

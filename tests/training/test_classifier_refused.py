@@ -69,7 +69,7 @@ def test_one_class_alone(label: Any, train: Train, clips: Path, tmp_path: Path) 
 def test_classes_without_a_video_are_named(train: Train, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "videoprism_mlx"):
         train(labels=["blue", "puce", "green", "red", "mauve"])
-    assert "2 of 5 classes have no video to train on, and will not be learned: puce, mauve" in (
+    assert "no video to train on for 2 of 5 classes, which will not be learned: puce, mauve" in (
         caplog.text
     )
 
@@ -95,7 +95,7 @@ def test_bad_videos_are_all_named(
     with pytest.raises(ValueError, match=r"4 of 16 videos cannot be used.*--skip-bad"):
         train(**options)
     said = capsys.readouterr().err
-    for name, why in (("empty", "is empty"), ("text", "is text"), ("gone", "No such file")):
+    for name, why in (("empty", "is empty"), ("text", "is text"), ("gone", "no such file")):
         assert any(f"{name}.mp4" in line and why in line for line in said.splitlines())
     assert not (tmp_path / "out").exists()
     reads.clear()
@@ -116,7 +116,7 @@ def test_bad_videos_can_be_left_out(
     assert len(trained.skipped) == 4 and trained.metrics["skipped"] == trained.skipped
     assert trained.metrics["videos"] == {"training": 9, "validation": 3}
     # The one video of class 3 is among them.
-    unseen = "1 of 4 classes have no video to train on, and will not be learned: class 3"
+    unseen = "no video to train on for 1 of 4 classes, which will not be learned: class 3"
     assert unseen in caplog.text
     rows = colour_rows(clips)
     good = train(

@@ -136,7 +136,7 @@ def test_bad_videos_of_both_lists_are_named_before_it_stops(
         tune(data=training, val=validation)
     said = capsys.readouterr().err
     assert "gone.mp4" in said and "lost.mp4" in said
-    with pytest.raises(ValueError, match=r"none of the 1 videos of .*val.csv can be used"):
+    with pytest.raises(ValueError, match=r"none of the 1 video of .*val.csv can be used"):
         tune(data=training, val=validation, skip_bad=True)
 
 

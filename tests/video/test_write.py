@@ -85,7 +85,7 @@ def test_a_file_stays_if_nothing_can_be_written(tmp_path: Path) -> None:
 def test_bad_places(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"clip\.avi does not end in \.mp4"):
         write_video(tmp_path / "clip.avi", frames(2), 8)
-    with pytest.raises(FileNotFoundError, match="No such file"):
+    with pytest.raises(FileNotFoundError, match="there is no such folder"):
         write_video(tmp_path / "missing" / "clip.mp4", frames(2), 8)
 
 

@@ -17,6 +17,7 @@ import videoprism_mlx as vp
 from videoprism_mlx.cli import main
 from videoprism_mlx.errors import CheckpointError
 from videoprism_mlx.features.formats import read_features, read_record
+from videoprism_mlx.files.checksum import with_checksum
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.weights.adapters import (
     ADAPTER_CONFIG_FILE,
@@ -36,11 +37,11 @@ def test_saved_and_loaded(converted: Converted, tmp_path: Path) -> None:
         ADAPTERS_FILE,
     ]
     checksum = sha256(converted("clip") / WEIGHTS_FILE)
-    assert json.loads((tmp_path / "a" / ADAPTER_CONFIG_FILE).read_text()) == {
+    assert json.loads((tmp_path / "a" / ADAPTER_CONFIG_FILE).read_text()) == with_checksum({
         "rank": 2, "alpha": 6, "towers": ["video"], "layers": 1,
         "base": {"name": "some/model", "weights": checksum}, "version": "0.1.0",
         "weights_sha256": sha256(tmp_path / "a" / ADAPTERS_FILE),
-    }  # fmt: skip
+    })  # fmt: skip
     stored = dict(mx.load(str(tmp_path / "a" / ADAPTERS_FILE)))
     assert stored.keys() == trainable(model).keys()
 
@@ -92,7 +93,7 @@ def test_of_other_weights(converted: Converted, tmp_path: Path) -> None:
 
 def edited(directory: Path, **changes: Any) -> None:
     path = directory / ADAPTER_CONFIG_FILE
-    described = json.loads(path.read_text()) | changes
+    described = json.loads(path.read_text()) | {"crc32": "left out"} | changes
     path.write_text(json.dumps({k: v for k, v in described.items() if v != "left out"}))
 
 
@@ -116,7 +117,7 @@ def edited(directory: Path, **changes: Any) -> None:
         (lambda d: edited(d, rank=0), "rank is 0; expected 1 or more"),
         (lambda d: edited(d, rank="2"), "does not contain valid settings of adapters"),
         (lambda d: edited(d, alpha=-1), "alpha is -1; expected a number above 0"),
-        (lambda d: edited(d, towers=["audio"]), "towers are audio; a FactorizedVideoCLIP has"),
+        (lambda d: edited(d, towers=["audio"]), "towers are audio; /"),
         (lambda d: edited(d, rank=3), "lora_a has shape (2, 24), expected (3, 24)"),
         (lambda d: edited(d, layers=1), "not of this model: auxiliary_encoder"),
         (lambda d: edited(d, towers=["text"]), "not of this model: auxiliary_encoder"),
@@ -140,7 +141,7 @@ def test_of_another_model(converted: Converted, tmp_path: Path) -> None:
     vp.save_adapters(vp.add_adapters(vp.load_model(converted("encoder")), 2), tmp_path / "a", "e")
     with pytest.raises(CheckpointError, match="does not fit the model"):
         vp.load_adapters(vp.load_model(converted("clip")), tmp_path / "a")
-    with pytest.raises(ValueError, match="towers are video; a TextEncoder has text"):
+    with pytest.raises(ValueError, match=r"towers are video; .*text has text"):
         vp.load_adapters(vp.load_model(converted("text")), tmp_path / "a")
 
 
@@ -156,10 +157,10 @@ def test_of_another_model(converted: Converted, tmp_path: Path) -> None:
         (dict(rank=2, alpha=0), "alpha is 0; expected a number above 0"),
         (dict(rank=2, alpha=float("nan")), "alpha is nan"),
         (dict(rank=2, layers=0), "layers is 0; expected 1 or more"),
-        (dict(rank=2, towers=[]), "towers are none; a FactorizedEncoder has video"),
-        (dict(rank=2, towers=["text"]), "towers are text; a FactorizedEncoder has video"),
-        (dict(rank=2, towers=("video", "text")), "towers are video, text; a FactorizedEncoder has"),
-        (dict(rank=2, towers=[3]), "towers are 3; a FactorizedEncoder has video"),
+        (dict(rank=2, towers=[]), "towers are none; {} has video"),
+        (dict(rank=2, towers=["text"]), "towers are text; {} has video"),
+        (dict(rank=2, towers=("video", "text")), "towers are video, text; {} has"),
+        (dict(rank=2, towers=[3]), "towers are 3; {} has video"),
         (dict(rank=2, alpha="1"), "alpha is '1'; expected a number above 0"),
         (dict(rank=2, seed=-1), "seed is -1; expected 0 to 2**64 - 1"),
     ],
@@ -168,7 +169,7 @@ def test_bad_settings(options: dict[str, Any], message: str, converted: Converte
     model = vp.load_model(converted("encoder"))
     with pytest.raises(ValueError) as error:
         vp.add_adapters(model, **options)
-    assert message in str(error.value)
+    assert message.replace("{}", str(converted("encoder"))) in str(error.value)
     assert trainable(model).keys() == parameters(model).keys()
     with pytest.raises(TypeError):
         vp.add_adapters(model, 2.5)

@@ -17,6 +17,7 @@ from conftest import MODELS, REFERENCE, reference_config
 
 import videoprism_mlx as vp
 from videoprism_mlx.convert.rules import leaf
+from videoprism_mlx.files.checksum import with_checksum
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
 from videoprism_mlx.weights.directory import CONFIG_FILE, WEIGHTS_FILE
@@ -86,8 +87,10 @@ def test_a_model_directory(converted: Callable[[str], Path]) -> None:
     directory = converted("clip")
     assert sorted(path.name for path in directory.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
     config = json.loads((directory / CONFIG_FILE).read_text())
-    source = config.pop("source")
+    source = config["source"]
+    assert config == with_checksum({**config, "source": source})
     assert config.pop("weights_sha256") == sha256(directory / WEIGHTS_FILE)
+    del config["source"], config["crc32"]
     assert config == CONFIG
     assert source["sha256"] == sha256(CHECKPOINT)
     assert source["file"] == "checkpoint.npz"
@@ -198,7 +201,7 @@ def test_a_known_configuration_is_recognised_by_its_shapes() -> None:
         config = vp.models.get_config(name)
         if "num_classes" in config:
             config["num_classes"] = 31
-        layout = vp.convert.rules.Layout(vp.models.build(config))
+        layout = vp.convert.rules.Layout(config)
         for scanned in ((), layout.groups):
             shapes = layout.expected(scanned)
             assert vp.convert.flax.matching_config(shapes, Path("x.npz")) == config
@@ -300,16 +303,17 @@ def test_time_and_memory_of_a_full_size_conversion(tmp_path: Path) -> None:
 
 
 def test_a_stack_without_layers_in_the_scanned_layout(tmp_path: Path) -> None:
-    """Flax writes its arrays with a first axis of 0."""
+    """Flax writes its arrays with a first axis of 0. Earlier versions of this package did not."""
     config = reference_config("encoder") | dict(num_spatial_layers=0, num_temporal_layers=1)
-    drawn = vp.convert.draw_checkpoint(config, tmp_path / "drawn.npz")
+    drawn = vp.convert.draw_checkpoint(config, tmp_path / "flax.npz")
     with np.load(drawn) as saved:
         arrays = dict(saved)
     layers = {key: array for key, array in arrays.items() if "temporal_encoder/" in key}
     empty = {key.replace("temporal", "spatial"): array[:0] for key, array in layers.items()}
-    assert layers and not empty.keys() & arrays.keys()
-    np.savez(tmp_path / "flax.npz", **arrays, **empty)
-    for name in ("drawn", "flax"):
+    assert layers and empty.keys() <= arrays.keys()
+    assert all(arrays[key].shape == array.shape for key, array in empty.items())
+    np.savez(tmp_path / "earlier.npz", **{k: v for k, v in arrays.items() if k not in empty})
+    for name in ("earlier", "flax"):
         vp.convert.flax_to_mlx(tmp_path / f"{name}.npz", tmp_path / name, config)
-    weights = [tmp_path / name / "model.safetensors" for name in ("drawn", "flax")]
+    weights = [tmp_path / name / "model.safetensors" for name in ("earlier", "flax")]
     assert weights[0].read_bytes() == weights[1].read_bytes()

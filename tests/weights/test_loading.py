@@ -164,7 +164,7 @@ def test_a_video_encoder_can_be_saved_by_itself(
 
 def test_a_text_encoder_has_no_video_encoder(converted: Converted) -> None:
     with pytest.raises(
-        ValueError, match="a TextEncoder has no video encoder; load a model that takes video"
+        ValueError, match=f"{converted('text')} has no video encoder; load a model that takes video"
     ):
         vp.load_video_encoder(converted("text"))
 

@@ -7,12 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from videoprism_mlx import tokenizers
 from videoprism_mlx.errors import DownloadError
 from videoprism_mlx.files import download
 from videoprism_mlx.weights import hub
@@ -72,6 +74,22 @@ def test_one_line_and_soon(kind: str, model: str, tmp_path: Path, silent: str) -
     assert seconds < 15  # Retries took 24 s. Loaded machines need seconds to start Python.
 
 
+def test_in_python_the_traceback_is_short(tmp_path: Path) -> None:
+    """It had 115 lines, of which the last said what to do."""
+    for name, step in (("public_v1_base", "-o DIRECTORY"), ("lvt_public_v1_base", "-o DIRECTORY")):
+        code = f"import videoprism_mlx as vp; vp.load_model('videoprism_{name}')"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            env=environment(tmp_path, HF_ENDPOINT=refusing()),
+            check=False,
+        )
+        lines = done.stderr.splitlines()
+        assert "onnection refused" in lines[-1] and step in lines[-1]
+        assert len(lines) < 40 and "httpx" not in done.stderr
+
+
 def test_an_answer_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert download.answer_seconds() <= 4
     monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "60")
@@ -90,6 +108,41 @@ def test_a_silent_server_of_the_tokenizer(
     monkeypatch.delenv("HF_HUB_ETAG_TIMEOUT", raising=False)
     with pytest.raises(DownloadError, match=r"no answer in 0.3 s .* save it as .*kept"):
         download.download_bytes(silent, tmp_path / "kept")
+    monkeypatch.setitem(tokenizers.TOKENIZER_URLS, "c4_en", silent)
+    monkeypatch.setenv("VIDEOPRISM_MLX_CACHE", str(tmp_path))
+    started = time.perf_counter()
+    with pytest.raises(DownloadError, match=r"no answer in 0.3 s") as caught:
+        tokenizers.load_text_tokenizer("c4_en")
+    assert time.perf_counter() - started < 10
+    assert silent in str(caught.value) and str(tmp_path / "tokenizers") in str(caught.value)
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["stops", "never ends"])
+def test_a_server_that_does_not_come_to_an_end(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):  # The other end has enough of it.
+                while kind == "never ends":
+                    self.wfile.write(bytes(2**20))
+                time.sleep(3)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(download, "MOST_BYTES", 2**22)
+    reason = "timed out" if kind == "stops" else "it has more than 4,194,304 bytes"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(DownloadError, match=f"could not fetch {url}: {reason}; without a"):
+            download.download_bytes(url, tmp_path / "kept")
+        server.shutdown()
 
 
 def test_what_is_in_the_cache_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ from videoprism_mlx.cli import (
 )
 from videoprism_mlx.cli.program import completion, messages
 from videoprism_mlx.cli.program.parser import Parser, build
-from videoprism_mlx.errors import EXPECTED, printable_lines
+from videoprism_mlx.errors import EXPECTED, in_words, printable, printable_lines
 
 COMMANDS = (
     demo,
@@ -97,7 +97,7 @@ def run(options: Namespace) -> int:
         return BROKEN_PIPE
     except EXPECTED as error:
         logger.debug("the error comes from here:", exc_info=True)
-        print(printable_lines(f"videoprism-mlx: {error}"), file=sys.stderr)
+        print(printable(f"videoprism-mlx: {in_words(error)}"), file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt as stop:
         print("videoprism-mlx: stopped", file=sys.stderr)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videoprism_mlx.cli import shared
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import InputError, printable
 
 if TYPE_CHECKING:
     from videoprism_mlx.check.published import Figure
@@ -86,12 +86,12 @@ def run(options: argparse.Namespace) -> int:
     print_results(replay.worst(results))
     print()
     for name, value in described.items():
-        print(f"{name:<18}{in_words(value)}")
+        print(printable(f"{name:<18}{device(value) if name == 'device' else in_words(value)}"))
     for name, what in machine.missing_options():
         print(f"{'not installed':<18}{name}, {what}")
     print()
     for name, what in faults:
-        print(f"FAILED {name}: {what}")
+        print(printable(f"FAILED {name}: {what}"))
     if not faults:
         print(f"All {len(results)} outputs are as exact as they should be.")
     if measures:
@@ -165,8 +165,8 @@ def run_published(options: argparse.Namespace) -> int:
         )
         return 1 if failed else 0
     print_figures(figures, published.SOURCE)
-    here = (f"{key} {described[key]}" for key in ("mlx", "device", "precision"))
-    print(f"\nhere: {', '.join(here)}")
+    here = f"mlx {described['mlx']}, {device(described['device'])}"
+    print(f"\nhere: {here}, precision {described['precision']}")
     if failed:
         indices: dict[str, list[str]] = {}
         for one in failed:
@@ -219,6 +219,11 @@ def print_results(results: "list[Result]") -> None:
 def number(result: "Result", value: float) -> str:
     """A figure as it is printed: a distance or a cosine."""
     return f"{value:.1e}" if result.dtype == "float32" else f"{value:.5f}"
+
+
+def device(described: str) -> str:
+    """A device as it is printed, such as `CPU` for `Device(cpu, 0)`."""
+    return "GPU" if "gpu" in described.lower() else "CPU"
 
 
 def in_words(value: Any) -> str:

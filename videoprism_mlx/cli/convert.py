@@ -167,14 +167,18 @@ def refuse(options: argparse.Namespace, names: Sequence[str], where: str) -> Non
 
 def print_comparisons(comparisons: "Sequence[Comparison]") -> None:
     """Prints a line for each module, and whether all agree."""
+    from videoprism_mlx.cli.program.tables import shortened, terminal_width
     from videoprism_mlx.convert.verify import FACTOR
 
-    title = "relative distance to Flax in float64"
+    title, differs = "relative distance to Flax in float64", "  differs"
     width = max(len(title), *(len(each.path) for each in comparisons))
+    if columns := terminal_width():
+        width = min(width, max(columns - 20 - len(differs), len(title)))
     print(f"{title:{width}}  {'MLX':>8}  {'Flax f32':>8}")
     for each in comparisons:
-        mark = "" if each.agrees else "  differs"
-        print(f"{each.path:{width}}  {each.distance:8.1e}  {each.flax_distance:8.1e}{mark}")
+        mark = "" if each.agrees else differs
+        path = shortened(each.path, width)
+        print(f"{path:{width}}  {each.distance:8.1e}  {each.flax_distance:8.1e}{mark}")
     first = next((each for each in comparisons if not each.agrees), None)
     if first is not None:
         print(f"the first to differ is {first.path}")

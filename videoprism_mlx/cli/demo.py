@@ -18,9 +18,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="try it in a few seconds: draw clips, and find them by what they show",
         description="Draws a folder of clips, encodes them with a tiny model that comes with the "
         "package, searches them, and writes a page that shows what was found. It uses no network. "
-        "With --open, it opens the page.",
+        "With --open, it opens the page. With --serve, it opens the page of a library of videos "
+        "on the clips, where you can search for more; Ctrl-C ends it.",
         epilog="examples:\n"
         "  videoprism-mlx demo --open\n"
+        "  videoprism-mlx demo --serve\n"
         '  videoprism-mlx demo --query "a red ball" --query "something that blinks"',
     )
     parser.add_argument(
@@ -48,38 +50,35 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="other seeds give other clips (default: %(default)s)",
     )
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    parser.add_argument(
+        "--serve", action="store_true", help="search the clips in the browser, as `serve` does"
+    )
     shared.add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    from videoprism_mlx.demo.search import run_demo
+    from videoprism_mlx.cli.library import serve
+    from videoprism_mlx.demo.search import LIBRARY, run_demo
 
+    if options.serve:
+        serve.require_libraries()
     demo = run_demo(options.output, options.query, options.clips, options.seed)
     if options.json:
         shared.print_json(as_json(demo))
     else:
         print_table(demo)
-    if options.open:
-        open_page(demo.page)
+    if options.serve:
+        serve.serve_page(str(demo.output / LIBRARY), is_opened=True)
+    elif options.open:
+        shared.open_page(demo.page.absolute().as_uri())
     return 0
-
-
-def open_page(page: Path) -> None:
-    """Opens the page in the browser, or prints its address if there is none."""
-    import webbrowser
-
-    from videoprism_mlx.progress import write
-
-    address = page.absolute().as_uri()
-    if not webbrowser.open(address):
-        write(f"there is no browser to open; the page is at {address}")
 
 
 def print_table(demo: "Demo") -> None:
     """Prints the best clips of each query, the clips played backwards, and how long it took."""
     from videoprism_mlx.demo.page import TOP
-    from videoprism_mlx.errors import printable
+    from videoprism_mlx.errors import counted, printable
 
     words = {True: "yes", False: "no", None: ""}
     print("rank  cosine  right  clip        what it shows")
@@ -96,12 +95,14 @@ def print_table(demo: "Demo") -> None:
     print()
     if demo.judged:
         print(
-            f"{'first is right':16}for {demo.first_right} of {len(demo.judged)} queries "
-            f"(by chance: {demo.by_chance:.1f})"
+            f"{'first is right':16}for {demo.first_right} of "
+            f"{counted(len(demo.judged), 'query', 'queries')} (by chance: {demo.by_chance:.1f})"
         )
     turned = sum(turn.turns for turn in demo.turns)
-    print(f"{'motion is seen':16}in {turned} of {len(demo.turns)} clips played backwards")
-    print(f"{'drawn':16}{count} clips in {seconds['draw']:.1f} s")
+    print(
+        f"{'motion is seen':16}in {turned} of {counted(len(demo.turns), 'clip')} played backwards"
+    )
+    print(f"{'drawn':16}{counted(count, 'clip')} in {seconds['draw']:.1f} s")
     speed = count / seconds["encode"]
     print(f"{'encoded':16}in {seconds['encode']:.1f} s, {speed:,.0f} clips a second")
     print(f"{'searched':16}{1000 * seconds['search'] / len(demo.rankings):.1f} ms a query")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from videoprism_mlx.cli import shared
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import InputError, are, counted, printable
 
 STDOUT = "-"
 
@@ -106,7 +106,6 @@ def run(options: argparse.Namespace) -> int:
 
 def run_videos(options: argparse.Namespace, output: str | TextIO) -> int:
     """Embeds videos."""
-    from videoprism_mlx.errors import printable
     from videoprism_mlx.features.embed import embed
     from videoprism_mlx.progress import note
 
@@ -137,7 +136,8 @@ def run_videos(options: argparse.Namespace, output: str | TextIO) -> int:
         shared.print_json({"output": options.output, **counts, "skipped": embedded.skipped})
     where = f"in {output}" if isinstance(output, str) and done else "embedded"
     failed = f", {skipped} skipped" if skipped else ""
-    note(printable(f"{done} of {done + skipped} videos are {where}{failed}"))
+    total = done + skipped
+    note(f"{done} of {counted(total, 'video')} {are(done, total)} {where}{failed}")
     return 1 if skipped else 0
 
 
@@ -160,5 +160,6 @@ def run_texts(options: argparse.Namespace, output: str | TextIO) -> int:
     )
     if options.json:
         shared.print_json({"output": options.output, "texts": len(texts)})
-    note(f"{len(texts)} texts are {f'in {output}' if isinstance(output, str) else 'embedded'}")
+    where = f"in {output}" if isinstance(output, str) else "embedded"
+    note(printable(f"{counted(len(texts), 'text')} {are(len(texts))} {where}"))
     return 0

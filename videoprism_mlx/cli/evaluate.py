@@ -200,23 +200,27 @@ def common(options: argparse.Namespace, model: Any, directory: Path) -> dict[str
 
 def report(options: argparse.Namespace, result: dict[str, Any], table: Sequence[str]) -> int:
     """Prints a result, as JSON or as a table. The exit code: 1 if videos were skipped."""
-    from videoprism_mlx.errors import printable_lines
+    from videoprism_mlx.errors import are, counted, printable
     from videoprism_mlx.progress import note
 
     if options.json:
         shared.print_json(result)
     else:
-        print(printable_lines("\n".join(table)))
+        print("\n".join(map(printable, table)))
     skipped = len(result["skipped"])
     without = f", {skipped} skipped" if skipped else ""
-    note(f"{result['measured']} of {result['videos']} videos are measured{without}")
+    measured, total = result["measured"], result["videos"]
+    note(f"{measured} of {counted(total, 'video')} {are(measured, total)} measured{without}")
     return 1 if skipped else 0
 
 
 def retrieval_table(result: dict[str, Any]) -> list[str]:
     """A table with a line for each direction, and how much was measured."""
+    from videoprism_mlx.errors import counted
+
     lines = direction_lines(result["metrics"])
-    lines.append(f"{result['measured']} videos, {result['texts']} texts")
+    videos, texts = counted(result["measured"], "video"), counted(result["texts"], "text")
+    lines.append(f"{videos}, {texts}")
     if result["texts_cut"]:
         lines[-1] += f", {result['texts_cut']} of them longer than the model reads, and cut"
     return lines

@@ -7,11 +7,32 @@ from typing import TYPE_CHECKING, Any
 
 from videoprism_mlx.cli import shared
 from videoprism_mlx.cli.program.completion import models_and_files
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import InputError, abridged
 from videoprism_mlx.video.find import local_path
 
 if TYPE_CHECKING:
     from videoprism_mlx.weights.catalogue import KnownModel
+
+
+# What the classes of models are.
+KINDS = {
+    "FactorizedEncoder": "video encoder",
+    "FactorizedVideoCLIP": "video-text model",
+    "FactorizedVideoClassifier": "classifier",
+    "TextEncoder": "text encoder",
+}
+
+# What config.json says under "source": the key, its title, and the key of its checksum.
+SOURCES = (
+    ("trained_from", "trained from", None),
+    ("base", "fused from", "base_weights"),
+    ("adapters", "adapters", None),
+    ("repository", "repository", None),
+    ("revision", "revision", None),
+    ("file", "checkpoint", "sha256"),
+    ("layout", "layout", None),
+    ("converter", "converted by", None),
+)
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -70,17 +91,37 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         shared.print_json(described)
         return 0
-    memory = described.pop("weights_bytes")
-    for key, value in described.items():
-        if key == "verified":
-            what = "as config.json says" if value["compared"] else "no checksum to compare it with"
-            value = f"all weights are finite; SHA-256 {value['sha256']}, {what}"
-        if isinstance(value, dict):
-            value = ", ".join(f"{name} {one}" for name, one in value.items())
-        shown = f"{value:,}" if isinstance(value, int) else value
-        print(f"{printable(key.replace('_', ' ')):16}{printable(shown)}")
-    print(f"{'weights':16}" + ", ".join(f"{size / 1e6:,.0f} MB {t}" for t, size in memory.items()))
+    for name, row in model_rows(described):
+        print(f"{printable(name):16}{printable(row)}")
     return 0
+
+
+def model_rows(described: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The lines about a model: a name and what there is to say."""
+    for key, value in described.items():
+        if key == "model":
+            yield "model", f"{KINDS[value]} ({value})" if value in KINDS else str(value)
+        elif key == "source" and isinstance(value, Mapping):
+            yield from source_rows(value)
+        elif key == "weights_bytes":
+            sizes = (f"{megabytes(size)} {dtype}" for dtype, size in value.items())
+            yield "weights", ", ".join(sizes)
+        elif key == "verified":
+            same = "as config.json says" if value["compared"] else "with no checksum to compare"
+            yield "verified", f"all weights are finite; {abridged(value['sha256'])}, {same}"
+        else:
+            yield key, f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def source_rows(source: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The lines about where a model comes from, with a checksum beside what it is of."""
+    rest = dict(source)
+    for key, title, checksum in SOURCES:
+        if key in rest:
+            of = rest.pop(checksum, None) if checksum else None
+            yield title, f"{abridged(rest.pop(key))}{f', {abridged(of)}' if of else ''}"
+    for key, value in rest.items():
+        yield key.replace("_", " "), abridged(value)
 
 
 def require_model(name_or_dir: str) -> None:
@@ -116,6 +157,7 @@ def run_list(options: argparse.Namespace) -> int:
     """Prints the models, and which of them are on this machine."""
     import textwrap
 
+    from videoprism_mlx.errors import printable
     from videoprism_mlx.files.places import cache_directory
     from videoprism_mlx.weights.catalogue import list_models
 
@@ -128,11 +170,11 @@ def run_list(options: argparse.Namespace) -> int:
         shared.print_json({"cache": str(cache_directory()), "models": rows})
         return 0
     with_weights = [model for model in models if model.weights is not None]
-    width = max(len(model.name) for model in with_weights)
+    width = max(len(printable(model.name)) for model in with_weights)
     print(f"{'model':{width}}  {'parameters':>11}  on this machine")
     for model in with_weights:
-        print(f"{model.name:{width}}  {model.parameters:11,}  {place(model)}")
-    print(f"\ncache: {cache_directory()}")
+        print(f"{printable(model.name):{width}}  {model.parameters:11,}  {place(model)}")
+    print(f"\ncache: {printable(cache_directory())}")
     others = ", ".join(model.name for model in models if model.weights is None)
     print(textwrap.fill(f"Configurations without published weights: {others}.", 79))
     return 0
@@ -235,12 +277,12 @@ def find(name_or_dir: str) -> tuple[dict[str, Any], Path | None, Any]:
     from videoprism_mlx.files.places import user_path
     from videoprism_mlx.models import RELEASES, SHIPPED, canonical_name, get_config
     from videoprism_mlx.weights import hub
-    from videoprism_mlx.weights.directory import WEIGHTS_FILE, read_checked_config, stored_shapes
+    from videoprism_mlx.weights.directory import check_shapes, read_checked_config
 
     name, directory = canonical_name(name_or_dir), user_path(name_or_dir)
     if name is None and directory.is_dir():
         config, described = read_checked_config(directory)
-        stored_shapes(directory / WEIGHTS_FILE)  # Raises an error if the file is damaged.
+        check_shapes(directory, config)
         return config, directory, described.get("source", "not recorded")
     config = get_config(name_or_dir)
     if name in SHIPPED:

@@ -1,6 +1,7 @@
 """What several commands share: their options, loading the model, and printing."""
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -172,7 +173,7 @@ def read_texts(options: argparse.Namespace) -> list[str]:
     texts: list[str] = options.texts
     if options.texts_file is not None:
         return read_lines(options.texts_file)
-    require_words(texts)
+    require_words(texts, "the option ending in -file takes a file with one text on each line")
     return texts
 
 
@@ -186,11 +187,18 @@ def read_lines(path: Path) -> list[str]:
     return texts
 
 
-def require_words(texts: Sequence[str]) -> None:
-    """Raises InputError if a text is empty."""
+def require_words(texts: Sequence[str], advice: str = "give the text itself") -> None:
+    """Raises InputError if a text is empty, or is the name of a file, a pipe or a device.
+
+    What is in the current folder may be called as a label is, if its name has no ending.
+    """
     for text in texts:
         if not text.strip():
             raise InputError("one of the texts is empty; leave it out, or give it words")
+        path = Path(text)
+        is_path = path.is_absolute() or len(path.parts) > 1 or path.suffix or not path.is_file()
+        if os.path.exists(text) and not path.is_dir() and is_path:
+            raise InputError(f"{text} is a file, and would be taken as a text; {advice}")
 
 
 def require_picture(output: Path, video: str, *endings: str) -> str:
@@ -316,3 +324,13 @@ def say_how_to_continue(kept: str, options: argparse.Namespace) -> None:
     """Prints after Ctrl-C what is kept, and how to continue."""
     how = "the same command without --overwrite" if options.overwrite else "the same command"
     print(f"{kept}; run {how} to continue", file=sys.stderr)
+
+
+def open_page(address: str) -> None:
+    """Opens a page in the browser, or prints its address if there is no browser."""
+    import webbrowser
+
+    from videoprism_mlx.progress import write
+
+    if not webbrowser.open(address):
+        write(f"there is no browser to open; the page is at {address}")

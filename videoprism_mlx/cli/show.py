@@ -86,9 +86,10 @@ def run(options: argparse.Namespace) -> int:
     if is_film:
         frames = bar(list(maps.frames), "writing", "frame")
         with frames, new_file(options.output, replace=True) as unfinished:
-            write_feature_video(unfinished, frames, colours, maps.times, fps)
+            write_feature_video(unfinished, frames, colours, maps.times, fps, maps.names)
     else:
-        sheet = draw_features(maps.frames, colours, maps.times.tolist(), Path(options.video).name)
+        title = Path(options.video).name
+        sheet = draw_features(maps.frames, colours, maps.times.tolist(), title, maps.names)
         with new_file(options.output, replace=True) as unfinished:
             Image.fromarray(sheet).save(unfinished, "png")
     return shared.report_picture(options, frames=len(maps.frames))

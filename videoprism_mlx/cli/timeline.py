@@ -52,7 +52,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--output",
         type=Path,
         metavar="OUT",
-        help="OUT.png for a picture, OUT.csv or OUT.json for the peaks",
+        help="OUT.png for a picture, OUT.csv or OUT.json for the list of peaks",
     )
     parser.add_argument("--template", help="the prompt, with {} for the text (default: the text)")
     shared.add_model(parser)
@@ -83,6 +83,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(options: argparse.Namespace) -> int:
     check(options)
 
+    from videoprism_mlx import progress
     from videoprism_mlx.errors import printable
     from videoprism_mlx.features.timeline import (
         check_scoring,
@@ -90,6 +91,8 @@ def run(options: argparse.Namespace) -> int:
         score_windows,
         usual_windows,
     )
+    from videoprism_mlx.video.ffmpeg.reader import DEFAULT_FPS
+    from videoprism_mlx.video.source import images_of
 
     needs = partial(
         check_scoring,
@@ -99,6 +102,8 @@ def run(options: argparse.Namespace) -> int:
         fps=options.fps,
     )
     model, processor, _ = shared.load(options, needs)
+    if images_of(options.video):
+        progress.note(f"images have no times: they are taken as {DEFAULT_FPS:g} frames a second")
     sampling = (*usual_windows(processor, options.window, options.stride), options.fps)
     span: dict[str, Any] = dict(start=options.start, end=options.end, partial=options.partial)
     timeline = score_windows(model, processor, options.video, options.text, *sampling, **span)

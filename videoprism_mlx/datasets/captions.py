@@ -24,6 +24,10 @@ def read_captions(path: str | Path) -> list[Captioned]:
     Rows of the same video are put together, in the order in which the videos first appear.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(
+            f"{path} is a folder; expected a CSV with the columns video and caption, or a JSON list"
+        )
     captions: dict[Files, list[str]] = {}
     for where, row in rows_of(path):
         video = files_of(row, path.parent, where)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from videoprism_mlx.datasets.rows import Row, files_of, rows_of, take
-from videoprism_mlx.errors import InputError, excerpt, shown
+from videoprism_mlx.errors import InputError, are, counted, excerpt, shown
 from videoprism_mlx.files.reading import read_text
 from videoprism_mlx.video.find import files_below, is_video_name, natural_order
 from videoprism_mlx.video.source import Files
@@ -108,7 +108,12 @@ def labelled_folders(folder: Path, names: Sequence[str] | None) -> Labelled:
     if not any(found.values()):
         raise InputError(f"{folder} has no folders with videos; expected one for each class")
     if loose := sum(is_video_name(one) and one.is_file() for one in folder.iterdir()):
-        logger.warning("%d videos in %s itself have no class, and are left out", loose, folder)
+        logger.warning(
+            "%s in %s %s left out: not in the folder of a class",
+            counted(loose, "video"),
+            folder,
+            are(loose),
+        )
     numbers = {
         name: number for number, name in enumerate(sorted(found) if names is None else names)
     }
@@ -202,9 +207,10 @@ def warn_of_contradictions(
     double = [video for video, each in known.items() if len(each) > 1]
     if double:
         logger.warning(
-            "%d videos in %s are listed more than once, with different classes, such as %s",
-            len(double),
+            "%s in %s %s listed more than once, with different classes, such as %s",
+            counted(len(double), "video"),
             path,
+            are(len(double)),
             double[0],
         )
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from videoprism_mlx.errors import are, counted
 from videoprism_mlx.video.source import Files
 
 logger = logging.getLogger(__name__)
@@ -16,10 +17,11 @@ def warn_of_overlap(training: Sequence[Files], validation: Sequence[Files]) -> N
     shared = sorted(map(str, real_paths(training) & validated))
     if shared:
         logger.warning(
-            "%d of %d videos to validate on are trained on as well, such as %s: "
+            "%d of %s to validate on %s trained on as well, such as %s: "
             "results on them say nothing about new videos",
             len(shared),
-            len(validated),
+            counted(len(validated), "video"),
+            are(len(shared), len(validated)),
             shared[0],
         )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from videoprism_mlx.errors import InputError, excerpt, shown
+from videoprism_mlx.errors import InputError, counted, excerpt, shown
 from videoprism_mlx.files.reading import parse_json, read_text
 from videoprism_mlx.video.source import Files
 
@@ -41,7 +41,7 @@ def csv_rows(path: Path, text: str) -> Iterator[tuple[str, Row]]:
             where = f"{path}, line {reader.line_num}"
             if extra := row.pop(None, None):  # DictReader puts extra fields here.
                 raise InputError(
-                    f"{where}: has {len(extra)} more fields than the heading, such as "
+                    f"{where}: has {counted(len(extra), 'more field')} than the heading, such as "
                     f"{shown(extra[0])}; put quotes around texts that contain {delimiter!r}"
                 )
             yield where, row

@@ -5,8 +5,10 @@ model that never saw a yellow heart learns that what is yellow is no heart. Here
 a loss of its own. Shapes are learned in strange colours: in grey, and in hues that no colour of the
 world has. There, all shapes occur. In its own colour, a clip has to give the same answer.
 
-Shapes: B clips of a batch, C of them with one thing, K of them in sets, T frames, S size of a
-frame, W words of an attribute, D width.
+A text has to tell apart clips that differ in motion alone, too, whatever their shape and colour.
+
+Shapes: B clips of a batch, C of them with one thing, K of them in sets, M sets that differ in
+motion with N clips each, T frames, S size of a frame, W words of an attribute, D width.
 """
 
 import math
@@ -19,8 +21,9 @@ import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
-from videoprism_mlx.demo.captions import describe, describe_looks, name_one
-from videoprism_mlx.demo.scenes import ATTRIBUTES, COLOURS, MOTIONS, OPPOSITE, Scene, is_held_out
+from videoprism_mlx.demo.captions import colourless, describe, describe_looks, name_one
+from videoprism_mlx.demo.scenes import ATTRIBUTES, MOTIONS, OPPOSITE, Scene, is_held_out
+from videoprism_mlx.demo.tints import recoloured, strange_recolouring
 from videoprism_mlx.encoders import FactorizedVideoCLIP, l2_normalize
 from videoprism_mlx.evaluation.metrics import recalls
 from videoprism_mlx.features.processor import Processor, load
@@ -35,23 +38,22 @@ from videoprism_mlx.training.state import Parameters, as_float32
 from videoprism_mlx.weights.directory import WEIGHTS_FILE
 
 Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float32]
 
 # The weights of the losses, beside that of the captions, which is 1: of naming the shape of a clip
 # in strange colours and that of each of its frames, of the same answer in its own colours, and of
-# naming another attribute.
-SHAPE, FRAME, SAME, OTHER = 0.7, 0.3, 0.7, 0.3
+# naming another attribute, and of finding clips of a set that differ in motion alone.
+SHAPE, FRAME, SAME, OTHER, MOTION = 0.7, 0.3, 0.7, 0.3, 0.7
 
 START_TEMPERATURE = 0.05
 COMPLETE = 0.4  # The share of captions that say everything.
 MOTIONLESS = 0.5  # The share of captions that leave out how things move.
 LOOKS = 0.6  # The share of captions of two things that only say how they look.
-ALIKE = 2  # Clips of each set in a batch.
-OTHERS = 36  # Clips of a batch that are of no set.
+ALIKE = 2  # Clips in a batch of each set that differ in shape.
+MOVING = 2  # Sets of a batch that differ in motion. All their clips are in it.
+MOTIONS_OF_SET = len(MOTIONS) - 1  # One is held out.
+OTHERS = 28  # Clips of a batch that are of no set.
 FROZEN = 0.35  # The share of these that are one frame, repeated, where that is possible.
-TURNED = 0.6  # The share of pairs that differ in motion alone, not in shape alone.
-GREY = 0.3  # The share of clips in strange colours that are grey.
-TINTS = ((75, 107), (157, 199), (297, 306))  # Hues, in degrees, that are far from those of colours.
+TURNED = 0.4  # The share of pairs that differ in motion alone, not in shape alone.
 BLIND = -1e9  # A logit that counts as no choice.
 
 
@@ -73,10 +75,13 @@ class Choices(NamedTuple):
 class Batch(NamedTuple):
     """Clips, their captions followed by the words of all attributes, and what is right.
 
-    The first K clips are those of sets. They are there a second time, in strange colours.
+    The first K clips are those of sets, and the last of the K those of sets that differ in motion.
+    The K are there a second time, in strange colours. For that, the captions of the sets that
+    differ in motion come a second time, too, without colours, before the words.
     """
 
     clips: mx.array  # (B + K, T, S, S, 3), in [0, 1].
+    moving: tuple[int, int]  # M and N.
     ids: Array
     paddings: Array
     unknown: mx.array  # (B, B): whether the caption says of the clip what is held out.
@@ -123,12 +128,17 @@ def with_motions(scene: Scene, motions: Mapping[str, str]) -> Scene | None:
     return None if any(map(is_held_out, things)) else scene._replace(things=things)
 
 
-def random_caption(scene: Scene, random: np.random.Generator) -> str:
-    """A caption of everything or of some things; often, of how two things look."""
+def random_caption(
+    scene: Scene, random: np.random.Generator, motionless: float = MOTIONLESS
+) -> str:
+    """A caption of everything or of some things; often, of how two things look.
+
+    A share `motionless` leaves out how things move.
+    """
     if len(scene.things) == 2 and random.random() < LOOKS:
         return describe_looks(scene, random)
     detail = 1.0 if random.random() < COMPLETE else random.uniform()
-    return describe(scene, random, detail, motions=random.random() >= MOTIONLESS)
+    return describe(scene, random, detail, motions=random.random() >= motionless)
 
 
 def choices_of(scenes: Sequence[Scene], is_strange: bool = False) -> dict[str, Choices]:
@@ -146,34 +156,6 @@ def choices_of(scenes: Sequence[Scene], is_strange: bool = False) -> dict[str, C
     return choices
 
 
-def hue(colour: str) -> float:
-    """The angle of a colour around the axis of greys, in degrees. That of red is 0."""
-    red, green, blue = COLOURS[colour]
-    return math.degrees(math.atan2(3**0.5 * (green - blue), 2 * red - green - blue)) % 360
-
-
-def recolouring(share: float, turn: float) -> Floats:
-    """A matrix (3, 3) that turns hues by degrees, and leaves a share of the colour: 0 is grey."""
-    angle, grey = math.radians(turn), np.full((3, 3), 1 / 3)
-    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / 3**0.5
-    rotation = math.cos(angle) * (np.eye(3) - grey) + math.sin(angle) * cross
-    matrix: Floats = (grey + share * rotation).astype(np.float32)
-    return matrix
-
-
-def strange_recolouring(scene: Scene, random: np.random.Generator) -> Floats:
-    """A matrix (3, 3) that makes the thing of a clip grey, or of a hue in TINTS."""
-    if random.random() < GREY:
-        return recolouring(0, 0)
-    tint = random.uniform(*TINTS[random.integers(len(TINTS))])
-    return recolouring(1, tint - hue(scene.shown("colour")))
-
-
-def recoloured(clips: mx.array, matrices: Sequence[Floats]) -> mx.array:
-    """Clips (K, T, S, S, 3) in [0, 1], each with its colours times its matrix (3, 3)."""
-    return mx.clip(mx.einsum("ktxyc,kdc->ktxyd", clips, mx.array(np.stack(matrices))), 0, 1)
-
-
 def naming_loss(logits: mx.array, choices: Choices) -> mx.array:
     """The cross-entropy (C,) of the right words among the possible ones, for logits (C, W)."""
     logits = mx.where(choices.possible, logits, BLIND)
@@ -189,6 +171,14 @@ def same_loss(logits: mx.array, strange: mx.array) -> mx.array:
     return nn.losses.cross_entropy(logits, shares, reduction="mean")
 
 
+def contrastive_loss(logits: mx.array) -> mx.array:
+    """The mean cross-entropy of the diagonal of logits (..., B, B), by rows and by columns."""
+    right = mx.broadcast_to(mx.arange(logits.shape[-1]), logits.shape[:-1])
+    both = (logits, logits.swapaxes(-1, -2))
+    one, other = (nn.losses.cross_entropy(each, right, reduction="mean") for each in both)
+    return (one + other) / 2
+
+
 def batch_loss(model: FactorizedVideoCLIP, parameters: Parameters, batch: Batch) -> mx.array:
     """The sum of the weighted losses of a batch: a scalar."""
     model.update(parameters["model"])
@@ -197,14 +187,17 @@ def batch_loss(model: FactorizedVideoCLIP, parameters: Parameters, batch: Batch)
     features = model.contextualize(features)
     videos = l2_normalize(model.contrastive_vision_pooler(features))
     _, texts, _ = cast(Any, model(None, batch.ids, batch.paddings))
-    count, sets = len(batch.unknown), len(batch.always_shown)
-    captions, words = texts[:count], scale * texts[count:].T
+    count, sets, moving = len(batch.unknown), len(batch.always_shown), math.prod(batch.moving)
+    captions, words = texts[:count], scale * texts[count + moving :].T
 
     logits = mx.where(batch.unknown, BLIND, scale * (videos[:count] @ captions.T))
-    right = mx.arange(count)
-    loss = mx.array(0.0)
-    for each in (logits, logits.T):
-        loss += nn.losses.cross_entropy(each, right, reduction="mean") / 2
+    loss = contrastive_loss(logits)
+    for seen, said in ((sets, sets), (count + sets, count + moving)):
+        seen_in_sets, said_in_sets = (
+            each.reshape(*batch.moving, -1)
+            for each in (videos[seen - moving : seen], texts[said - moving : said])
+        )
+        loss += MOTION * contrastive_loss(scale * (seen_in_sets @ said_in_sets.swapaxes(1, 2)))
     plain, strange = videos[batch.single] @ words, videos[count:] @ words
     for name, choices in batch.choices.items():
         if name != "shape":
@@ -225,10 +218,11 @@ def batch_loss(model: FactorizedVideoCLIP, parameters: Parameters, batch: Batch)
 
 
 class AttributeLearner(Learner):
-    """Trains on sets of clips that differ in shape alone, together with clips of two things.
+    """Trains on sets of clips that differ in shape or in motion alone, and on clips of two things.
 
-    An example is a set. `scenes` are those of the "sets", of the "others", and those to validate
-    on, "val". `arrays` are their clips, as `Frames` caches them.
+    An example is a set that differs in shape. `scenes` are those of these "sets", of the "motions",
+    one set of N after the other, of the "others", and those to validate on, "val". `arrays` are
+    their clips, as `Frames` caches them.
     """
 
     whole_batches = True
@@ -245,8 +239,10 @@ class AttributeLearner(Learner):
         self.model, self.processor, self.frames = model, processor, frames
         self.count = len(sets)
         self.firsts = np.cumsum([0, *map(len, sets)])
-        self.scenes = [*scenes["sets"], *scenes["others"]]
-        self.arrays = [*arrays["sets"], *arrays["others"]]
+        self.first_other = self.firsts[-1] + len(scenes["motions"])
+        names = "sets", "motions", "others"
+        self.scenes = [scene for name in names for scene in scenes[name]]
+        self.arrays = [path for name in names for path in arrays[name]]
         self.val, self.val_arrays = scenes["val"], arrays["val"]
 
     def start(self) -> Parameters:
@@ -258,12 +254,15 @@ class AttributeLearner(Learner):
         self, parameters: Parameters, rows: Rows, random: np.random.Generator
     ) -> tuple[mx.array, Parameters]:
         """The loss on some sets and on random other clips, and its gradients."""
-        numbers = []
+        pairs: list[int] = []
         for first, end in zip(self.firsts[rows], self.firsts[rows + 1], strict=True):
-            numbers += random.choice(np.arange(first, end), ALIKE, replace=False).tolist()
-        others = np.arange(self.firsts[-1], len(self.scenes))
-        chosen = random.choice(others, min(OTHERS, len(others)), replace=False).tolist()
-        batch = self.batch(numbers, chosen, random)
+            pairs += random.choice(np.arange(first, end), ALIKE, replace=False).tolist()
+        starts = np.arange(self.firsts[-1], self.first_other, MOTIONS_OF_SET)
+        chosen = random.choice(starts, MOVING, replace=False)
+        motions = np.add.outer(chosen, np.arange(MOTIONS_OF_SET)).ravel().tolist()
+        others = np.arange(self.first_other, len(self.scenes))
+        rest = random.choice(others, min(OTHERS, len(others)), replace=False).tolist()
+        batch = self.batch(pairs, motions, rest, random)
 
         def loss(parameters: Parameters) -> mx.array:
             return batch_loss(self.model, parameters, batch)
@@ -272,36 +271,49 @@ class AttributeLearner(Learner):
         return value, gradients
 
     def batch(
-        self, sets: Sequence[int], others: Sequence[int], random: np.random.Generator
+        self,
+        pairs: Sequence[int],
+        motions: Sequence[int],
+        others: Sequence[int],
+        random: np.random.Generator,
     ) -> Batch:
         """The clips with these numbers, with random captions and random wordings of all words."""
-        numbers = [*sets, *others]
+        numbers, sets = [*pairs, *motions, *others], len(pairs) + len(motions)
         clips = self.clips([self.arrays[number] for number in numbers])
         scenes = [self.scenes[number] for number in numbers]
         middle, last = clips.shape[1] // 2, clips.shape[1] - 1
-        for i in range(len(scenes)):
+        for i in (*range(1, len(pairs), ALIKE), *range(sets, len(scenes))):
             # Of the two clips of a set, the second may become the first one with another motion.
-            source = i - i % ALIKE if i < len(sets) else i
-            if random.random() >= (TURNED if i < len(sets) else FROZEN) or source == i < len(sets):
+            source = i - 1 if i < sets else i
+            if random.random() >= (TURNED if i < sets else FROZEN):
                 continue
             turned, still = backwards(scenes[source]), frozen(scenes[source])
-            if turned is not None and i < len(sets):
+            if turned is not None and i < sets:
                 scenes[i], clips[i] = turned, clips[source][mx.arange(last, -1, -1)]
             elif still not in (None, scenes[source]):
                 still_clip = mx.broadcast_to(clips[source, middle], clips[i].shape)
                 scenes[i], clips[i] = still, still_clip
         single = [i for i, scene in enumerate(scenes) if len(scene.things) == 1]
-        captions = [random_caption(scene, random) for scene in scenes]
+        captions = [
+            random_caption(scene, random, 0 if len(pairs) <= i < sets else MOTIONLESS)
+            for i, scene in enumerate(scenes)
+        ]
+        uncoloured = [
+            random_caption(colourless(scenes[i]), random, 0) for i in range(len(pairs), sets)
+        ]
         words = [name_one(name, word, random) for name in ATTRIBUTES for word in ATTRIBUTES[name]]
-        ids, paddings = self.processor.tokenize([*captions, *words])
-        alike = scenes[: len(sets)]
+        ids, paddings = self.processor.tokenize([*captions, *uncoloured, *words])
+        alike = scenes[:sets]
         matrices = [strange_recolouring(scene, random) for scene in alike]
+        for i in range(len(pairs), sets):  # The clips of a set do not differ in colour.
+            matrices[i] = matrices[i - (i - len(pairs)) % MOTIONS_OF_SET]
         unknown = [
             [i != j and is_unknown(clip, caption) for j, caption in enumerate(scenes)]
             for i, clip in enumerate(scenes)
         ]
         return Batch(
-            mx.concatenate([clips, recoloured(clips[: len(sets)], matrices)]),
+            mx.concatenate([clips, recoloured(clips[:sets], matrices)]),
+            (len(motions) // MOTIONS_OF_SET, MOTIONS_OF_SET),
             ids,
             paddings,
             mx.array(unknown),

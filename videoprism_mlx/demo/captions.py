@@ -135,6 +135,11 @@ def describe_looks(scene: Scene, random: np.random.Generator) -> str:
     return say("and").join(phrases[i] for i in random.permutation(len(phrases)))
 
 
+def colourless(scene: Scene) -> Scene:
+    """The scene without the names of colours, for captions that leave them out."""
+    return scene._replace(things=tuple(thing._replace(colour="") for thing in scene.things))
+
+
 def name_one(attribute: str, word: str, random: np.random.Generator | None = None) -> str:
     """A caption of one attribute and nothing else, in its first wording, or a random one."""
     wordings = [wording for wording in WORDS.get(word, (word,)) if wording]

@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx.demo.results import Demo, Ranking, Turn
+from videoprism_mlx.errors import counted
 from videoprism_mlx.pictures.sheets import Found, draw_search
 
 # How many queries are shown, and how many clips for each.
@@ -16,7 +17,9 @@ def draw_picture(demo: Demo) -> npt.NDArray[np.uint8]:
     Below them is a clip played forwards and backwards.
     """
     rows = [*map(ranking_row, demo.rankings[:ROWS]), turn_row(demo.turns[0])]
-    return draw_search(rows, title=f"{len(demo.clips)} clips, searched by what they show")
+    return draw_search(
+        rows, title=f"{counted(len(demo.clips), 'clip')}, searched by what they show"
+    )
 
 
 def ranking_row(ranking: Ranking) -> tuple[str, list[Found]]:

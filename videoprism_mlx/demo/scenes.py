@@ -111,19 +111,21 @@ def draw_scenes(
     return scenes
 
 
-def motion_sets(count: int, seed: int) -> list[list[Scene]]:
-    """Sets of scenes that differ only in motion.
+def motion_sets(count: int, seed: int, held_out: bool = True) -> list[list[Scene]]:
+    """Sets of scenes that differ only in motion. Each scene shows one thing.
 
-    Each scene shows one thing, whose shape never occurs in this colour in training.
+    With `held_out`, its shape never occurs in this colour in training. Without, each set has the
+    motions that are not held out, which are all but one.
     """
-    random = np.random.default_rng([seed, 2])
+    random = np.random.default_rng([seed, 2 if held_out else 8])
     sets: list[list[Scene]] = []
     while len(sets) < count:
-        thing = draw_thing(random, held_out=True)
+        thing = draw_thing(random, held_out)
         alike = [thing._replace(motion=motion) for motion in MOTIONS]
-        if is_new_look(thing) and all(map(is_visible, alike)):
+        if is_new_look(thing) == held_out and all(map(is_visible, alike)):
             background = str(random.choice(BACKGROUNDS))
-            sets.append([Scene((each,), background) for each in alike])
+            kept = [each for each in alike if held_out or not is_held_out(each)]
+            sets.append([Scene((each,), background) for each in kept])
     return sets
 
 

@@ -3,6 +3,8 @@
 Shapes: V clips, D width of an embedding.
 """
 
+import importlib.util
+import os
 import re
 import shutil
 import time
@@ -34,10 +36,11 @@ from videoprism_mlx.files.atomic import new_directory, new_file
 from videoprism_mlx.files.lock import locked
 from videoprism_mlx.files.output import require_own, visible
 from videoprism_mlx.files.record import as_json, made_with
+from videoprism_mlx.library.table import require_place
 from videoprism_mlx.models import DEMO_MODEL
 
 # What the demo writes into its folder, besides the page and the picture.
-RECORD, CLIPS, BACKWARDS = "videoprism-demo.json", "clips", "backwards"
+RECORD, CLIPS, BACKWARDS, LIBRARY = "videoprism-demo.json", "clips", "backwards", "library"
 
 BATCH = 8  # Clips encoded at once.
 
@@ -49,7 +52,8 @@ def run_demo(
 ) -> Demo:
     """Draws clips into a folder, encodes and searches them, and writes a page that shows it.
 
-    `queries` replace QUERIES. An earlier demo in the folder is replaced.
+    `queries` replace QUERIES. An earlier demo in the folder is replaced. Where LanceDB is
+    installed, the clips become a library of videos, which is searched.
     """
     output = Path(output)
     asked = QUERIES if queries is None else tuple(map(Query, queries))
@@ -65,12 +69,13 @@ def run_demo(
         clear(output)
         with timed(seconds, "draw"):
             clips = draw_clips(output / CLIPS, dict(enumerate(scenes)), seed)
-        with timed(seconds, "encode"):
-            videos = searcher.embed_clips(clips)
-        with timed(seconds, "search"):
-            texts = searcher.embed_texts([query.text for query in asked])
-            rankings = [rank(*each, clips) for each in zip(asked, texts @ videos.T, strict=True)]
-        turns = turn_clips(output, scenes, seed, clips, videos, searcher)
+        texts = [query.text for query in asked]
+        if has_library():
+            cosines = in_library(output, texts, clips, seconds)
+        else:
+            cosines = in_memory(searcher, texts, clips, seconds)
+        rankings = [rank(*each, clips) for each in zip(asked, cosines, strict=True)]
+        turns = turn_clips(output, scenes, seed, clips, searcher)
         demo = Demo(output, clips, rankings, turns, searcher.parameters, seconds)
         with new_file(demo.picture, replace=True) as partial:
             Image.fromarray(draw_picture(demo)).save(partial, "png")
@@ -105,23 +110,52 @@ class Searcher:
         return embed_texts(self.model, self.processor, texts)
 
 
+def has_library() -> bool:
+    """Whether a library of videos can be made here."""
+    return importlib.util.find_spec("lancedb") is not None
+
+
+def in_memory(
+    searcher: Searcher, texts: Sequence[str], clips: Sequence[Clip], seconds: dict[str, float]
+) -> Embeddings:
+    """The cosines (number of texts, V) of texts and clips."""
+    with timed(seconds, "encode"):
+        videos = searcher.embed_clips(clips)
+    with timed(seconds, "search"):
+        return searcher.embed_texts(texts) @ videos.T
+
+
+def in_library(
+    output: Path, texts: Sequence[str], clips: Sequence[Clip], seconds: dict[str, float]
+) -> Embeddings:
+    """As `in_memory`, from a library of the clips, which stays in the demo's folder."""
+    from videoprism_mlx.library.library import Library
+
+    library = Library(output / LIBRARY)
+    with timed(seconds, "encode"):
+        library.add(output / CLIPS, DEMO_MODEL, dtype="float32")
+    with timed(seconds, "search"):
+        found = [library.search(text, k=len(clips)) for text in texts]
+    places = {os.path.realpath(clip.path): place for place, clip in enumerate(clips)}
+    cosines = np.empty((len(texts), len(clips)), np.float32)
+    for row, moments in zip(cosines, found, strict=True):
+        row[[places[moment.path] for moment in moments]] = [moment.score for moment in moments]
+    return cosines
+
+
 def turn_clips(
-    output: Path,
-    scenes: Sequence[Scene],
-    seed: int,
-    clips: Sequence[Clip],
-    videos: Embeddings,
-    searcher: Searcher,
+    output: Path, scenes: Sequence[Scene], seed: int, clips: Sequence[Clip], searcher: Searcher
 ) -> list[Turn]:
     """Draws the TURNED clips backwards, and compares both directions with both sentences."""
     places = {scenes.index(scene): scene for scene in TURNED}
+    forwards = [clips[place] for place in places]
     backwards = draw_clips(output / BACKWARDS, places, seed, backwards=True)
     turns = []
-    for place, clip, video in zip(places, backwards, searcher.embed_clips(backwards), strict=True):
-        text, opposite = (sentence(each.scene.things[0]) for each in (clips[place], clip))
-        texts = searcher.embed_texts([text, opposite])
-        cosines = np.stack([videos[place], video]) @ texts.T
-        turns.append(Turn(clips[place], clip, text, opposite, cosines))
+    videos = searcher.embed_clips([*forwards, *backwards])
+    for number, (clip, turned) in enumerate(zip(forwards, backwards, strict=True)):
+        text, opposite = (sentence(each.scene.things[0]) for each in (clip, turned))
+        cosines = videos[[number, len(places) + number]] @ searcher.embed_texts([text, opposite]).T
+        turns.append(Turn(clip, turned, text, opposite, cosines))
     return turns
 
 
@@ -156,6 +190,7 @@ def require_demo_folder(output: Path) -> None:
     The folders of clips are replaced as a whole, so they must hold nothing but the demo's clips.
     """
     require_own(output, "a demo", [RECORD])
+    require_place(str(output / LIBRARY))
     for folder in (output / CLIPS, output / BACKWARDS):
         for name in visible(folder):
             if not re.fullmatch(r"clip\d+\.mp4", name):
@@ -169,7 +204,7 @@ def clear(output: Path) -> None:
     """Removes an earlier demo. The page goes first: it would be broken without its clips."""
     for name in (PAGE, PICTURE):
         (output / name).unlink(missing_ok=True)
-    for name in (CLIPS, BACKWARDS):
+    for name in (CLIPS, BACKWARDS, LIBRARY):
         if (output / name).exists():
             shutil.rmtree(output / name)
 

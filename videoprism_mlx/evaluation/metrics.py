@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import InputError, counted
+from videoprism_mlx.runtime.rounding import first_equal
 
 Array = npt.NDArray[Any]
 
@@ -154,6 +155,17 @@ def multi_hot(labels: Sequence[Sequence[int]], count: int) -> npt.NDArray[np.boo
     return targets
 
 
+def cosines(videos: Array, texts: Array) -> Array:
+    """The cosines (V, Q) of embeddings of videos (V, D) and texts (Q, D), all of length one.
+
+    Equal embeddings have equal cosines, so that `recalls` sees a tie where there is one: a matrix
+    product may round equal rows and columns differently, by their place in the matrix.
+    """
+    (rows, row_of), (columns, column_of) = first_equal(videos), first_equal(texts)
+    distinct: Array = videos[rows] @ texts[columns].T
+    return distinct[np.ix_(row_of, column_of)]
+
+
 def recalls(similarity: Array, video_of_text: Array) -> dict[str, float]:
     """Recall at 1, 5 and 10 (0 to 1), median and mean rank, from similarities (V, Q).
 
@@ -187,7 +199,7 @@ def checked_similarity(similarity: Array, video_of_text: Array) -> tuple[Array, 
     if owners.shape != similarity.shape[1:] or owners.dtype.kind not in "iu":
         raise InputError(
             f"video_of_text is of {owners.dtype} and shape {owners.shape}; "
-            f"expected a video's number for each of {similarity.shape[1]} texts"
+            f"expected a video's number for each of {counted(similarity.shape[1], 'text')}"
         )
     if owners.min() < 0 or owners.max() >= len(similarity):
         raise InputError(

@@ -16,9 +16,10 @@ import numpy.typing as npt
 from videoprism_mlx.datasets.captions import Captioned
 from videoprism_mlx.datasets.labels import Labelled
 from videoprism_mlx.encoders import FactorizedVideoClassifier, VideoPrismModel
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import InputError, are, counted
 from videoprism_mlx.evaluation.metrics import (
     class_rows,
+    cosines,
     multi_hot,
     multi_label_metrics,
     recalls,
@@ -82,7 +83,7 @@ def evaluate_retrieval(
     evaluation = Evaluation(model, processor, partial, skip_bad, cache, identity, data, output)
     vectors = evaluation.vectors([pair.video for pair in pairs], "embedding")
     kept = np.isin(owners, vectors.numbers)
-    similarity = vectors.rows @ text_embeddings[kept].T
+    similarity = cosines(vectors.rows, text_embeddings[kept])
     measured = {
         "metrics": recalls(similarity, np.searchsorted(vectors.numbers, owners[kept])),
         **vectors.counts(len(pairs)),
@@ -127,7 +128,7 @@ def evaluate_zero_shot(
     classes = class_embeddings(model, processor, labelled.names, templates)
     evaluation = Evaluation(model, processor, partial, skip_bad, cache, identity, data, output)
     vectors = evaluation.vectors(labelled.videos, "embedding")
-    measured = classified(vectors, vectors.rows @ classes.T, labelled, labelled.names)
+    measured = classified(vectors, cosines(vectors.rows, classes), labelled, labelled.names)
     if labelled.multi_label:  # Cosines have no threshold that means yes or no.
         measured["metrics"] = {"map": measured["metrics"]["map"]}
     return evaluation.result("zero-shot", measured, {"templates": list(templates)})
@@ -202,18 +203,17 @@ def check_classes(classifier: VideoPrismModel, labelled: Labelled, names: Sequen
     """Raises InputError unless the names and the labels are of the classifier's classes."""
     highest = max((max(each) for each in labelled.labels if each), default=0)
     if len(names) != classifier.num_classes or highest >= len(names):
+        own = counted(classifier.num_classes or 0, "class", "classes")
         raise InputError(
-            f"there are {len(names)} names and classes up to {highest}; the classifier has "
-            f"{classifier.num_classes} classes, from 0 on"
+            f"there {are(len(names))} {counted(len(names), 'name')} and classes up to {highest}; "
+            f"the classifier has {own}, from 0 on"
         )
 
 
 def require_classifier(model: VideoPrismModel) -> FactorizedVideoClassifier:
     """The model itself. Raises InputError unless it is a classifier."""
     if model.num_classes is None:
-        raise InputError(
-            f"a {type(model).__name__} is not a classifier; train one, or use zero-shot"
-        )
+        raise InputError(f"{model.called} is not a classifier; train one, or use zero-shot")
     return cast(FactorizedVideoClassifier, model)
 
 

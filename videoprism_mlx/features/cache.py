@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from videoprism_mlx import progress
-from videoprism_mlx.errors import EXPECTED, FeatureFileError, InputError
+from videoprism_mlx.errors import EXPECTED, FeatureFileError, InputError, are, counted
 from videoprism_mlx.features.encode import one_line
 from videoprism_mlx.features.pipeline import Array, read_ahead
 from videoprism_mlx.files.atomic import new_file
@@ -131,7 +131,7 @@ def print_room(folder: Path, what: str, missing: int, total: int, size: int) -> 
     """Prints how many bytes the missing arrays, of `size` bytes each, will take on the disk."""
     free = shutil.disk_usage(folder).free
     progress.note(
-        f"{what}: {missing} of {total} videos are new, and will take "
+        f"{what}: {missing} of {counted(total, 'video')} {are(missing, total)} new, and will take "
         f"{missing * size / 1e6:,.1f} MB in {folder}, where {free / 1e6:,.0f} MB are free"
     )
 
@@ -143,7 +143,8 @@ def require_usable(lines: Sequence[str], total: int, skip_bad: bool) -> None:
     """
     if lines and (not skip_bad or len(lines) == total):
         raise InputError(
-            f"{len(lines)} of {total} videos cannot be used, as listed above; repair or remove them"
+            f"{len(lines)} of {counted(total, 'video')} cannot be used, as listed above; "
+            "repair or remove them"
             f"{'' if skip_bad else ', or leave them out with --skip-bad (skip_bad=True)'}"
         )
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx.encoders import FactorizedVideoClassifier, VideoPrismModel
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import InputError, are, counted
 from videoprism_mlx.features.encode import encode
 from videoprism_mlx.features.pipeline import Array
 from videoprism_mlx.features.processor import Processor, check_text, require_count
@@ -140,7 +140,8 @@ def check_classifying(
         check_temperature(temperature)
         if labels is not None and len(labels) != model.num_classes:
             raise InputError(
-                f"there are {len(labels)} labels; expected {model.num_classes}, one for each class"
+                f"there {are(len(labels))} {counted(len(labels), 'label')}; "
+                f"expected {model.num_classes}, one for each class"
             )
     elif labels is None:
         require_text(model)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import EXPECTED, InputError
+from videoprism_mlx.errors import EXPECTED, InputError, in_words
 from videoprism_mlx.features.encode import check_features, encode, one_line
 from videoprism_mlx.features.formats import VECTORS_ONLY, json_line
 from videoprism_mlx.features.pipeline import Features
@@ -23,6 +23,8 @@ from videoprism_mlx.features.processor import (
 from videoprism_mlx.features.resumable_store import (
     FeatureStore,
     check_format,
+    require_format,
+    require_vectors,
     video_record,
 )
 from videoprism_mlx.features.windows import Window, check_windowing, encode_windows
@@ -90,7 +92,7 @@ def embed(
     require_count("batch_size", batch_size)
     windowing, span = Windowing.of(num_frames, window, stride, fps), Span.of(start, end)
     output = Path(output) if isinstance(output, str) else output
-    check_output(output, format, features or ())
+    check_output(output, format, features or (), overwrite)
     videos = find_videos([paths] if isinstance(paths, (str, Path)) else paths)
     reading: dict[str, Any] = dict(num_frames=num_frames, size=size, resize=resize)
     reading |= dict(resample=resample, decoding=decoding)
@@ -137,24 +139,21 @@ def check_model_and_videos(
         require_one(videos.values())
 
 
-def check_output(output: Path | TextIO, file_format: str | None, features: Collection[str]) -> None:
+def check_output(
+    output: Path | TextIO,
+    file_format: str | None,
+    features: Collection[str],
+    overwrite: bool = False,
+) -> None:
     """Raises an error if features cannot be written to this output in this format."""
     chosen = "jsonl"
     if isinstance(output, Path):
         chosen, is_one_file = check_format(output, file_format)
         require_writable(output, is_one_file)
+        if not is_one_file and not overwrite:
+            require_format(output, chosen)
     if chosen in VECTORS_ONLY:
         require_vectors(features, chosen)
-
-
-def require_vectors(features: Collection[str], file_format: str) -> None:
-    """Raises InputError unless each feature is one vector, as these formats hold them."""
-    lines = "JSON lines" if file_format == "jsonl" else "rows of a .parquet file"
-    for name in ("tokens", "frames"):
-        if name in features:
-            raise InputError(
-                f"{lines} hold one vector for each video, not {name}; write an .npz instead"
-            )
 
 
 def prepare(
@@ -325,7 +324,7 @@ class Job:
         ) as shown:
             for name, error in results:
                 if error is not None:
-                    skipped[name] = str(error)
+                    skipped[name] = in_words(error)
                     if progress:
                         write(f"skipped: {one_line(videos[name], error)}")
                 shown.update()

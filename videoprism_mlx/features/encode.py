@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import EXPECTED, InputError, printable, suggestion
+from videoprism_mlx.errors import EXPECTED, InputError, in_words, printable, suggestion
 from videoprism_mlx.features.pipeline import (
     Array,
     Features,
@@ -137,7 +137,7 @@ def check_features(model: VideoPrismModel, names: Collection[str] | None) -> lis
         raise InputError(f"features is empty; expected some of {', '.join(FEATURES)}")
     if "embedding" in names and "embedding" not in model.feature_names:
         raise InputError(
-            f"a {type(model).__name__} has no embedding; ask for pooled, or use a video-text model "
+            f"{model.called} has no embedding; ask for pooled, or use a video-text model "
             "(videoprism_lvt_*)"
         )
     return [name for name in FEATURES if name in names]
@@ -159,5 +159,5 @@ def derived_features(
 
 def one_line(source: Source, error: Exception) -> str:
     """An error as one line that names the source, to be printed."""
-    about = str(error)
-    return printable(" ".join((about if str(source) in about else f"{source}: {about}").split()))
+    name, about = printable(source), printable(in_words(error))
+    return about if name in about else f"{name}: {about}"

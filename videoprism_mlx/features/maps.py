@@ -19,18 +19,23 @@ from videoprism_mlx.features.windows import encode_windows, space_features
 from videoprism_mlx.progress import bar
 from videoprism_mlx.video.resize import as_floats, resized, thumbnail
 from videoprism_mlx.video.sampling import sample
-from videoprism_mlx.video.source import Source
+from videoprism_mlx.video.source import Source, still_names
 
 # The largest number of frames. The features of more would not fit in memory.
 MOST_FRAMES = 1024
 
 
 class FeatureMaps(NamedTuple):
-    """The frames (T, H, W, 3), 0-255, their features (T, rows, columns, D), and times (T,)."""
+    """The frames (T, H, W, 3), 0-255, their features (T, rows, columns, D), and times (T,).
+
+    Images have no times of their own: `times` are those at 25 frames a second, and `names` are
+    those of their files, or the numbers of frames in an array. Of a video, `names` is None.
+    """
 
     frames: npt.NDArray[np.uint8]
     features: Array
     times: npt.NDArray[np.float64]
+    names: list[str] | None = None
 
 
 def map_features(
@@ -83,7 +88,7 @@ def map_features(
             f"{len(pairs)} frames do not fit in memory; expected fewer (--frames, --fps)"
         ) from None
     by_place = features_by_place(model, processor, clip, steady, progress)
-    return FeatureMaps(frames, by_place, times)
+    return FeatureMaps(frames, by_place, times, still_names(source, times))
 
 
 def features_by_place(

@@ -14,8 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import CheckpointError, InputError, InputTypeError, VideoError, excerpt
+from videoprism_mlx.errors import (
+    CheckpointError,
+    InputError,
+    InputTypeError,
+    VideoError,
+    counted,
+    excerpt,
+)
 from videoprism_mlx.files.atomic import new_file
+from videoprism_mlx.files.checksum import CHECKSUM, require_checksum, with_checksum
 from videoprism_mlx.files.places import user_path
 from videoprism_mlx.files.reading import parse_json, read_text
 from videoprism_mlx.files.record import as_json
@@ -110,7 +118,8 @@ class Processor:
         clip = self.read(video, **options)
         if len(clip) != self.num_frames:
             raise VideoError(
-                f"{video} has {len(clip)} frames at {self.fps} a second; expected {self.num_frames}"
+                f"{video} has {counted(len(clip), 'frame')} at {self.fps} a second; "
+                f"expected {self.num_frames}"
             )
         return clip
 
@@ -148,14 +157,18 @@ class Processor:
         return self.tokenizer
 
     def settings(self) -> dict[str, Any]:
-        """All settings but the tokenizer, as `save` writes them."""
+        """All settings but the tokenizer."""
         fields = dataclasses.fields(self)
         return {field.name: getattr(self, field.name) for field in fields if field.compare}
+
+    def as_json(self) -> str:
+        """The settings as a processor.json holds them."""
+        return as_json(with_checksum(self.settings()), ascii=False) + "\n"
 
     def save(self, directory: str | Path) -> None:
         """Writes the settings into a model directory, where `load` finds them."""
         with new_file(Path(directory) / PROCESSOR_FILE) as partial:
-            partial.write_text(as_json(self.settings()) + "\n", encoding="utf-8")
+            partial.write_text(self.as_json(), encoding="utf-8")
 
 
 # Raises an error if a model with its processor cannot do what is asked of it.
@@ -307,11 +320,15 @@ def with_settings_of(directory: Path, processor: Processor) -> Processor:
         return processor
     text = read_text(path, CheckpointError)
     try:
-        return dataclasses.replace(processor, **parse_json(text, "it"))
-    except (TypeError, ValueError) as error:  # The file, and no bug, is the cause.
+        found = parse_json(text, "it")
+        settings = {name: value for name, value in found.items() if name != CHECKSUM}
+        replaced = dataclasses.replace(processor, **settings)
+    except (AttributeError, TypeError, ValueError) as error:  # The file, and no bug, is the cause.
         raise CheckpointError(
             f"{path} does not contain valid settings of a processor: {excerpt(error, 200)}"
         ) from None
+    require_checksum(found, path, CheckpointError)
+    return replaced
 
 
 def with_settings(processor: Processor, model: VideoPrismModel, **settings: Any) -> Processor:

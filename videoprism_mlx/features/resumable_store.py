@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from videoprism_mlx.files.atomic import (
 )
 from videoprism_mlx.files.identity import FileIdentity
 from videoprism_mlx.files.lock import LOCK_FILE, locked
+from videoprism_mlx.files.output import visible
 from videoprism_mlx.files.reading import read_json_object
 from videoprism_mlx.files.record import RECORD_FILE, Record, as_json, differences
 from videoprism_mlx.video.find import images_in
@@ -75,6 +76,7 @@ class FeatureStore:
         Raises OutputError if another run is writing to it, or if its record differs.
         """
         is_new = not self._folder.exists()
+        had_lock = (self._folder / LOCK_FILE).exists()
         is_own = False
         with locked(self._folder, self.output):
             try:
@@ -87,6 +89,8 @@ class FeatureStore:
                 nothing_stored = self._folder.exists() and next(self._parts(), None) is None
                 if nothing_stored and (is_new or self.is_one_file):
                     self._clear(is_own)
+                elif not (is_own or had_lock):  # It was refused. Nothing is left in it.
+                    (self._folder / LOCK_FILE).unlink(missing_ok=True)
 
     def _check_record(self) -> None:
         """Raises OutputError unless the output is new or has the same record.
@@ -98,10 +102,8 @@ class FeatureStore:
         path = self._folder / RECORD_FILE
         if path.exists():
             self._require_alike(self._stored_record(), self.output)
-        elif any(not one.name.startswith(".") for one in self._folder.iterdir()):
-            raise OutputError(
-                f"{self._folder} holds files other than features; name a new or empty folder"
-            )
+        elif visible(self._folder):
+            raise foreign(self._folder, self.output)
         else:
             self._write_record()
 
@@ -123,10 +125,8 @@ class FeatureStore:
         Raises an error, before it removes anything, if the folder is not one of features.
         """
         is_ours = (self._folder / RECORD_FILE).exists() and "features" in self._stored_record()
-        if not is_ours and any(not one.name.startswith(".") for one in self._folder.iterdir()):
-            raise OutputError(
-                f"{self._folder} holds files other than features; name a new or empty folder"
-            )
+        if not is_ours and visible(self._folder):
+            raise foreign(self._folder, self.output)
         for kind in FORMATS:
             for path in sorted(self._folder.rglob(f"*.{kind}")):
                 with suppress(FeatureFileError, MissingLibraryError):
@@ -245,6 +245,20 @@ class FeatureStore:
                 os.rmdir(place)
 
 
+def foreign(folder: Path, output: Path) -> OutputError:
+    """The error for a folder of features, or of parts of the file `output`, with other files."""
+    other = visible(folder)[0]
+    if folder != output:
+        return OutputError(
+            f"{output} cannot be written: the folder {folder} beside it, for unfinished features, "
+            f"holds files other than features, such as {other}; move them elsewhere, or name "
+            "another output"
+        )
+    return OutputError(
+        f"{folder} holds files other than features, such as {other}; name a new or empty folder"
+    )
+
+
 def check_format(output: Path, file_format: str | None = None) -> tuple[str, bool]:
     """The format of the features in `output`, and whether that is one file.
 
@@ -275,6 +289,30 @@ def check_format(output: Path, file_format: str | None = None) -> tuple[str, boo
     if chosen == "parquet":
         require_parquet()
     return chosen, is_one_file
+
+
+def require_format(folder: Path, file_format: str) -> None:
+    """Raises OutputError if a folder holds features in another format than this one."""
+    if not (folder / RECORD_FILE).is_file():
+        return
+    for other in FORMATS:
+        files = (path for path in folder.rglob(f"*.{other}") if not is_partial(path))
+        if other != file_format and any(files):
+            raise OutputError(
+                f"{folder} holds features in .{other} files, and this run would add .{file_format} "
+                f"files; give --format {other} (format={other!r}), name another output, or begin "
+                "anew with --overwrite (overwrite=True)"
+            )
+
+
+def require_vectors(features: Collection[str], file_format: str) -> None:
+    """Raises InputError unless each feature is one vector, as these formats hold them."""
+    lines = "JSON lines" if file_format == "jsonl" else "rows of a .parquet file"
+    for name in ("tokens", "frames"):
+        if name in features:
+            raise InputError(
+                f"{lines} hold one vector for each video, not {name}; write an .npz instead"
+            )
 
 
 class Spool:

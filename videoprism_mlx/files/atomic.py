@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from videoprism_mlx.errors import AlreadyExistsError
+from videoprism_mlx.errors import AlreadyExistsError, in_words
 from videoprism_mlx.files.places import require_path
 
 # The disk is full, a quota is used up, or the file is larger than a limit allows.
@@ -25,6 +25,9 @@ LONGEST_SUFFIX = 16
 
 # In the name of every temporary file, between the target's name and what tells processes apart.
 PARTIAL = ".partial-"
+
+# The end of the name of a directory that is being replaced.
+BEFORE = "-before"
 
 
 @contextmanager
@@ -60,10 +63,14 @@ def replaced_directory(target: str | Path) -> Iterator[Path]:
         target = os.path.realpath(target)
     with _partial(target) as (partial, target):
         yield partial
-        aside = partial.with_name(f"{partial.name}-before")  # If killed, it is removed later.
-        if target.exists():
-            os.rename(target, aside)
-        os.rename(partial, target)
+        aside = partial.with_name(f"{partial.name}{BEFORE}")
+        try:
+            if target.exists():
+                os.rename(target, aside)
+            os.rename(partial, target)
+        except BaseException:
+            _put_back(aside, target)
+            raise
         _remove(aside)
 
 
@@ -89,7 +96,8 @@ def new_file(target: str | Path, replace: bool = False) -> Iterator[Path]:
 def _partial(target: str | Path) -> Iterator[tuple[Path, Path]]:
     """Yields a temporary path beside `target`, and `target` as an absolute path.
 
-    Temporary files for the same target that killed processes have left are removed first.
+    Temporary files for the same target that killed processes have left are removed first. What
+    was to be replaced is put back if nothing has taken its place.
     """
     require_path(target)
     target = Path(os.path.abspath(target))
@@ -98,6 +106,8 @@ def _partial(target: str | Path) -> Iterator[tuple[Path, Path]]:
     prefix = f".{short_name(target.name, LONGEST_NAME)}{PARTIAL}{socket.gethostname()}-"
     for left in target.parent.iterdir():
         if left.name.startswith(prefix) and not _is_running(left.name.removeprefix(prefix)):
+            if left.name.endswith(BEFORE):
+                _put_back(left, target)
             _remove(left)
     suffix = target.suffix if len(os.fsencode(target.suffix)) <= LONGEST_SUFFIX else ""
     partial = target.parent / f"{prefix}{os.getpid()}-{uuid.uuid4().hex[:8]}{suffix}"
@@ -121,7 +131,7 @@ def explained_if_full(target: Path) -> Iterator[None]:
             raise
         free = f"; {shutil.disk_usage(target.parent).free / 1e6:,.0f} MB are free on the disk: "
         # The error may be of a file inside a new directory, and have been explained for that.
-        reason = error.strerror or os.strerror(error.errno)
+        reason = in_words(OSError(error.errno, error.strerror))
         if reason.endswith(ADVICE):
             reason = reason.rpartition(";")[0]
         raise OSError(error.errno, f"{reason}{free}{ADVICE}", str(target)) from None
@@ -175,6 +185,12 @@ def flush(file: Path) -> None:
     """Makes sure that the content of a file is on the disk."""
     with open(file, "rb") as opened:
         os.fsync(opened.fileno())
+
+
+def _put_back(aside: Path, target: Path) -> None:
+    """Renames what was moved aside to `target` again, unless something is there."""
+    if aside.exists() and not os.path.lexists(target):
+        os.rename(aside, target)
 
 
 def _remove(path: Path) -> None:

@@ -1,7 +1,11 @@
 """Downloads, with errors that say what to do without a network."""
 
+import http.client
+import logging
 import os
 import queue
+import re
+import socket
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -9,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from videoprism_mlx.errors import DownloadError
+from videoprism_mlx.errors import DownloadError, in_words
 from videoprism_mlx.files.atomic import DISK_FULL
+from videoprism_mlx.files.reading import MOST_BYTES
 
 # How long a server that has answered may be silent during a download.
 TIMEOUT_SECONDS = 30
@@ -19,6 +24,8 @@ TIMEOUT_SECONDS = 30
 ANSWER_SECONDS, ANSWER_VARIABLE = 4.0, "HF_HUB_ETAG_TIMEOUT"
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 def download_bytes(url: str, kept: Path) -> bytes:
@@ -30,8 +37,13 @@ def download_bytes(url: str, kept: Path) -> bytes:
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
             raise ConnectionError("HF_HUB_OFFLINE is set")
         with answered(lambda: urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS)) as response:
-            content: bytes = response.read()
-            return content
+            content: bytes = response.read(MOST_BYTES + 1)
+        missing = int(response.headers.get("Content-Length") or 0) - len(content)
+        if missing > 0 and len(content) <= MOST_BYTES:
+            raise http.client.IncompleteRead(content, missing)
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+        return content
 
 
 def answer_seconds() -> float:
@@ -77,6 +89,24 @@ def explained(what: str, hint: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise
-        reason = error.__cause__ or error
-        first_line = (str(reason).strip() or type(reason).__name__).splitlines()[0]
-        raise DownloadError(f"could not fetch {what}: {first_line}; {hint}") from error
+        cause = error.__cause__ or error
+        reason = (in_words(cause).strip() or type(cause).__name__).splitlines()[0]
+        reason = re.sub(r"^\[Errno -?\d+\] ", "", reason)  # Libraries quote the system.
+        if any(isinstance(one, socket.gaierror) for one in causes(error)):
+            reason = "the server was not found"
+        if isinstance(error, DownloadError):
+            reason = error.reason
+        logger.debug("why it could not be fetched:", exc_info=True)
+        # The library's own traceback has a hundred lines, and says no more.
+        failed = DownloadError(f"could not fetch {what}: {reason}; {hint}")
+        failed.reason = reason
+        raise failed from None
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that led to it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

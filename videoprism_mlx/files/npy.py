@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from videoprism_mlx.errors import InputError, shown
+from videoprism_mlx.errors import InputError, counted, shown
 from videoprism_mlx.files.reading import open_regular
 
 MAGIC = b"\x93NUMPY"
@@ -81,7 +81,9 @@ def map_array(path: Path, error: type[InputError], advice: str) -> npt.NDArray[A
             header = read_header(file)
             size = path.stat().st_size - header.length
             if size != header.data_bytes:
-                raise ValueError(f"it has {size:,} bytes of data, not {header.data_bytes:,}")
+                raise ValueError(
+                    f"it has {counted(size, 'byte')} of data, not {header.data_bytes:,}"
+                )
         except ValueError as wrong:
             raise error(f"{path} is damaged ({wrong}); {advice}") from None
         data = np.empty(0, np.uint8)

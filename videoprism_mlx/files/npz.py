@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
-from videoprism_mlx.errors import InputError, excerpt, shown
+from videoprism_mlx.errors import InputError, counted, excerpt, shown
 from videoprism_mlx.files.npy import Header, read_header
 from videoprism_mlx.files.reading import open_regular
 
@@ -108,7 +108,7 @@ class NpzFile:
                 view[start : start + len(piece)] = piece
                 rest -= len(piece)
             if rest:
-                raise ValueError(f"it ends {rest:,} bytes too early")
+                raise ValueError(f"it ends {counted(rest, 'byte')} too early")
 
     def close(self) -> None:
         """Closes the file."""
@@ -136,7 +136,7 @@ class NpzFile:
             raise ValueError(f"its members have {stored:,} bytes, more than the file's {size:,}")
         if claimed > max(MOST_EXPANSION * size, SMALL_BYTES):
             raise ValueError(
-                f"its {size:,} bytes claim to hold {claimed:,}; expected at most "
+                f"its {counted(size, 'byte')} claim to hold {claimed:,}; expected at most "
                 f"{MOST_EXPANSION} times as many"
             )
         return dict(zip(names, members, strict=True))
@@ -164,7 +164,8 @@ class NpzFile:
         if size != header.data_bytes:
             much = "few" if size < header.data_bytes else "many"
             raise self._error(
-                f"{self.path} is damaged: {excerpt(member.filename)} has {size} bytes of data, "
+                f"{self.path} is damaged: {excerpt(member.filename)} has "
+                f"{counted(size, 'byte')} of data, "
                 f"too {much} for shape {shown(header.shape)} and type {header.dtype}; "
                 f"{self._advice}"
             )

@@ -8,7 +8,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, NoReturn
 
-from videoprism_mlx.errors import InputError, excerpt
+from videoprism_mlx.errors import InputError, counted, excerpt
 from videoprism_mlx.files.places import require_path
 
 # Files that are read as a whole may have so many bytes.
@@ -36,7 +36,7 @@ def read_bytes(path: str | Path, error: type[InputError] = InputError) -> bytes:
     with open_regular(path, error) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MOST_BYTES:
-            raise error(f"{path} has {size:,} bytes; expected at most {MOST_BYTES:,}")
+            raise error(f"{path} has {counted(size, 'byte')}; expected at most {MOST_BYTES:,}")
         return file.read()
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from videoprism_mlx.errors import excerpt, shown
+from videoprism_mlx.errors import abridged, excerpt, shown
 
 # Settings by name, nested as in a JSON object.
 Record = Mapping[str, Any]
@@ -79,7 +79,7 @@ def flat(record: Record, prefix: str = "") -> dict[str, Any]:
 def phrase(value: Any) -> str:
     """A setting as it is printed: in quotation marks if it is not one word."""
     is_word = not isinstance(value, str) or re.fullmatch(r"\w[\w.-]*", value)
-    return excerpt(value) if is_word else shown(value)
+    return abridged(value) if is_word else shown(value)
 
 
 def differences(there: Record, now: Record) -> list[str]:

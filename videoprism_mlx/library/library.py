@@ -1,10 +1,11 @@
 """A library of videos: indexed once, kept up to date, and searched by words, pictures and clips."""
 
-import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import mlx.core as mx
 
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import NoLibraryError
@@ -43,6 +44,7 @@ class Library:
     def __init__(self, where: str | Path | None = None):
         self.where = library_place(where)
         self._model: LibraryModel | None = None
+        self._searcher: Searcher | None = None
 
     def __repr__(self) -> str:
         return f"Library({self.where!r})"
@@ -68,16 +70,21 @@ class Library:
         """
         return self.searcher.search(query, k, where, moments)
 
-    @functools.cached_property
+    @property
     def searcher(self) -> Searcher:
         """What searches it. It keeps the model, and the embeddings of queries."""
-        return Searcher(self.where, load=self._load)
+        model = None if self._model is None else self._model.loaded
+        if model is not None:  # The searcher is another thread, which cannot read the weights.
+            mx.eval(model.parameters())
+        if self._searcher is None:
+            self._searcher = Searcher(self.where, load=self._load)
+        return self._searcher
 
     def _load(self) -> tuple[VideoPrismModel, Processor]:
         """The model that `add` has used, or else the one that the record names."""
-        if self._model is None:
-            return load_recorded(self.searcher.tables.record)
-        return self._model.load(), self._model.reading.processor
+        if self._model is not None and self._model.loaded is not None:
+            return self._model.loaded, self._model.reading.processor
+        return load_recorded(self.tables().record, where=self.where)
 
     def duplicates(self, where: Where | None = None, *, progress: bool = True) -> list[Group]:
         """Videos that are copies of one another: re-encoded, resized or trimmed.

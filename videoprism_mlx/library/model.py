@@ -101,6 +101,11 @@ class LibraryModel:
         self.reading = reading_of(processor, **windows)
 
     @property
+    def loaded(self) -> VideoPrismModel | None:
+        """The model, if it is in memory."""
+        return self._model[0] if isinstance(self._model, tuple) else self._loaded
+
+    @property
     def dimension(self) -> int:
         """The width D of an embedding."""
         return int(self.outline.config["model_dim"])

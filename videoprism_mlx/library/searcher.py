@@ -4,9 +4,10 @@ Shapes: D width of an embedding.
 """
 
 import dataclasses
-import threading
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -57,8 +58,12 @@ class Searcher:
         load: Callable[[], Loaded] | None = None,
     ):
         self.tables = tables or Tables.open(where)
-        self._load_model = load or (lambda: load_recorded(self.tables.record))
-        self._lock = threading.Lock()  # One query at a time uses the model.
+        self._load_model = load or (
+            lambda: load_recorded(self.tables.record, where=self.tables.where)
+        )
+        # One query at a time uses the model, in a thread of its own: MLX reads weights in the
+        # thread that has loaded them.
+        self._worker = ThreadPoolExecutor(1, "searcher")
         self._loaded: Loaded | None = None
         self._known: OrderedDict[Hashable, Vector] = OrderedDict()
 
@@ -98,12 +103,11 @@ class Searcher:
 
     def embed_text(self, text: str) -> Vector:
         """The embedding (D,) of a text, of length one."""
-        with self._lock:
-            if (known := self._recall(text)) is None:
-                model, processor = self._load()
-                [known] = embed_texts(model, processor, [text])
-                self._keep(text, known)
-            return known
+        return self._worker.submit(self._recall, text, lambda: self._embed_words(text)).result()
+
+    def _embed_words(self, text: str) -> Vector:
+        [embedding] = embed_texts(*self._load(), [text])
+        return cast(Vector, embedding)
 
     def embed_video(
         self, path: str | Path, start: float | None = None, end: float | None = None
@@ -115,11 +119,8 @@ class Searcher:
         check_times(start, end)
         stat = Path(path).expanduser().stat()
         key = (str(path), start, end, stat.st_size, stat.st_mtime_ns)
-        with self._lock:
-            if (known := self._recall(key)) is None:
-                known = self._embed_clips(path, start, end)
-                self._keep(key, known)
-            return known
+        embed = functools.partial(self._embed_clips, path, start, end)
+        return self._worker.submit(self._recall, key, embed).result()
 
     def _embed_clips(self, path: str | Path, start: float | None, end: float | None) -> Vector:
         model, processor = self._load()
@@ -164,15 +165,14 @@ class Searcher:
             self._loaded = self._load_model()
         return self._loaded
 
-    def _recall(self, key: Hashable) -> Vector | None:
-        if key in self._known:
-            self._known.move_to_end(key)
-        return self._known.get(key)
-
-    def _keep(self, key: Hashable, vector: Vector) -> None:
-        self._known[key] = vector
+    def _recall(self, key: Hashable, embed: Callable[[], Vector]) -> Vector:
+        """The embedding (D,) that is kept for a key or, if there is none, what `embed` gives."""
+        if key not in self._known:
+            self._known[key] = embed()
+        self._known.move_to_end(key)
         while len(self._known) > KEPT:
             self._known.popitem(last=False)
+        return self._known[key]
 
 
 def starts(

@@ -56,6 +56,11 @@ def fitted(text: str, length: Callable[[str], float], room: float) -> str:
     return text[:fits].rstrip() + "…"
 
 
+def fitted_end(text: str, length: Callable[[str], float], room: float) -> str:
+    """As `fitted`, but the beginning is cut: names of files often differ at their end."""
+    return fitted(text[::-1], lambda part: length(part[::-1]), room)[::-1]
+
+
 def stamp(seconds: float, longest: float | None = None) -> str:
     """A time as `0.5 s`, or as `1:02.5` if `longest` (default: the time) is a minute or more."""
     if round(seconds if longest is None else longest, 1) < 60:

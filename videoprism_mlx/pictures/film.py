@@ -11,7 +11,15 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from videoprism_mlx.errors import InputError
-from videoprism_mlx.pictures.drawing import INK, PAPER, Pixels, checked_images, resized, stamp
+from videoprism_mlx.pictures.drawing import (
+    INK,
+    PAPER,
+    Pixels,
+    checked_images,
+    fitted_end,
+    resized,
+    stamp,
+)
 from videoprism_mlx.video.ffmpeg.write import write_video
 
 
@@ -21,26 +29,29 @@ def write_feature_video(
     colours: Iterable[Pixels],
     times: Iterable[float] | None = None,
     fps: float = 8.0,
+    names: Iterable[str] | None = None,
 ) -> None:
     """Writes an .mp4 of frames (H, W, 3), each left of its colours (rows, columns, 3).
 
-    The time of each frame is below it. `times` are in seconds; by default `fps` gives them.
+    The time of each frame is below it. `times` are in seconds; by default `fps` gives them. With
+    `names`, the name of each frame is there instead.
     """
-    write_video(path, _pages(frames, colours, times, fps), fps)
+    said = (stamp(time) for time in times) if names is None and times is not None else names
+    write_video(path, _pages(frames, colours, said, fps), fps)
 
 
 def _pages(
     frames: Iterable[Pixels],
     colours: Iterable[Pixels],
-    times: Iterable[float] | None,
+    captions: Iterable[str] | None,
     fps: float,
 ) -> Iterator[Pixels]:
     """The images of the film. Raises InputError if one of the inputs ends before the others."""
-    several = [frames, colours] if times is None else [frames, colours, times]
-    for count, (frame, colour, *time) in enumerate(zip_longest(*several)):
-        if frame is None or colour is None or None in time:
+    several = [frames, colours] if captions is None else [frames, colours, captions]
+    for count, (frame, colour, *said) in enumerate(zip_longest(*several)):
+        if frame is None or colour is None or None in said:
             raise InputError(f"frames, colours and times differ in number: one ends after {count}")
-        yield _page(frame, colour, stamp(time[0] if time else count / fps))
+        yield _page(frame, colour, said[0] if said else stamp(count / fps))
 
 
 def _page(frame: Pixels, colour: Pixels, said: str) -> Pixels:
@@ -52,5 +63,7 @@ def _page(frame: Pixels, colour: Pixels, said: str) -> Pixels:
     page.paste(Image.fromarray(frame), (0, 0))
     page.paste(resized(colour, (width, height)), (width + 8, 0))
     place = text // 2, height + text
-    ImageDraw.Draw(page).text(place, said, INK, ImageFont.load_default(text), anchor="lm")
+    font = ImageFont.load_default(text)
+    said = fitted_end(said, font.getlength, page.width - text)
+    ImageDraw.Draw(page).text(place, said, INK, font, anchor="lm")
     return np.array(page)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import InputError, counted
 from videoprism_mlx.pictures.drawing import (
     CURVE,
     FAINT,
@@ -20,6 +20,7 @@ from videoprism_mlx.pictures.drawing import (
     Pixels,
     checked_images,
     fitted,
+    fitted_end,
     resized,
     stamp,
 )
@@ -44,17 +45,20 @@ def draw_features(
     colours: npt.ArrayLike,
     times: Sequence[float] | npt.NDArray[np.floating] | None = None,
     title: str | None = None,
+    names: Sequence[str] | None = None,
 ) -> Pixels:
     """An image of frames (T, H, W, 3), each above or beside its colours (T, rows, columns, 3).
 
-    Below each pair is its time; `times` are in seconds. If there are more than 16 frames, 16 of
-    them are shown, evenly spaced from the first to the last.
+    Below each pair is its time; `times` are in seconds. With `names`, its name is there instead.
+    If there are more than 16 frames, 16 of them are shown, evenly spaced from the first to the
+    last.
     """
     frames, colours = checked_images(frames, "frames"), checked_images(colours, "colours")
-    if len(frames) != len(colours) or (times is not None and len(times) != len(frames)):
-        count = "" if times is None else f", {len(times)} times"
+    given = [(each, what) for each, what in ((times, "time"), (names, "name")) if each is not None]
+    if len({len(frames), len(colours), *(len(each) for each, _ in given)}) > 1:
+        count = "".join(f", {counted(len(each), what)}" for each, what in given)
         raise InputError(
-            f"there are {len(frames)} frames, {len(colours)} colours{count}; "
+            f"there are {counted(len(frames), 'frame')}, {counted(len(colours), 'colour')}{count}; "
             "expected the same number of each"
         )
     shown = np.unique(np.linspace(0, len(frames) - 1, MOST_PAIRS).round().astype(int))
@@ -89,6 +93,7 @@ def draw_features(
         sheet.paste(resized(frames[i], size), (left, y))
         sheet.paste(resized(colours[i], size), (left + step[0], y + step[1]))
         said = f"frame {i + 1}" if times is None else stamp(times[i], max(times))
+        said = said if names is None else fitted_end(names[i], font.getlength, pair[0] + GAP / 2)
         pen.text((x + pair[0] / 2, y + pair[1] + 6), said, FAINT, font, anchor="ma")
     return np.array(sheet)
 

@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 
-from videoprism_mlx.errors import MissingLibraryError
+from videoprism_mlx.errors import MissingLibraryError, in_words
 
 VARIABLE = "VIDEOPRISM_MLX_OPENBLAS"
 SYSTEM_LIBRARY = "libopenblas.so.0"
@@ -40,7 +40,7 @@ def preload() -> bool:
         logger.warning(
             "OpenBLAS cannot be used: %s. Matrix products will be many times slower. "
             "%s=0 silences this.",
-            error,
+            in_words(error),
             VARIABLE,
         )
         return False
@@ -69,7 +69,7 @@ def _load(choice: str) -> ctypes.CDLL:
             library = ctypes.CDLL(SYSTEM_LIBRARY, mode=os.RTLD_GLOBAL)
         except OSError:
             raise error from None
-        logger.info("the system's OpenBLAS is used: %s", error)
+        logger.info("the system's OpenBLAS is used: %s", in_words(error))
         return library
 
 

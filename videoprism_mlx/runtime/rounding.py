@@ -9,8 +9,11 @@ reference BLAS may add all terms one after the other.
 
 import math
 import sys
+from typing import Any
 
 import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
 
 from videoprism_mlx.runtime import blas
 
@@ -32,3 +35,15 @@ def sums_in_blocks() -> bool:
     """
     is_cpu_of_linux = sys.platform.startswith("linux") and mx.default_device().type == mx.cpu
     return is_cpu_of_linux and hasattr(blas.loaded(), "openblas_get_config")
+
+
+def first_equal(rows: npt.NDArray[Any]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The place of each row (N, ...) that differs from those before it, in their order.
+
+    What is computed of those alone is equal for equal rows, which a product or a model may round
+    differently by their place in a batch. The second array (N,) has for each row the number, among
+    those, of the one that it equals.
+    """
+    numbers: dict[bytes, int] = {}
+    places = [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows]
+    return np.unique(places, return_index=True)[1], np.array(places, np.intp)

@@ -13,7 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import InputError, in_words
 from videoprism_mlx.files.places import cache_directory
 from videoprism_mlx.files.reading import read_json_object
 from videoprism_mlx.runtime import memory
@@ -54,7 +54,7 @@ def kept(kind: mx.DeviceType) -> dict[str, float | None]:
         logger.warning(
             "the tuned block sizes are not used: %s. Delete the file, or run `videoprism-mlx check "
             "--tune` again.",
-            error,
+            in_words(error),
         )
         return {}
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from videoprism_mlx.datasets.labels import Labelled, checked_names, read_labels, read_names
 from videoprism_mlx.datasets.overlap import warn_of_overlap
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import InputError, counted
 from videoprism_mlx.files.record import digest
 
 # How many names a message lists.
@@ -74,7 +74,7 @@ def require_variety(labels: Sequence[tuple[int, ...]]) -> None:
     """Raises InputError unless the labels of the videos to train on differ."""
     if len(set(labels)) < 2:
         raise InputError(
-            f"the labels of the {len(labels)} videos to train on do not differ; "
+            f"the labels of the {counted(len(labels), 'video')} to train on do not differ; "
             "expected two classes or more"
         )
 
@@ -86,9 +86,9 @@ def warn_of_unseen(labels: Sequence[Sequence[int]], names: Sequence[str]) -> Non
     if unseen:
         more = f" and {len(unseen) - LISTED} more" if len(unseen) > LISTED else ""
         logger.warning(
-            "%d of %d classes have no video to train on, and will not be learned: %s%s",
+            "there is no video to train on for %d of %s, which will not be learned: %s%s",
             len(unseen),
-            len(names),
+            counted(len(names), "class", "classes"),
             ", ".join(unseen[:LISTED]),
             more,
         )

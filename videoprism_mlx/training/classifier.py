@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx.encoders import FactorizedVideoClassifier
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import InputError, counted
 from videoprism_mlx.evaluation.metrics import (
     class_rows,
     multi_label_metrics,
     single_label_metrics,
 )
+from videoprism_mlx.files.checksum import with_checksum
 from videoprism_mlx.files.record import as_json, digest, made_with
 from videoprism_mlx.models import get_model
 from videoprism_mlx.training.classes import (
@@ -252,11 +253,11 @@ class ClassifierTask:
         }
         names, multi_label = self.labels
         files = {
-            LABELS_FILE: {"labels": names, "multi_label": multi_label},
-            PROCESSOR_FILE: self.features.processor.settings(),
+            LABELS_FILE: with_checksum({"labels": names, "multi_label": multi_label}),
             RESULT_FILE: metrics,
         }
         texts = {name: as_json(each, ascii=False) + "\n" for name, each in files.items()}
+        texts[PROCESSOR_FILE] = self.features.processor.as_json()
         publish(classifier, output, texts, source={"trained_from": self.model})
         return metrics
 
@@ -366,9 +367,9 @@ def starting_model(
     classifier: Any = get_model(config, num_classes=count)
     classifier.encoder = load_video_encoder(directory, dtype)
     logger.warning(
-        "%s is a classifier with %d classes; for %d classes it gets a new head",
+        "%s is a classifier with %s; for %s it gets a new head",
         directory,
-        config["num_classes"],
-        count,
+        counted(config["num_classes"], "class", "classes"),
+        counted(count, "class", "classes"),
     )
     return classifier.eval(), directory

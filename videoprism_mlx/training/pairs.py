@@ -3,6 +3,8 @@
 Shapes: B batch, T frames, S size of a frame, L text positions.
 """
 
+import functools
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from videoprism_mlx.datasets.captions import Captioned
 from videoprism_mlx.features.cache import ArrayCache, fill
 from videoprism_mlx.features.processor import Processor
 from videoprism_mlx.files.record import digest
+from videoprism_mlx.runtime.rounding import first_equal
 from videoprism_mlx.training.run import Rows
 from videoprism_mlx.video.source import Files
 
@@ -73,6 +76,14 @@ class Pairs:
     def clips(self, rows: Sequence[int] | Rows) -> npt.NDArray[np.uint8]:
         """The clips of some videos: (B, T, S, S, 3), 0-255."""
         return np.stack([np.array(self.cache.load(self.frames[row])) for row in rows])
+
+    @functools.cached_property
+    def distinct_clips(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """As the function `first_equal`, of the clips. Each is read once."""
+        checksums = [
+            hashlib.sha256(self.clips([row]).tobytes()).digest() for row in range(len(self))
+        ]
+        return first_equal(np.frombuffer(b"".join(checksums), np.uint8).reshape(len(self), -1))
 
     def chosen_texts(self, rows: Rows, random: np.random.Generator) -> tuple[Array, Array]:
         """One caption of each video, at random: ids (B, L) and paddings (B, L)."""

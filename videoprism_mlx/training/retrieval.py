@@ -18,7 +18,7 @@ from videoprism_mlx.datasets.captions import Captioned, read_captions
 from videoprism_mlx.datasets.overlap import warn_of_overlap
 from videoprism_mlx.encoders import FactorizedVideoCLIP, VideoPrismModel
 from videoprism_mlx.errors import InputError
-from videoprism_mlx.evaluation.metrics import recalls
+from videoprism_mlx.evaluation.metrics import cosines, recalls
 from videoprism_mlx.features.processor import Processor
 from videoprism_mlx.features.text import embed_texts, require_text, require_tokenizer
 from videoprism_mlx.files.atomic import new_file
@@ -277,12 +277,13 @@ class RetrievalTask:
         model.update(learner.untrained)
         model.update(outcome.best["model"])
         files = {
-            PROCESSOR_FILE: as_json(self.processor.settings()) + "\n",
+            PROCESSOR_FILE: self.processor.as_json(),
             RESULT_FILE: as_json(outcome.measured) + "\n",
         }
         if self.tuning.rank is None:
             tokenizer = self.directory / TOKENIZER_FILE
-            publish(model, output, files, tokenizer=tokenizer if tokenizer.is_file() else None)
+            beside = tokenizer if tokenizer.is_file() else None
+            publish(model, output, files, {"trained_from": self.name}, beside)
         else:
             # If a complete run is started again, its earlier adapters are here.
             (output / ADAPTER_CONFIG_FILE).unlink(missing_ok=True)
@@ -373,14 +374,14 @@ def retrieval_metrics(
 ) -> dict[str, float]:
     """The metrics of `recalls`, and the mean of recall@1 over both directions."""
     embeddings = []
-    for first in bar(range(0, len(pairs), at_once), "validation", "batch"):
-        rows = range(first, min(first + at_once, len(pairs)))
+    firsts, numbers = pairs.distinct_clips  # Equal clips in a batch would be rounded differently.
+    for first in bar(range(0, len(firsts), at_once), "validation", "batch"):
+        rows = firsts[first : first + at_once]
         clips = mx.array(pairs.clips(rows)).astype(mx.float32) / 255
         embedded = cast(mx.array, model(clips)[0])
         embeddings.append(np.array(embedded.astype(mx.float32)))
-    similarity = (
-        np.concatenate(embeddings) @ embed_texts(model, processor, pairs.texts(), progress=True).T
-    )
+    texts = embed_texts(model, processor, pairs.texts(), progress=True)
+    similarity = cosines(np.concatenate(embeddings)[numbers], texts)
     measured = recalls(similarity, pairs.video_of_text())
     both = [measured[f"{way}/recall@1"] for way in ("text_to_video", "video_to_text")]
     return {"mean/recall@1": sum(both) / 2, **measured}

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from videoprism_mlx import progress as bars
-from videoprism_mlx.errors import TrainingError
+from videoprism_mlx.errors import TrainingError, counted
 from videoprism_mlx.files.lock import locked
 from videoprism_mlx.training.recipe import Adam, Recipe, check_count
 from videoprism_mlx.training.state import METRICS_FILE, Parameters, Progress, RunFiles, arrays_of
@@ -104,7 +104,7 @@ class Run:
                 # If the file is damaged, raise the error now and not at the end. A run that was
                 # killed may have left the parameters of a later epoch, so the checksum may differ.
                 self._files.best(parameters)
-            logger.info(self._found(progress))
+            logger.info("%s", self._found(progress))
         while not self._is_finished(progress):
             parameters, progress = self._epoch(learner, parameters, optimizer, progress, steps)
             measured = {
@@ -131,7 +131,9 @@ class Run:
             reason = f": the last {self.recipe.patience} brought no improvement"
         elif self.recipe.lr_schedule == "constant":
             reason = "; with more epochs it would go on"
-        return f"{self.folder.parent}: this run is finished after {epochs} epochs{reason}"
+        return (
+            f"{self.folder.parent}: this run is finished after {counted(epochs, 'epoch')}{reason}"
+        )
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import mlx.core as mx
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import InputError
+from videoprism_mlx.errors import InputError, counted
 from videoprism_mlx.evaluation.metrics import TITLES
 from videoprism_mlx.features.cache import require_usable
 from videoprism_mlx.features.processor import (
@@ -183,6 +183,8 @@ def fill_all(sources: Sequence[Source], skip_bad: bool) -> tuple[list[Paths], li
         skipped += lines
     for source, found in zip(sources, paths, strict=True):
         if skip_bad and not any(found):
-            raise InputError(f"none of the {len(found)} videos of {source.name} can be used")
+            raise InputError(
+                f"none of the {counted(len(found), 'video')} of {source.name} can be used"
+            )
     require_usable(skipped, sum(map(len, paths)), skip_bad)
     return paths, skipped

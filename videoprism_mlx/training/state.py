@@ -15,7 +15,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_map_with_path
 from safetensors import SafetensorError, safe_open
 
-from videoprism_mlx.errors import TrainingError, excerpt, shown
+from videoprism_mlx.errors import TrainingError, counted, excerpt, shown
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.lock import LOCK_FILE
 from videoprism_mlx.files.reading import parse_json
@@ -218,7 +218,7 @@ def epochs_conflict(there: Mapping[str, Any], now: Mapping[str, Any], progress: 
     """
     before, after = there["epochs"], now["epochs"]
     if (progress.epoch, progress.step) > (after, 0):
-        return f" (it has been trained for {progress.epoch} epochs already)"
+        return f" (it has been trained for {counted(progress.epoch, 'epoch')} already)"
     if there["decay"] == "constant" or (progress.epoch, progress.step) == (0, 0):
         return ""
     rates = [

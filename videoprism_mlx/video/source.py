@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from videoprism_mlx.errors import InputError, InputTypeError, VideoError
+from videoprism_mlx.errors import InputError, InputTypeError, NotFoundError, VideoError
 from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.ffmpeg.reader import DEFAULT_FPS, VideoFile
 from videoprism_mlx.video.find import IMAGE_SUFFIXES, images_in, local_path
@@ -95,18 +95,16 @@ def open_source(
     rate = frame_rate or DEFAULT_FPS
     if isinstance(source, (str, Path)):
         path = existing(source)
-        if path.is_dir():
-            return ImageFiles(images_in(path), rate)
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            return ImageFiles([path], rate)
+        if images := images_of(path):
+            return ImageFiles(images, rate)
         if frame_rate is not None:
             raise InputError(f"{path} has a frame rate of its own; leave frame_rate out")
         return VideoFile(path, partial, decoding)
     if isinstance(source, (list, tuple)):
         if not source:
             raise VideoError("the list of images is empty")
-        if all(isinstance(one, (str, Path)) for one in source):
-            return ImageFiles([local_path(one) for one in source], rate)
+        if images := images_of(source):
+            return ImageFiles(images, rate)
     elif not hasattr(source, "shape"):
         raise InputTypeError(
             f"a video is a {type(source).__name__}; expected the path of a file or folder, "
@@ -115,18 +113,42 @@ def open_source(
     return ArrayFrames(source, rate)
 
 
+def images_of(source: Source) -> list[Path] | None:
+    """The image files of a source; None of a video file or an array."""
+    if isinstance(source, (str, Path)):
+        path = existing(source)
+        if path.is_dir():
+            return images_in(path)
+        return [path] if path.suffix.lower() in IMAGE_SUFFIXES else None
+    if isinstance(source, (list, tuple)) and all(isinstance(one, (str, Path)) for one in source):
+        return [local_path(one) for one in source]
+    return None
+
+
+def still_names(source: Source, times: npt.NDArray[np.float64]) -> list[str] | None:
+    """What the frames at `times` (T,) are called; None of a video file, whose frames have times.
+
+    Images have the names of their files, frames of an array have numbers from 1 on.
+    """
+    images = images_of(source)
+    if images is None and isinstance(source, (str, Path)):
+        return None
+    numbers = np.round(times * DEFAULT_FPS).astype(int)
+    return [images[n].name if images else f"frame {n + 1}" for n in numbers]
+
+
 def existing(source: str | Path) -> Path:
-    """The path of a file or folder. Raises FileNotFoundError or VideoError if it is not there."""
+    """The path of a file or folder. Raises NotFoundError or VideoError if it is not there."""
     path = local_path(source)
     if not path.exists():
-        raise FileNotFoundError(errno.ENOENT, "no such file or folder", str(path))
+        raise NotFoundError(errno.ENOENT, "there is no such file or folder", str(path))
     if not (path.is_file() or path.is_dir()):
         raise VideoError(f"{path} is neither a file nor a folder")
     return path
 
 
 def require_one(paths: Iterable[Path]) -> None:
-    """Raises FileNotFoundError for the first path if none of them exists."""
+    """Raises NotFoundError for the first path if none of them exists."""
     listed = list(paths)
     if listed and not any(path.exists() for path in listed):
         existing(listed[0])

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from videoprism_mlx.errors import InputError, InputTypeError, VideoError
+from videoprism_mlx.errors import InputError, InputTypeError, VideoError, counted
 from videoprism_mlx.files.reading import read_bytes
 from videoprism_mlx.runtime.limits import PIXEL_LIMIT
 from videoprism_mlx.video.failures import video_errors
@@ -61,7 +61,7 @@ class ImageFiles(Stills):
     """Image files as a `FrameSource`."""
 
     def __init__(self, paths: Sequence[Path], fps: float):
-        more = f" and {len(paths) - 1} more images" if len(paths) > 1 else ""
+        more = f" and {counted(len(paths) - 1, 'more image')}" if len(paths) > 1 else ""
         super().__init__(f"{paths[0]}{more}", len(paths), fps)
         self.paths = paths
 

@@ -22,6 +22,7 @@ from mlx.utils import tree_unflatten
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputError, excerpt, shown, whole_number
 from videoprism_mlx.files.atomic import new_file, require_new_file
+from videoprism_mlx.files.checksum import require_checksum, with_checksum
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.places import user_path
 from videoprism_mlx.files.reading import parse_json, read_text
@@ -165,7 +166,7 @@ def adapted_layers(model: VideoPrismModel, settings: AdapterSettings) -> dict[st
     if not settings.towers or not all(tower in model.towers for tower in settings.towers):
         raise InputError(
             f"towers are {excerpt(', '.join(map(str, settings.towers)) or 'none')}; "
-            f"a {type(model).__name__} has {' and '.join(model.towers)}"
+            f"{model.called} has {' and '.join(model.towers)}"
         )
     linears: dict[str, Linear] = {}
     for path, linear in sorted(chosen_layers(model, settings), key=lambda pair: pair[0]):
@@ -180,7 +181,7 @@ def adapted_layers(model: VideoPrismModel, settings: AdapterSettings) -> dict[st
             )
         linears[path] = linear
     if not linears:
-        raise InputError(f"this {type(model).__name__} has no layers that adapters could be in")
+        raise InputError(f"{model.called} has no layers that adapters could be in")
     return linears
 
 
@@ -244,7 +245,7 @@ def save_adapters(model: VideoPrismModel, directory: str | Path, base: str | Pat
         write_arrays(partial, arrays, is_sorted=True)
         described[CHECKSUM_KEY] = examine(partial)
     with new_file(directory / ADAPTER_CONFIG_FILE) as partial:
-        partial.write_text(as_json(described) + "\n", encoding="utf-8")
+        partial.write_text(as_json(with_checksum(described)) + "\n", encoding="utf-8")
 
 
 def base_name(base: str | Path) -> str:
@@ -278,8 +279,7 @@ def read_adapter_config(directory: Path) -> tuple[AdapterSettings, dict[str, Any
         values = {name: described[name] for name in fields}
         settings = AdapterSettings(**values | {"towers": tuple(values["towers"])})
         base = described["base"]
-        checksum = described.get(CHECKSUM_KEY)
-        return settings, {"name": base["name"], "weights": base["weights"], CHECKSUM_KEY: checksum}
+        known = {"name": base["name"], "weights": base["weights"]}
     except KeyError as error:
         raise CheckpointError(
             f"{path} does not contain valid settings of adapters: {error} is missing"
@@ -288,6 +288,8 @@ def read_adapter_config(directory: Path) -> tuple[AdapterSettings, dict[str, Any
         raise CheckpointError(
             f"{path} does not contain valid settings of adapters: {excerpt(error, 200)}"
         ) from None
+    require_checksum(described, path, CheckpointError)
+    return settings, {**known, CHECKSUM_KEY: described.get(CHECKSUM_KEY)}
 
 
 def is_adapters(directory: str | Path) -> bool:

@@ -1,7 +1,7 @@
 """The format of a model directory: how its files are named, read, checked and written.
 
 config.json          the configuration, the checksum of the weights, and under "source" where they
-                     come from
+                     come from. It, processor.json and labels.json hold a checksum of their own
 model.safetensors    the parameters, by their names in the model
 sentencepiece.model  the tokenizer, for a video-text model
 processor.json       how videos and texts are preprocessed, if not as the configuration implies
@@ -28,6 +28,8 @@ from videoprism_mlx.errors import (
     CheckpointError,
     InputError,
     InputTypeError,
+    are,
+    counted,
     excerpt,
     printable,
     shown,
@@ -39,6 +41,7 @@ from videoprism_mlx.files.atomic import (
     replaced_directory,
     require_new_directory,
 )
+from videoprism_mlx.files.checksum import require_checksum, with_checksum
 from videoprism_mlx.files.identity import FileIdentity
 from videoprism_mlx.files.output import require_own
 from videoprism_mlx.files.reading import read_json_object
@@ -52,6 +55,7 @@ from videoprism_mlx.weights.integrity import (
     require_intact,
     verify,
 )
+from videoprism_mlx.weights.outline import Shapes, outline
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -75,7 +79,6 @@ MLX_FORMAT = {"format": "mlx"}
 LISTED = 2
 
 Arrays = Mapping[str, mx.array]
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -110,42 +113,35 @@ def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         ) from None
 
 
-def parameter_problems(expected: Shapes, found: Shapes) -> list[str]:
-    """What is missing, unknown or of another shape, a phrase each."""
-    missing = expected.keys() - found.keys()
-    extra = found.keys() - expected.keys()
-    return [
-        *(f"missing: {excerpt(name)}, of shape {expected[name]}" for name in sorted(missing)),
-        *(
-            f"not of this model: {excerpt(name)}, of shape {shown(found[name])}"
-            for name in sorted(extra)
-        ),
-        *(
-            f"misshapen: {excerpt(name)} has shape {shown(found[name])}, expected {shape}"
-            for name, shape in expected.items()
-            if name not in missing and found[name] != shape
-        ),
-    ]
+def wrong_parameters(expected: Shapes, found: Shapes) -> list[str]:
+    """The names of those that are missing, unknown or of another shape."""
+    missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
+    misshapen = (name for name in expected if found.get(name, expected[name]) != expected[name])
+    return [*sorted(missing), *sorted(extra), *misshapen]
+
+
+def problem(name: str, expected: Shapes, found: Shapes) -> str:
+    """What is wrong with a parameter."""
+    if name not in found:
+        return f"missing: {excerpt(name)}, of shape {expected[name]}"
+    if name not in expected:
+        return f"not of this model: {excerpt(name)}, of shape {shown(found[name])}"
+    return f"misshapen: {excerpt(name)} has shape {shown(found[name])}, expected {expected[name]}"
 
 
 def check_parameters(expected: Shapes, found: Shapes, where: object) -> None:
     """Raises CheckpointError unless the expected parameters are found, and no others."""
-    if parameter_problems(expected, found):
+    if wrong_parameters(expected, found):
         raise CheckpointError(misfit(expected, found, where))
 
 
 def misfit(expected: Shapes, found: Shapes, where: object) -> str:
     """The error message about parameters that do not fit."""
-    problems = parameter_problems(expected, found)
-    listed = "; ".join(problems[:LISTED])
-    more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
-    wrong = "1 parameter is" if len(problems) == 1 else f"{len(problems)} parameters are"
-    return f"{where} does not fit the model, {wrong} wrong: {listed}{more}"
-
-
-def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a model's parameters. Nothing is computed for it."""
-    return {name: array.shape for name, array in named_parameters(model).items()}
+    wrong = wrong_parameters(expected, found)
+    listed = "; ".join(problem(name, expected, found) for name in wrong[:LISTED])
+    more = f"; and {len(wrong) - LISTED:,} more" if len(wrong) > LISTED else ""
+    count = f"{counted(len(wrong), 'parameter')} {are(len(wrong))}"
+    return f"{where} does not fit the model, {count} wrong: {listed}{more}"
 
 
 def named_parameters(model: nn.Module) -> dict[str, mx.array]:
@@ -157,19 +153,24 @@ def read_checked_config(directory: Path) -> tuple[dict[str, Any], dict[str, Any]
     """The checked configuration of a model directory, and all that its config.json holds."""
     described = read_config(directory)
     try:
-        return checked_config(described), described
+        config = checked_config(described)
     except InputError as error:
         raise CheckpointError(f"{directory / CONFIG_FILE}: {error}") from None
+    require_checksum(described, Path(directory) / CONFIG_FILE, CheckpointError)
+    return config, described
 
 
-def check_weights(directory: Path, model: nn.Module, described: Mapping[str, Any]) -> None:
-    """Raises CheckpointError unless a directory holds the parameters of `model`, intact.
+def check_shapes(directory: Path, config: Mapping[str, Any]) -> None:
+    """Raises CheckpointError unless a directory holds the parameters of a configuration.
 
-    `described` is what its config.json holds.
+    It reads the header of the weights and builds no layers, so it takes a moment.
     """
     path = Path(directory) / WEIGHTS_FILE
-    check_parameters(parameter_shapes(model), stored_shapes(path), path)
-    require_intact(path, described)
+    try:
+        expected = outline(config).shapes
+    except InputError as error:
+        raise CheckpointError(f"{Path(directory) / CONFIG_FILE}: {error}") from None
+    check_parameters(expected, stored_shapes(path), path)
 
 
 def verify_weights(directory: Path) -> dict[str, Any]:
@@ -185,9 +186,10 @@ def verify_weights(directory: Path) -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, directory: Path, described: Mapping[str, Any]) -> None:
-    """Loads the parameters of `model`, after all of them have been checked."""
-    check_weights(directory, model, described)
-    model.load_weights(mlx_path(Path(directory) / WEIGHTS_FILE))
+    """Loads the parameters of `model`, whose shapes `check_shapes` has compared."""
+    path = Path(directory) / WEIGHTS_FILE
+    require_intact(path, described)
+    model.load_weights(mlx_path(path))
 
 
 def save_model(
@@ -255,7 +257,8 @@ def _write_files(
             flushed.result()
         described = dict(config) | {CHECKSUM_KEY: checksum}
         described |= {"source": dict(source)} if source else {}
-        (partial / CONFIG_FILE).write_text(as_json(described) + "\n", encoding="utf-8")
+        text = as_json(with_checksum(described)) + "\n"
+        (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
         if tokenizer is not None:
             shutil.copyfile(tokenizer, partial / TOKENIZER_FILE)
         for file in copied:

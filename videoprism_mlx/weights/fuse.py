@@ -9,6 +9,7 @@ from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.output import require_writable
 from videoprism_mlx.files.places import user_path
 from videoprism_mlx.models import parse_dtype
+from videoprism_mlx.progress import bar
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
 from videoprism_mlx.weights.adapters import (
     ADAPTERS_FILE,
@@ -71,12 +72,14 @@ def fuse_to_directory(
         "base_weights": sha256(directory / WEIGHTS_FILE),
         "adapters": sha256(adapters / ADAPTERS_FILE),
     }
+    arrays = named_parameters(model)
+    for array in bar(list(arrays.values()), "fusing", "array"):
+        mx.eval(array)
     # Adapters may have been trained on clips of other settings than those of the model.
     processor = adapters / PROCESSOR_FILE
     if not processor.is_file():
         processor = directory / PROCESSOR_FILE
     beside = [directory / TOKENIZER_FILE, processor, directory / LABELS_FILE]
     copied = [file for file in beside if file.is_file()]
-    parameters = named_parameters(model)
-    write_directory(output, model.config, parameters, source, copied=copied, overwrite=overwrite)
+    write_directory(output, model.config, arrays, source, copied=copied, overwrite=overwrite)
     return source

@@ -22,6 +22,7 @@ from videoprism_mlx.files.identity import FileIdentity, sha256
 from videoprism_mlx.files.places import cache_directory
 from videoprism_mlx.files.reading import open_regular, parse_json, read_json
 from videoprism_mlx.files.record import as_json
+from videoprism_mlx.progress import bar
 
 CHECKSUM_KEY = "weights_sha256"
 
@@ -68,7 +69,12 @@ def examine(path: Path) -> str:
     """The checksum of a safetensors file. Raises CheckpointError if it holds NaN or infinity."""
     with ThreadPoolExecutor(1) as background:
         checksum = background.submit(sha256, path)
-        for name, kind, pieces in stored_arrays(path):
+        total = sum(1 for _ in stored_arrays(path))
+        is_large = os.path.getsize(path) >= REMEMBERED_BYTES
+        arrays = stored_arrays(path)
+        for name, kind, pieces in bar(
+            arrays, "checking weights", "array", total=total, show=is_large
+        ):
             if not all(is_finite(kind, piece) for piece in pieces):
                 raise CheckpointError(f"{path}: {excerpt(name)} holds NaN or infinite values")
         return checksum.result()

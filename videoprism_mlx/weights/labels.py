@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from videoprism_mlx.datasets.labels import checked_names
-from videoprism_mlx.errors import CheckpointError, excerpt
+from videoprism_mlx.errors import CheckpointError, counted, excerpt
+from videoprism_mlx.files.checksum import require_checksum
 from videoprism_mlx.files.reading import parse_json, read_text
 from videoprism_mlx.weights.directory import LABELS_FILE
 
@@ -35,5 +36,8 @@ def load_labels(directory: Path, count: int) -> Labels:
             f"{path} does not contain valid class names: {excerpt(error, 200)}"
         ) from None
     if len(names) != count:
-        raise CheckpointError(f"{path} names {len(names)} classes; the model has {count}")
+        raise CheckpointError(
+            f"{path} names {counted(len(names), 'class', 'classes')}; the model has {count}"
+        )
+    require_checksum(found, path, CheckpointError)
     return Labels(names, bool(multi_label))

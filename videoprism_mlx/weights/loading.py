@@ -2,13 +2,13 @@
 
 import logging
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import mlx.core as mx
 
 from videoprism_mlx import convert
 from videoprism_mlx.encoders import FactorizedEncoder, FactorizedVideoClassifier, VideoPrismModel
-from videoprism_mlx.errors import CheckpointError, InputError, whole_number
+from videoprism_mlx.errors import CheckpointError, InputError, counted, whole_number
 from videoprism_mlx.files import places
 from videoprism_mlx.models import (
     RELEASES,
@@ -26,6 +26,7 @@ from videoprism_mlx.weights.directory import (
     CONFIG_FILE,
     MODEL_FILES,
     WEIGHTS_FILE,
+    check_shapes,
     load_weights,
     read_checked_config,
 )
@@ -62,7 +63,7 @@ def load_with_directory(
                 "and it will be converted again"
             ) from None
         raise
-    model.directory = directory
+    model.directory, model.given_name = directory, str(name_or_dir)
     model = finished(model, dtype)
     logger.debug(
         "%s: a %s from %s, in %s on the %s",
@@ -70,7 +71,7 @@ def load_with_directory(
         type(model).__name__,
         directory,
         str(model.dtype).removeprefix("mlx.core."),
-        str(mx.default_device()).partition("DeviceType.")[2].rstrip(")") or mx.default_device(),
+        mx.default_device().type.name.upper(),
     )
     return model, directory
 
@@ -96,8 +97,9 @@ def load_classifier(
     if isinstance(model, FactorizedVideoClassifier):
         if num_classes not in (None, model.num_classes):
             raise InputError(
-                f"{name_or_dir} is a classifier of {model.num_classes} classes, not of "
-                f"{num_classes}; leave num_classes out to load it as it is"
+                f"{name_or_dir} is a classifier of "
+                f"{counted(model.num_classes or 0, 'class', 'classes')}, not of {num_classes}; "
+                "leave num_classes out to load it as it is"
             )
         return model
 
@@ -108,9 +110,9 @@ def load_classifier(
         )
     classifier = with_new_head(encoder, whole_number(num_classes, "num_classes"))
     logger.warning(
-        "%s has a new head: atten_pooler and projection (%d classes) are random; train them",
+        "%s has a new head: atten_pooler and projection (%s) are random; train them",
         name_or_dir,
-        num_classes,
+        counted(num_classes, "class", "classes"),
     )
     return classifier
 
@@ -128,16 +130,20 @@ def with_new_head(encoder: FactorizedEncoder, num_classes: int) -> FactorizedVid
 
 def read_model(directory: Path) -> VideoPrismModel:
     """The model in a directory. Raises CheckpointError unless all of its weights are there."""
-    model, described = described_model(directory)
+    config, described = read_checked_config(directory)
+    check_shapes(directory, config)
+    model = build(config)
     load_weights(model, directory, described)
     return model
 
 
-def described_model(directory: Path) -> tuple[VideoPrismModel, dict[str, Any]]:
-    """The model that a directory's config.json describes, without its weights; and that file."""
-    config, described = read_checked_config(directory)
+def described_model(directory: Path) -> VideoPrismModel:
+    """The model that a directory's config.json describes. Its weights, if there, must fit."""
+    config, _ = read_checked_config(directory)
+    if (directory / WEIGHTS_FILE).is_file():
+        check_shapes(directory, config)
     try:
-        return build(config), described
+        return build(config)
     except InputError as error:
         raise CheckpointError(f"{directory / CONFIG_FILE}: {error}") from None
 
@@ -155,14 +161,16 @@ def model_outline(
     if name in RELEASES:
         directory = hub.converted_directory(name, revision)
         if not (directory / CONFIG_FILE).is_file():
-            return build(get_config(name)), None
+            model = build(get_config(name))
+            model.given_name = str(name_or_dir)
+            return model, None
     elif repository is not None:
         small = [file for file in MODEL_FILES if file != WEIGHTS_FILE]
         directory = hub.download_model(repository, revision, small)
     else:
         directory = model_directory(name_or_dir, revision)
-    model, _ = described_model(directory)
-    model.directory = directory
+    model = described_model(directory)
+    model.directory, model.given_name = directory, str(name_or_dir)
     return model, directory
 
 

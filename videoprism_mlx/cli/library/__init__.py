@@ -2,10 +2,10 @@
 
 import argparse
 
-from videoprism_mlx.cli.library import index, manage, search
+from videoprism_mlx.cli.library import index, manage, search, serve
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the commands."""
-    for module in (index, search, manage):
+    for module in (index, search, serve, manage):
         module.add(commands)

@@ -38,7 +38,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         '  videoprism-mlx search "a dog catches a frisbee"\n'
         "  videoprism-mlx search ~/Movies a dog on the beach\n"
         '  videoprism-mlx search "2:surfing" + ./wave.mp4@3-7 - beach\n'
-        "  videoprism-mlx search ./photo.jpg -k 3 --paths -0 | xargs -0 ls -l",
+        "  videoprism-mlx search ./photo.jpg -k 3 --open",
     )
     parser.add_argument(
         "query", nargs="+", metavar="WORD", help="the query, after a folder if the folder is first"

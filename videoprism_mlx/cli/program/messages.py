@@ -8,20 +8,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from videoprism_mlx import progress
-from videoprism_mlx.errors import printable_lines
+from videoprism_mlx.errors import printable, printable_lines
 
 QUIET, VERBOSE = "quiet", "verbose"
 LEVELS = {QUIET: logging.WARNING, VERBOSE: logging.DEBUG}
+
+# Its warnings are about words that a small model does not know: -q hides them.
+ABOUT_WORDS = "videoprism_mlx.tokenizers"
 
 logger = logging.getLogger(__name__)
 
 
 class Printable(logging.Formatter):
-    """Messages that a name in them cannot turn into commands to the terminal."""
+    """Messages whose names can neither break a line nor send commands to the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The message."""
-        return printable_lines(super().format(record))
+        """The message. What is put into it is on one line; it may have several by itself."""
+        shown = logging.makeLogRecord(record.__dict__)
+        if isinstance(record.args, tuple):
+            shown.args = tuple(
+                one if isinstance(one, (int, float)) else printable(one) for one in record.args
+            )
+        return printable_lines(super().format(shown))
 
 
 class ToStderr(logging.Handler):
@@ -68,8 +76,10 @@ def set_up(options: argparse.Namespace) -> Iterator[None]:
     if handler is not None:
         handler.setFormatter(Printable("%(message)s"))
         root.addHandler(handler)
-    before = own.level
+    words = logging.getLogger(ABOUT_WORDS)
+    before = own.level, words.level
     own.setLevel(LEVELS.get(str(loudness), logging.INFO))
+    words.setLevel(logging.ERROR if loudness == QUIET else logging.NOTSET)
     logging.getLogger("huggingface_hub").propagate = False  # It prints its messages by itself.
     if loudness == QUIET:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -77,6 +87,7 @@ def set_up(options: argparse.Namespace) -> Iterator[None]:
         with progress.hidden(loudness == QUIET):
             yield
     finally:
-        own.setLevel(before)
+        own.setLevel(before[0])
+        words.setLevel(before[1])
         if handler is not None:
             root.removeHandler(handler)

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from videoprism_mlx.cli.program.messages import add_loudness
+from videoprism_mlx.errors import excerpt, printable, shown, suggestion
 
 PROGRAM = "videoprism-mlx"
 
@@ -14,7 +15,7 @@ EXAMPLE = "example:\n  "
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose epilog, an example, is printed as it is."""
+    """A parser whose epilog, an example, is printed as it is, and whose errors are two lines."""
 
     def __init__(self, *arguments: Any, **options: Any):
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
@@ -32,6 +33,32 @@ class Parser(argparse.ArgumentParser):
             return super().format_help()
         finally:
             self.description = whole
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the error and where the help is, without the usage, and ends."""
+        said = f"{self.prog}: {printable(message)}\n`{self.prog} --help` describes "
+        self.exit(2, f"{said}{'the commands' if subcommands(self) else 'the command'}\n")
+
+    def parse_known_args(  # type: ignore[override]  # It returns what argparse does.
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As in argparse, but a command refuses unknown options itself: it knows its name."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown and not subcommands(self):
+            name = unknown[0].partition("=")[0]
+            if not name.startswith("-"):
+                self.error(f"unexpected {shown(unknown[0])}")
+            known = [option for option in self._option_string_actions if len(option) > 2]
+            near = suggestion(name, known) if name.startswith("--") else ""
+            self.error(f"there is no option {excerpt(name)}{near}")
+        return options, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """As in argparse, but an unknown command is answered with the closest one."""
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            near = suggestion(value, action.choices)
+            self.error(f"no command is called {shown(value)}{near}")
+        super()._check_value(action, value)
 
 
 class Version(argparse.Action):
@@ -63,6 +90,11 @@ def build(modules: Sequence[ModuleType]) -> Parser:
         if "run" not in each._defaults:  # The name of a command is missing.
             each.set_defaults(run=HelpOf(each))
     return parser
+
+
+def subcommands(parser: argparse.ArgumentParser) -> bool:
+    """Whether the name of a command follows the parser's own."""
+    return any(isinstance(action, argparse._SubParsersAction) for action in parser._actions)
 
 
 class HelpOf:

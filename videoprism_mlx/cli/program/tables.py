@@ -30,14 +30,29 @@ def padded(text: str, columns: int) -> str:
     return text + " " * (columns - width(text))
 
 
-def fitted(line: str) -> str:
-    """The line, cut to the width of the terminal if stdout is one."""
+def terminal_width() -> int | None:
+    """The number of columns of the terminal; None if stdout is none."""
     import shutil
     import sys
 
-    if not (sys.stdout and sys.stdout.isatty()):
-        return line
-    return cut(line, shutil.get_terminal_size().columns)
+    is_terminal = sys.stdout and sys.stdout.isatty()
+    return shutil.get_terminal_size().columns if is_terminal else None
+
+
+def fitted(line: str) -> str:
+    """The line, cut to the width of the terminal if stdout is one."""
+    columns = terminal_width()
+    return line if columns is None else cut(line, columns)
+
+
+def shortened(path: str, most: int) -> str:
+    """A path of `most` columns at most: its first name and as many of the last ones as fit."""
+    if len(path) <= most:
+        return path
+    first, *names = path.split("/")
+    while names and len(f"{first}/…/{'/'.join(names)}") > most:
+        del names[0]
+    return cut(f"{first}/…/{'/'.join(names)}", most)
 
 
 def class_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:

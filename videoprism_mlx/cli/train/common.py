@@ -132,8 +132,10 @@ def explained_when_stopped(options: argparse.Namespace) -> Iterator[None]:
 
 def report_skipped(skipped: list[str]) -> int:
     """Prints how many videos were left out. Returns the exit code: 1 if there are any."""
+    from videoprism_mlx.errors import counted
     from videoprism_mlx.progress import note
 
     if skipped:
-        note(f"{len(skipped)} videos were left out")
+        was = "was" if len(skipped) == 1 else "were"
+        note(f"{counted(len(skipped), 'video')} {was} left out")
     return 1 if skipped else 0

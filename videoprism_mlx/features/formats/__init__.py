@@ -44,6 +44,7 @@ from videoprism_mlx.features.formats.rows import (
     verified_record,
 )
 from videoprism_mlx.features.pipeline import Array, Features
+from videoprism_mlx.files.checksum import CHECKSUM, is_intact, with_checksum
 from videoprism_mlx.files.npz import NpzFile, write_array, write_member
 from videoprism_mlx.files.reading import open_regular, parse_json
 from videoprism_mlx.files.record import Record
@@ -134,7 +135,7 @@ def json_line(video: Record, values: Mapping[str, Array], record: Record) -> str
     if halves := [name for name, value in values.items() if value.dtype == np.float16]:
         line[HALVES] = halves
     line[RECORD] = {**record, kind: [video]}
-    return json.dumps(line, allow_nan=False) + "\n"
+    return json.dumps(with_checksum(line), allow_nan=False) + "\n"
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -172,6 +173,8 @@ def read_features(path: Path) -> Features:
         kinds: dict[str, Any] = dict.fromkeys(names, np.float32)
         kinds |= dict.fromkeys(lines[0].get(HALVES, []), np.float16)
         kinds |= {"start": np.float64, "end": np.float64}
+        if any(isinstance(line[name], str) for line in lines for name in names):
+            raise ValueError("a text in the place of numbers")
         with np.errstate(over="ignore"):  # What overflows is not finite.
             return {
                 name: finite(np.array([line[name] for line in lines], kinds[name]))
@@ -254,4 +257,8 @@ def _checked(record: Any) -> dict[str, Any]:
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     with open_regular(path, FeatureFileError) as file:
         for line in file:
-            yield parse_json(line.decode(), "a line")
+            found = parse_json(line.decode(), "a line")
+            if not is_intact(found):
+                raise ValueError("wrong checksum")
+            found.pop(CHECKSUM, None)
+            yield found

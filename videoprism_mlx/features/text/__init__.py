@@ -15,6 +15,7 @@ from videoprism_mlx.errors import InputError
 from videoprism_mlx.features.pipeline import not_finite
 from videoprism_mlx.features.processor import Processor, require_count
 from videoprism_mlx.progress import bar
+from videoprism_mlx.runtime.rounding import first_equal
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
 
 # The temperature of the official video-text demo.
@@ -24,9 +25,9 @@ TEMPERATURE = 0.01
 def require_text(model: object) -> FactorizedVideoCLIP:
     """The model itself. Raises InputError unless it compares videos with texts."""
     if not (isinstance(model, VideoPrismModel) and model.takes_text):
+        called = getattr(model, "called", f"a {type(model).__name__}")
         raise InputError(
-            f"a {type(model).__name__} cannot compare videos with texts; "
-            "use a video-text model (videoprism_lvt_*)"
+            f"{called} cannot compare videos with texts; use a video-text model (videoprism_lvt_*)"
         )
     return cast(FactorizedVideoCLIP, model)
 
@@ -38,7 +39,7 @@ def require_tokenizer(model: object, processor: Processor) -> FactorizedVideoCLI
     """
     towers = require_text(model)
     if processor.tokenizer is None:
-        where = towers.directory or "the model"
+        where = towers.directory or towers.called
         raise InputError(
             f"{where} has no tokenizer; copy the {TOKENIZER_FILE} that the model was trained with "
             "into its directory, or convert the checkpoint again with --tokenizer"
@@ -57,22 +58,25 @@ def embed_texts(
 ) -> npt.NDArray[np.float32]:
     """The embeddings (Q, D) of texts, of length one. Each text is put into the template first.
 
-    With `progress`, a bar is shown if there are several batches and stderr is a terminal.
+    Equal texts have equal embeddings: a model would round them differently, by their place in a
+    batch. With `progress`, a bar is shown if there are several batches and stderr is a terminal.
     """
     require_count("batch_size", batch_size)
     towers = require_tokenizer(model, processor)
     ids, paddings = processor.tokenize(texts)
+    firsts, numbers = first_equal(np.concatenate([ids, paddings.astype(ids.dtype)], axis=1))
+    ids, paddings = ids[firsts], paddings[firsts]
     by_length = np.argsort((paddings == 0).sum(axis=1), kind="stable")  # Short batches are faster.
     embeddings = np.empty((len(ids), towers.text_encoder.unimodal_ln.weight.size), np.float32)
-    firsts = range(0, len(ids), batch_size)
-    for first in bar(firsts, "texts", "batch", show=progress and len(firsts) > 1):
+    starts = range(0, len(ids), batch_size)
+    for first in bar(starts, "texts", "batch", show=progress and len(starts) > 1):
         rows = by_length[first : first + batch_size]
         _, embedded, _ = towers(text_token_ids=ids[rows], text_paddings=paddings[rows])
         assert embedded is not None  # There were texts.
         embeddings[rows] = np.array(embedded.astype(mx.float32))
     if error := not_finite({"embeddings": embeddings}, "the texts"):
         raise error
-    return embeddings
+    return embeddings[numbers]
 
 
 def probabilities(

@@ -96,7 +96,10 @@ def cut(video: str | Path, start: float, end: float, output: str | Path) -> bool
     with ExitStack() as stack:
         opened = stack.enter_context(closing(open_stream(path)))
         zero = origin(opened)
-        first = key_frame(opened, zero + start)
+        try:
+            first = key_frame(opened, zero + start)
+        except DAMAGE:  # Reading frame by frame goes around it, or says what is wrong.
+            first = None
         pictures: Opened = opened
         if first is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="videoprism_mlx-"))

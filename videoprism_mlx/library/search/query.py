@@ -3,6 +3,7 @@
 Shapes: D width of an embedding.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,13 +40,14 @@ class Part(NamedTuple):
     end: float | None = None
 
 
-def parse(query: str | Sequence[str]) -> list[Part]:
+def parse(query: str | Sequence[str], files: bool = True) -> list[Part]:
     """The parts of a query. Raises an error that names the part that is wrong.
 
     A query is one string, in which + and - stand between spaces, or several words, of which some
     are + or -. A part that begins with `2:` counts twice. It is a path if it begins with `./`,
     `../`, `/` or `~/`, or if it ends as the name of a video or image does; `@12.5-16` after it is
-    the span to use, in seconds. Everything else is text.
+    the span to use, in seconds. Everything else is text. Without `files`, as for a query that
+    comes from elsewhere, all parts are text, and no file is looked for.
     """
     parts: list[Part] = []
     sign: float | None = None
@@ -57,10 +59,10 @@ def parse(query: str | Sequence[str]) -> list[Part]:
             if sign is not None:
                 raise InputError(f"a + or - of the query {shown(query)} has no part after it")
             return
-        parts.append(parse_part(" ".join(said), 1.0 if sign is None else sign))
+        parts.append(parse_part(" ".join(said), 1.0 if sign is None else sign, files))
         sign, said = None, []
 
-    for word in split(query):
+    for word in split(query, files):
         if word in SIGNS:
             finish()
             sign = SIGNS[word]
@@ -72,7 +74,7 @@ def parse(query: str | Sequence[str]) -> list[Part]:
     return parts
 
 
-def split(query: str | Sequence[str]) -> list[str]:
+def split(query: str | Sequence[str], files: bool = True) -> list[str]:
     """The words of a query, some of which are + or -."""
     if not isinstance(query, str):
         words = list(query)
@@ -86,7 +88,7 @@ def split(query: str | Sequence[str]) -> list[str]:
     if not whole:
         return []
     # The name of a file may have a - between spaces.
-    if names_path(whole) and user_path(whole).exists():
+    if files and names_path(whole) and user_path(whole).exists():
         return [whole]
     pieces = re.split(r"(?:^|(?<=\s))([+-])(?=\s|$)", whole)
     return [piece.strip() for piece in pieces if piece.strip()]
@@ -97,18 +99,18 @@ def shown(query: str | Sequence[str]) -> str:
     return repr(query if isinstance(query, str) else " ".join(query))
 
 
-def parse_part(said: str, sign: float) -> Part:
+def parse_part(said: str, sign: float, files: bool = True) -> Part:
     """One part of a query."""
     weight = 1.0
     if match := WEIGHT.fullmatch(said):
         weight, rest = float(match[1]), match[2].strip()
-        if weight == 0 or not rest:
+        if not 0 < weight < math.inf or not rest:
             raise InputError(
                 f"{said!r} is a part of the query; expected a weight above 0, a colon and what it "
                 "is the weight of, such as 2:surfing"
             )
         said = rest
-    if not names_path(said):
+    if not files or not names_path(said):
         return Part(sign * weight, text=said)
     path, start, end = located(said)
     if not path.exists():

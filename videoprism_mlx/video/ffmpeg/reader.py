@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from videoprism_mlx.errors import VideoError
+from videoprism_mlx.errors import VideoError, counted
 from videoprism_mlx.video.failures import CONVERT, video_errors
 from videoprism_mlx.video.ffmpeg import damage
 from videoprism_mlx.video.ffmpeg.colours import HDR, Converter, note_hdr, pixel_aspect
@@ -159,8 +159,8 @@ class VideoFile:
         of = f" of {self._declared:,}" if self._declared > frames else ""
         seconds = self.times[frames - 1] + self.interval if 0 < frames <= len(self.times) else 0
         return VideoError(
-            f"{self.path} breaks off after {frames:,} frames{of} ({seconds:.1f} s): {why}. "
-            "Ask for the partial video (partial=True, --partial) to use what can be decoded"
+            f"{self.path} breaks off after {counted(frames, 'frame')}{of} "
+            f"({seconds:.1f} s): {why}. With partial=True (--partial), what can be decoded is used"
         )
 
     def _begin(self, position: int, key: int = -1, since: int | None = None) -> None:

@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from videoprism_mlx.errors import InputError, VideoError
+from videoprism_mlx.errors import InputError, NotFoundError, VideoError
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.video.failures import reason
 
@@ -71,7 +71,7 @@ def write_video(path: str | Path, frames: Iterable[npt.NDArray[np.uint8]], fps: 
         )
     path = Path(os.path.abspath(path))  # FFmpeg would take a name with a colon for a protocol.
     if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
+        raise NotFoundError(errno.ENOENT, "there is no such folder", str(path.parent))
     try:
         with (
             new_file(path, replace=True) as unfinished,
