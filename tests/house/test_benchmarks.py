@@ -145,7 +145,7 @@ def test_parameters_go_by_the_names_of_transformers() -> None:
 
 def test_a_library_is_filled_and_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "AT_ONCE", 4)
-    monkeypatch.setattr(library, "QUERIES", 6)
+    monkeypatch.setattr(library, "QUERIES", 20)
     monkeypatch.setattr(library, "ONE_BY_ONE", 2)
     where = str(tmp_path / "library")
     filled = library.fill(where, 400, 16)
