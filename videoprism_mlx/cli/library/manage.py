@@ -42,6 +42,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     duplicates.add_options(copies)
     add_kind("compact", run_compact, "join the files of a library, which makes it smaller")
     export = add_kind("export", run_export, "write all moments to a file, as arrays")
+    export.epilog = "example:\n  videoprism-mlx library export moments.npz"
     export.add_argument("output", metavar="OUT", help="OUT.npz or OUT.parquet")
     shared.add_overwrite(export, "replace the file")
     shared.add_json(export)
