@@ -119,9 +119,12 @@ def served(monkeypatch: pytest.MonkeyPatch, spm_model: Path, tmp_path: Path) -> 
     """The small model in c4_en's place; returns the addresses that are asked for."""
     asked: list[str] = []
 
-    def urlopen(url: str, timeout: float) -> io.BytesIO:
+    class Answer(io.BytesIO):
+        headers = {"Content-Length": str(spm_model.stat().st_size)}  # noqa: RUF012
+
+    def urlopen(url: str, timeout: float) -> Answer:
         asked.append(url)
-        return io.BytesIO(spm_model.read_bytes())
+        return Answer(spm_model.read_bytes())
 
     monkeypatch.setenv("VIDEOPRISM_MLX_CACHE", str(tmp_path))
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)

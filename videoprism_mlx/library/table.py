@@ -49,6 +49,9 @@ ROOM = 2**26
 # What LanceDB says of a full disk. It gives no number of the error.
 FULL = re.compile(r"no space left|disk quota|file too large|os error (28|122|69|27)", re.I)
 
+# What damaged files make LanceDB raise.
+PANICS = ("PanicException", "RustPanic")
+
 # What the status of a video is.
 OK, ERROR, MISSING = "ok", "error", "missing"
 
@@ -343,7 +346,7 @@ def storage_errors(where: str) -> Iterator[None]:
     except (RuntimeError, OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise LibraryError(explained(where, error)) from error
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # What damaged files do to LanceDB.
+        if type(error).__name__ not in PANICS:
             raise
         raise LibraryError(explained(where, error)) from error
 
