@@ -75,3 +75,23 @@ def test_what_lancedb_says_of_a_full_disk(made: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(tables.moments, "add", refuse)
     with pytest.raises(LibraryError, match=r"the disk is full \(.*make room or write elsewhere"):
         tables.add_moments(tables.moments.to_arrow())
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'LanceError(IO): Permission denied (os error 13) at path "/x", /root/.cargo/lance-io.rs',
+        "LanceError(IO): Read-only file system (os error 30)",
+    ],
+)
+def test_what_lancedb_says_of_a_folder_that_is_read_only(
+    said: str, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = Tables.open(made / "library")
+
+    def refuse(_: object) -> None:
+        raise OSError(said)
+
+    monkeypatch.setattr(tables.moments, "delete", refuse)
+    with pytest.raises(LibraryError, match=r"library: there is no permission to write to it"):
+        tables.remove("moments", "take = 1")

@@ -165,6 +165,15 @@ def test_all_moments_of_the_best_videos(tmp_path: Path) -> None:
     np.testing.assert_allclose(timeline.cosines, [0.1, 0.9, 0.85, 0.1, 0.1, 0.7, 0.1], atol=1e-6)
 
 
+@pytest.mark.parametrize("k", [10**9, 2**70])
+def test_more_results_than_there_are(k: int, tables: Tables) -> None:
+    vector = np.ones(WIDTH, np.float32)
+    for moments in (False, True):
+        assert search(tables, vector, k, moments=moments) == search(
+            tables, vector, 1000, moments=moments
+        )
+
+
 def test_wrong_queries(tables: Tables) -> None:
     with pytest.raises(LibraryError, match=r"shape \(3,\), .* have \(8,\): .* another model"):
         search(tables, np.ones(3, np.float32))

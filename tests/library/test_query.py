@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from videoprism_mlx.errors import InputError, NotFoundError
+from videoprism_mlx.errors import InputError, InputTypeError, NotFoundError
 from videoprism_mlx.library.search.query import Part, combined, parse
 
 
@@ -69,6 +69,18 @@ def test_the_wrong_part_is_named(query: str | list[str], error: str) -> None:
 def test_a_missing_file_is_named(query: str) -> None:
     with pytest.raises(NotFoundError, match=r"there is no file gone.*a part that begins with"):
         parse(query)
+
+
+def test_a_text_that_is_too_long_for_a_name() -> None:
+    words = "words " * 60
+    assert parse(f"./wave.mp4 + {words}") == [clip("wave.mp4"), Part(1, text=words.strip())]
+    with pytest.raises(NotFoundError, match="there is no file"):
+        parse("x" * 5000 + ".mp4")
+
+
+def test_a_query_that_is_no_text() -> None:
+    with pytest.raises(InputTypeError, match="the query is 5; expected a string"):
+        parse(5)  # type: ignore[arg-type]
 
 
 def test_parts_are_added_and_subtracted() -> None:

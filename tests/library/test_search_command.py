@@ -58,8 +58,10 @@ def test_filters_and_a_clip_with_a_text(capsys: pytest.CaptureFixture) -> None:
     assert captured.out == "" and "nothing found" in captured.err
 
 
-def test_a_folder_is_indexed_first(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """What is new in it is found, and nothing of other folders."""
+def test_a_folder_is_indexed_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is new in it is found, and nothing of other folders. The model is loaded once."""
     first, second = (
         draw(tmp_path / name, world().scenes[place : place + 2], seed)
         for seed, (name, place) in enumerate((("first", 0), ("second", 2)))
@@ -67,7 +69,10 @@ def test_a_folder_is_indexed_first(tmp_path: Path, capsys: pytest.CaptureFixture
     library = ["--library", str(tmp_path / "library")]
     assert main(["index", str(tmp_path / "first"), *library, "--model", DEMO_MODEL]) == 0
     capsys.readouterr()
-    assert main(["search", str(tmp_path / "second"), "a star", *library, "--paths"]) == 0
+    with monkeypatch.context() as context:
+        for module in ("library", "searcher"):
+            context.setattr(f"videoprism_mlx.library.{module}.load_recorded", None)
+        assert main(["search", str(tmp_path / "second"), "a star", *library, "--paths"]) == 0
     assert sorted(capsys.readouterr().out.split()) == sorted(map(str, second))
     assert main(["search", "a star", *library, "--paths"]) == 0
     assert sorted(capsys.readouterr().out.split()) == sorted(map(str, [*first, *second]))

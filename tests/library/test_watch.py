@@ -4,12 +4,14 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 from drawn_clips import MISSING, OK, copy_clips, model, statuses, world
 
 import videoprism_mlx as vp
+from videoprism_mlx.errors import NotFoundError
 from videoprism_mlx.library.indexing.add import Added
 from videoprism_mlx.library.indexing.scan import look
-from videoprism_mlx.library.indexing.watch import Stillness
+from videoprism_mlx.library.indexing.watch import Stillness, folder_of
 
 
 def wait_for(results: list[Added], number: str, count: int) -> None:
@@ -64,3 +66,17 @@ def test_a_file_is_still_when_it_has_not_changed_for_long_enough(tmp_path: Path)
     assert not is_still(look(path))
     time.sleep(0.25)
     assert is_still(look(path))
+
+
+def test_where_files_and_glob_patterns_are_watched(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "a[1].mp4").touch()
+    for path, folder in [
+        ("clips", "clips"),
+        ("clips/*.mp4", "clips"),
+        ("*/**/*.mp4", "."),
+        ("a[1].mp4", "."),
+    ]:
+        assert folder_of(tmp_path / path) == tmp_path / folder
+    with pytest.raises(NotFoundError, match="no such file or folder"):
+        folder_of(tmp_path / "gone")

@@ -64,6 +64,8 @@ class Where:
 def below(folder: str | Path) -> str:
     """The SQL condition of the videos in a folder and its subfolders, or of a file."""
     path = os.path.realpath(user_path(folder))
+    if path != path.encode(errors="replace").decode():
+        raise InputError(f"{path!a} is not UTF-8, so no library holds it; rename it")
     inside = path.rstrip(os.sep) + os.sep
     return f"(path = {quoted(path)} OR starts_with(path, {quoted(inside)}))"
 

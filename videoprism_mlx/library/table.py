@@ -43,11 +43,17 @@ WRITE_ATTEMPTS = 8
 # How many bytes of indices, and of what describes files, a process keeps in memory at most.
 INDEX_CACHE, METADATA_CACHE = 256 << 20, 128 << 20
 
+# How often the tables are looked at again while other processes write.
+REFRESHES = 20
+
 # So many bytes stay free on the disk.
 ROOM = 2**26
 
 # What LanceDB says of a full disk. It gives no number of the error.
-FULL = re.compile(r"no space left|disk quota|file too large|os error (28|122|69|27)", re.I)
+FULL = re.compile(r"no space left|disk quota|file too large|os error (28|122|69|27)\b", re.I)
+
+# What it says of a disk or folder that may not be written to.
+DENIED = re.compile(r"permission denied|read-only file system|os error (13|30)\b", re.I)
 
 # What damaged files make LanceDB raise.
 PANICS = ("PanicException", "RustPanic")
@@ -147,10 +153,21 @@ class Tables:
         return int(self.record["dimension"])
 
     def refresh(self) -> None:
-        """Sees what other processes have written since."""
+        """Sees what other processes have written since: rows, and the moments that they name."""
         with storage_errors(self.where):
             self.videos.checkout_latest()
-            self.moments.checkout_latest()
+            for _ in range(REFRESHES):
+                seen = self.videos.version
+                self.moments.checkout_latest()
+                # If a row was written meanwhile, the moments of the one before it may be gone.
+                self.videos.checkout_latest()
+                if self.videos.version == seen:
+                    return
+
+    def version(self) -> tuple[int, int]:
+        """Which state of the two tables is seen."""
+        with storage_errors(self.where):
+            return int(self.videos.version), int(self.moments.version)
 
     def rows(
         self, where: str | None = None, columns: Sequence[str] | None = None
@@ -356,6 +373,8 @@ def explained(where: str, error: BaseException) -> str:
     text = str(error)
     if (isinstance(error, OSError) and error.errno in DISK_FULL) or FULL.search(text):
         advice = f"the disk is full ({excerpt(text)}): {ADVICE}, and run it again"
+    elif DENIED.search(text):
+        advice = "there is no permission to write to it, or to read it"
     elif isinstance(error, OSError) and error.errno is not None:
         advice = excerpt(text, 200)
     else:

@@ -115,15 +115,25 @@ def refuse(error: OSError) -> None:
 def files_below(folder: Path, unreadable: Callable[[OSError], object] = refuse) -> Iterator[Path]:
     """The files in a folder and in all folders below it.
 
-    `unreadable` is called with the error of a folder that cannot be read. By default it is raised.
+    `unreadable` is called with the error of a folder or file that cannot be read. By default it is
+    raised.
     """
-
     seen = set()
     for root, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
         seen.add(os.path.realpath(root))
         # A link may lead to a folder above.
         folders[:] = [one for one in folders if os.path.realpath(f"{root}/{one}") not in seen]
-        yield from (path for name in files if (path := Path(root, name)).is_file())
+        for path in (Path(root, name) for name in files):
+            try:
+                is_file = path.is_file()
+            except PermissionError as error:  # All files of the folder are closed.
+                unreadable(PermissionError(error.errno, error.strerror, root))
+                break
+            except OSError as error:
+                unreadable(error)
+                continue
+            if is_file:
+                yield path
 
 
 def images_in(folder: Path) -> list[Path]:

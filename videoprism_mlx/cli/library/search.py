@@ -98,9 +98,7 @@ def run(options: argparse.Namespace) -> int:
 
     from videoprism_mlx.library.searcher import Searcher
 
-    if folder is not None:
-        index(options, folder)
-    searcher = Searcher(options.library)
+    searcher = Searcher(options.library) if folder is None else indexed(options, folder)
     found = searcher.search(query, options.k, where, options.moments)
     if options.json:
         shared.print_json([each.as_json() for each in found])
@@ -157,11 +155,13 @@ def check(options: argparse.Namespace, query: Sequence[str]) -> None:
         require_writable(options.export)
 
 
-def index(options: argparse.Namespace, folder: str) -> None:
-    """Adds what is new in a folder to the library."""
+def indexed(options: argparse.Namespace, folder: str) -> "Searcher":
+    """Adds what is new in a folder to the library, and returns what searches it."""
     from videoprism_mlx.library.library import Library
 
-    Library(options.library).add([folder], options.model)
+    library = Library(options.library)
+    library.add([folder], options.model)
+    return library.searcher  # With the model that has just been loaded.
 
 
 def write_clips(found: "Sequence[Moment]", folder: Path) -> int:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -115,7 +115,7 @@ class Adding:
         """The videos that are not in the library as they are now. Changed ones come last."""
         new, changed = [], []
         for file in found.files:
-            known = self.view.by_path.get(file.key)
+            file, known = self._known(file, found.names.get(file.inode, []))
             if known is None:
                 others = self.view.same_look(file.size, file.modified)
                 if not any(is_same_file(one.path, file.path) for one in others):
@@ -125,6 +125,13 @@ class Adding:
             elif known.error:
                 self.skipped[file.key] = known.error
         return new + changed
+
+    def _known(self, file: File, names: Sequence[File]) -> tuple[File, Known | None]:
+        """What the library has of a file, under whichever of its names."""
+        for name in [file, *names]:
+            if (known := self.view.by_path.get(name.key)) is not None:
+                return name, known
+        return file, None
 
     def _all(self, files: list[File]) -> list[File]:
         """Works on videos until none is left, or the rest is left to others. Returns the rest."""

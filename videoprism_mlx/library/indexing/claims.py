@@ -41,7 +41,11 @@ class Claims:
                 return False
             self._held[identity] = claim
         if claim is not None and claim.was_left:
-            remove_others(self._tables, identity)
+            try:
+                remove_others(self._tables, identity)
+            except BaseException:  # The next one who claims the video tries again.
+                self.release(identity, is_done=False)
+                raise
         return True
 
     def _path(self, identity: str) -> Path:

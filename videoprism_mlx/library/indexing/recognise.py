@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class Recognition:
         def write() -> bool:
             if (row := self.view.changed(known, **values)) is None:
                 return False
-            self.view.put([row])
+            self.view.put([dated(row, known, file)])
             return True
 
         return Outcome(file, FAILED if error else kind, error=error, write=write)
@@ -79,14 +79,22 @@ class Recognition:
             row = self.view.changed(same, **values)
             if row is None:
                 return False
-            was_modified = row["date"] == same.modified / 1e9
             row["id"] = before.id if before else self.view.id_for(file.key)
             row |= {"take": new_take(), "path": file.key, "status": OK}
-            row["date"] = file.modified / 1e9 if was_modified else row["date"]
-            self.view.add(copied_moments(self.view.tables, same, row), row, before)
+            row = dated(row, same, file)
+            moments = copied_moments(self.view.tables, same, row)
+            if len(moments) != row["moments"]:  # Another process has just replaced them.
+                return False
+            self.view.add(moments, row, before)
             return True
 
         return Outcome(file, COPIED, moments=same.moments, write=write)
+
+
+def dated(row: Mapping[str, Any], before: Known, file: File) -> dict[str, Any]:
+    """A row with the date of a file that was `before`: its time, unless the video has a date."""
+    is_time = row["date"] == before.modified / 1e9
+    return {**row, "date": file.modified / 1e9 if is_time else row["date"]}
 
 
 def is_same_file(path: str, other: Path) -> bool:

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,9 @@ from videoprism_mlx.video.find import files_below, find_videos, images_in, local
 
 # A checksum is that of a whole file up to this many bytes, else of so many parts of this length.
 WHOLE, PARTS, PART = 2**22, 17, 2**16
+
+# A file may have a time that no column of a table holds: nanoseconds.
+LATEST = 2**63 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Found:
 
     Nothing is known about what lies below `unreadable` folders. `empty` are roots that hold
     nothing at all, as the mount point of a disk that is not there. `absent` paths, which were asked
-    for, do not exist.
+    for, do not exist. `names` are all names of files that have several.
     """
 
     files: list[File]
@@ -42,6 +46,7 @@ class Found:
     absent: list[str]
     unreadable: dict[str, str]  # Why, by path.
     problems: dict[str, str]  # Of videos that were named and cannot be used.
+    names: dict[tuple[int, int], list[File]]  # By inode.
 
     def keys(self) -> tuple[str, ...]:
         """The paths of all videos."""
@@ -54,7 +59,7 @@ class Found:
 
 def scan(paths: Sequence[str | Path]) -> Found:
     """The videos in files, folders and glob patterns, each once, in the order of their paths."""
-    found = Found([], [], [], [], {}, {})
+    found = Found([], [], [], [], {}, {}, {})
     videos: dict[str, Path] = {}  # By path without links.
     for each in paths:
         path = local_path(each)
@@ -90,7 +95,7 @@ def _below(folder: Path, found: Found) -> list[Path]:
 
 def _look_at(videos: dict[str, Path], found: Found) -> None:
     """Looks at each video. Of several names of one file, only the first is kept."""
-    seen: set[tuple[int, int]] = set()
+    seen: dict[tuple[int, int], File] = {}
     for key in sorted(videos):
         try:
             file = look(Path(key), videos[key])
@@ -100,14 +105,18 @@ def _look_at(videos: dict[str, Path], found: Found) -> None:
             found.problems[key] = one_line(videos[key], error)
             found.unreadable[key] = found.problems[key]
             continue
-        if file.inode not in seen or file.inode[1] == 0:
-            seen.add(file.inode)
+        first = seen.setdefault(file.inode, file)
+        if first is file or file.inode[1] == 0:
             found.files.append(file)
+        else:
+            found.names.setdefault(file.inode, [first]).append(file)
 
 
 def look(path: Path, shown: Path | None = None) -> File:
     """A video as it is now. A folder of images changes when one of them does."""
     status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise VideoError(f"{path} is neither a file nor a folder, but a pipe or device")
     if not os.path.isdir(path):
         size, modified = status.st_size, status.st_mtime_ns
     else:
@@ -115,6 +124,7 @@ def look(path: Path, shown: Path | None = None) -> File:
         size = sum(one.st_size for one in each)
         modified = max(one.st_mtime_ns for one in [status, *each])
     key = os.fspath(path).encode("utf-8", "backslashreplace").decode()
+    modified = min(max(modified, -LATEST), LATEST)
     return File(path, key, size, modified, (status.st_dev, status.st_ino))
 
 

@@ -52,25 +52,32 @@ class View:
     def read(self) -> None:
         """Reads all rows. Those that others replace are removed."""
         with self._lock:
-            self.by_id: dict[str, Known] = {}
-            self.by_path: dict[str, Known] = {}
-            self._by_content: dict[tuple[int, str], dict[str, Known]] = {}
-            self._by_look: dict[tuple[int, int], dict[str, Known]] = {}
             self.tables.refresh()
             self._version = self.tables.videos.version
             rows = self.tables.rows(columns=COLUMNS)
             gone = replaced(rows)
             for identity, take in gone:
                 self.tables.remove(VIDEOS, f"id = {quoted(identity)} AND take = {take}")
-            self._keep(row for row in rows if (row["id"], row["take"]) not in gone)
+            read = (row for row in rows if (row["id"], row["take"]) not in gone)
+            fresh = {known.id: known for known in map(known_of, read)}
+            self._by_content: dict[tuple[int, str], dict[str, Known]] = {}
+            self._by_look: dict[tuple[int, int], dict[str, Known]] = {}
+            for known in fresh.values():
+                self._sort(known)
+            # Other threads look at these without the lock: they are never there in part.
+            self.by_id = fresh
+            self.by_path = {known.path: known for known in fresh.values()}
 
     def _keep(self, rows: Iterable[Mapping[str, Any]]) -> None:
         for row in rows:
             self._forget(row["id"])
-            known = Known(*(row[name] for name in COLUMNS))
+            known = known_of(row)
             self.by_id[known.id] = self.by_path[known.path] = known
-            self._by_content.setdefault((known.size, known.checksum), {})[known.id] = known
-            self._by_look.setdefault((known.size, known.modified), {})[known.id] = known
+            self._sort(known)
+
+    def _sort(self, known: Known) -> None:
+        self._by_content.setdefault((known.size, known.checksum), {})[known.id] = known
+        self._by_look.setdefault((known.size, known.modified), {})[known.id] = known
 
     def _forget(self, identity: str) -> None:
         known = self.by_id.pop(identity, None)
@@ -134,7 +141,8 @@ class View:
             self.tables.remove(MOMENTS, condition)
 
     def changed(self, known: Known, **values: Any) -> dict[str, Any] | None:
-        """The whole row of a video with other values. None if it is gone."""
+        """The whole row of a video, as it is now, with other values. None if it is gone."""
+        self.tables.refresh()
         found = self.tables.rows(f"id = {quoted(known.id)} AND take = {known.take}")
         return {**found[0], **values} if found else None
 
@@ -144,6 +152,11 @@ class View:
         while (known := self.by_id.get(path_id(key, number))) and known.path != key:
             number += 1
         return path_id(key, number)
+
+
+def known_of(row: Mapping[str, Any]) -> Known:
+    """What is kept of a row."""
+    return Known(*(row[name] for name in COLUMNS))
 
 
 def path_id(key: str, number: int = 0) -> str:

@@ -1,5 +1,6 @@
 """Keeping a library up to date while files appear, change and vanish."""
 
+import glob
 import os
 import threading
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 from videoprism_mlx.library.indexing.add import Added
 from videoprism_mlx.library.indexing.scan import File
 from videoprism_mlx.runtime.libraries import require_library
+from videoprism_mlx.video.find import local_path
 from videoprism_mlx.video.source import existing
 
 # A file that has not changed for so many seconds is no longer being written.
@@ -38,6 +40,15 @@ class Stillness:
         return is_still
 
 
+def folder_of(path: str | Path) -> Path:
+    """The folder in which a file, folder or glob pattern is watched."""
+    folder = local_path(path)
+    while glob.has_magic(str(folder)) and not folder.exists():
+        folder = folder.parent
+    folder = existing(folder)
+    return folder if folder.is_dir() else folder.parent
+
+
 def watch(
     add: Callable[[Callable[[File], bool]], Added],
     paths: Sequence[str | Path],
@@ -52,8 +63,7 @@ def watch(
     require_library("watchfiles", "index --watch")
     import watchfiles
 
-    folders = {existing(path) for path in paths}
-    folders = {path if path.is_dir() else path.parent for path in folders}
+    folders = {folder_of(path) for path in paths}
     is_still = Stillness(quiet)
     own = os.path.realpath(own)
 

@@ -24,6 +24,9 @@ from videoprism_mlx.library.search.nearest import (
 )
 from videoprism_mlx.library.table import OK, Tables, quoted
 
+# How often a search begins again while the tables change.
+ATTEMPTS = 5
+
 __all__ = ["Moment", "Scores", "Where", "scores", "search"]
 
 
@@ -41,13 +44,18 @@ def search(
     """
     require_count("k", k)
     vector = checked_vector(vector, tables.dimension)
-    rows = best_videos(tables, vector, k, where or Where())
-    scored = window_scores(tables, rows, vector)
+    for _ in range(ATTEMPTS):
+        before = tables.version()
+        most = max(1, min(k, tables.moments.count_rows()))
+        rows = best_videos(tables, vector, most, where or Where())
+        scored = window_scores(tables, rows, vector)
+        if tables.version() == before:  # Else another thread has seen newer tables meanwhile.
+            break
     found = [
         each
         for row in rows
-        if row["id"] in scored  # Else its moments have just been removed.
-        for each in video_moments(row, scored[row["id"]], most=k if moments else 1)
+        if row["id"] in scored
+        for each in video_moments(row, scored[row["id"]], most=most if moments else 1)
     ]
     return sorted(found, key=lambda each: (-each.score, each.path, each.start))[:k]
 

@@ -4,8 +4,9 @@ Shapes: D width of an embedding.
 """
 
 import math
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,6 +78,8 @@ def parse(query: str | Sequence[str], files: bool = True) -> list[Part]:
 def split(query: str | Sequence[str], files: bool = True) -> list[str]:
     """The words of a query, some of which are + or -."""
     if not isinstance(query, str):
+        if not isinstance(query, Iterable):
+            raise InputTypeError(f"the query is {query!r}; expected a string")
         words = list(query)
         for word in words:
             if not isinstance(word, str):
@@ -88,7 +91,7 @@ def split(query: str | Sequence[str], files: bool = True) -> list[str]:
     if not whole:
         return []
     # The name of a file may have a - between spaces.
-    if files and names_path(whole) and user_path(whole).exists():
+    if files and names_path(whole) and is_there(whole):
         return [whole]
     pieces = re.split(r"(?:^|(?<=\s))([+-])(?=\s|$)", whole)
     return [piece.strip() for piece in pieces if piece.strip()]
@@ -113,7 +116,7 @@ def parse_part(said: str, sign: float, files: bool = True) -> Part:
     if not files or not names_path(said):
         return Part(sign * weight, text=said)
     path, start, end = located(said)
-    if not path.exists():
+    if not is_there(path):
         raise NotFoundError(
             f"there is no file {path}, which the query names; a part that begins with ./, ../, / "
             "or ~/, or ends as a video or image does, is a path"
@@ -129,10 +132,15 @@ def names_path(said: str) -> bool:
     return any(Path(name).suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES for name in names)
 
 
+def is_there(path: str | Path) -> bool:
+    """Whether there is a file. A text may be too long for the name of one."""
+    return os.path.exists(user_path(path))
+
+
 def located(said: str) -> tuple[Path, float | None, float | None]:
     """The path of a part, and the span after it."""
     name, at, span = said.rpartition("@")
-    if not at or user_path(said).exists() or not (names_path(name) or user_path(name).exists()):
+    if not at or is_there(said) or not (names_path(name) or is_there(name)):
         return user_path(said), None, None
     match = SPAN.fullmatch(said)
     if match is None:

@@ -1,0 +1,129 @@
+"""What another process or thread does at the worst instant."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_clips import add, contents, copy_clips
+from library_media import given
+
+import videoprism_mlx as vp
+from videoprism_mlx.errors import LibraryError
+from videoprism_mlx.library.indexing import claims, recognise
+from videoprism_mlx.library.indexing.claims import Claims
+from videoprism_mlx.library.indexing.view import View
+from videoprism_mlx.library.search import search
+from videoprism_mlx.library.table import LOCKS, MOMENTS, Tables, moments_schema
+
+
+def replace(tables: Tables, take: int, vector: np.ndarray, end: str = "") -> None:
+    """Writes a new take of the only video, in the steps of a run, up to one of them."""
+    import pyarrow as pa
+
+    [row] = tables.rows()
+    moment = dict(video=row["id"], take=take, number=0, start=0.0, end=4.0, picture=b"")
+    table = pa.Table.from_pylist([{**moment, "embedding": vector}], moments_schema(len(vector)))
+    tables.add_moments(table)
+    tables.put_videos([{**row, "take": take}])
+    tables.remove(MOMENTS, f"take != {take}")
+
+
+def test_a_search_sees_one_of_two_takes_at_any_instant(tmp_path: Path) -> None:
+    """The tables are opened one after the other, and a take is replaced in between."""
+    vector = np.float32([1, 0])
+    reader = given(tmp_path / "library", {"/clip.mp4": vector[None]})
+    writer, moments = Tables.open(tmp_path / "library"), reader.moments
+    takes = iter(range(2, 5))
+
+    class Late:
+        def checkout_latest(self) -> None:
+            if (take := next(takes, None)) is not None:
+                writer.refresh()
+                replace(writer, take, vector)
+            moments.checkout_latest()
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(moments, name)
+
+    reader.moments = Late()
+    reader.refresh()
+    assert [one.path for one in search(reader, vector)] == ["/clip.mp4"]
+
+
+def test_a_search_begins_again_when_another_thread_refreshes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vector = np.float32([1, 0])
+    tables = given(tmp_path / "library", {"/clip.mp4": vector[None]})
+    module = search.__globals__
+    real, changes = module["best_videos"], iter([True])
+
+    def best_videos(*arguments: object) -> object:
+        rows = real(*arguments)
+        if next(changes, False):
+            writer = Tables.open(tmp_path / "library")
+            replace(writer, 2, vector)
+            tables.refresh()
+        return rows
+
+    monkeypatch.setitem(module, "best_videos", best_videos)
+    assert [one.path for one in search(tables, vector)] == ["/clip.mp4"]
+
+
+def test_rows_are_never_known_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(tmp_path / "library", copy_clips(tmp_path / "clips", 3))
+    tables = Tables.open(tmp_path / "library")
+    view, seen = View(tables), list[int]()
+    real = Tables.rows
+
+    def rows(*arguments: object, **options: object) -> object:
+        looking = threading.Thread(
+            target=lambda: seen.append(min(len(view.by_path), len(view.by_id)))
+        )
+        looking.start()
+        looking.join()
+        return real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Tables, "rows", rows)
+    view.read()
+    assert seen == [3]
+
+
+def test_a_copy_of_a_video_whose_moments_have_just_been_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips, library = copy_clips(tmp_path / "clips", 1), tmp_path / "library"
+    add(library, clips)
+    (clips / "copy.mp4").write_bytes((clips / "0.mp4").read_bytes())
+    real, changes = recognise.copied_moments, iter([True])
+
+    def copied_moments(*arguments: object) -> object:
+        if next(changes, False):
+            writer = Tables.open(library)
+            [row] = writer.rows()
+            writer.remove(MOMENTS, f"take = {row['take']}")
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(recognise, "copied_moments", copied_moments)
+    add(library, clips)
+    assert not [row for row in Tables.open(library).rows() if row["path"].endswith("copy.mp4")]
+
+
+def test_a_claim_that_could_not_be_cleared_up_stays_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips, library = copy_clips(tmp_path / "clips", 1), tmp_path / "library"
+    add(library, clips)
+    left = library / LOCKS / "0123.lock"
+    left.touch()
+
+    def fails(*_: object) -> None:
+        raise LibraryError("the disk is full")
+
+    with monkeypatch.context() as context, pytest.raises(LibraryError, match="disk is full"):
+        context.setattr(claims, "remove_others", fails)
+        add(library, clips)
+    assert left.exists()
+    assert Claims(Tables.open(library)).take("0123")
+    assert len(contents(library)) == len(vp.Library(library).search("a red ball")) == 1
