@@ -48,7 +48,8 @@ def relinked(text: str) -> str:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Gives names the address of the module that they live in."""
+    """Gives names the address of the module that they live in, and pictures theirs on the site."""
+    markdown = markdown.replace(f"](../{PICTURE})", f"]({Path(PICTURE).name})")
     return NAME.sub(lambda found: documentation_of(found[1], found[2]), markdown)
 
 

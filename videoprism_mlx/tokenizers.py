@@ -142,10 +142,14 @@ class KnownWords:
             return None
         return cls(read_text(path).split(), path)
 
+    def unknown(self, texts: Iterable[str]) -> list[str]:
+        """The words of the texts that are new to the model."""
+        words = (word for text in texts for word in canonicalize_text(text)[:-1].split())
+        return [word for word in dict.fromkeys(words) if word not in self.words]
+
     def check(self, texts: Iterable[str]) -> None:
         """Logs a warning that names the words of the texts that are new to the model."""
-        words = (word for text in texts for word in canonicalize_text(text)[:-1].split())
-        new = [word for word in dict.fromkeys(words) if word not in self.words | self._said]
+        new = [word for word in self.unknown(texts) if word not in self._said]
         if not new:
             return
         known = f"the {len(self.words)} words that this model knows"

@@ -138,7 +138,7 @@ def test_a_vanished_file_is_marked_and_found_again(
     (clips / "0.mp4").rename(tmp_path / "0.mp4")
     added = vp.Library(library).add(clips, model())
     assert (added.missing, statuses(library)) == (1, {"0.mp4": MISSING, "1.mp4": OK})
-    assert "1 videos are no longer there, and are marked as missing" in capsys.readouterr().err
+    assert "1 video is no longer there, and is marked as missing" in capsys.readouterr().err
     assert add(library, clips).missing == 0
     monkeypatch.setattr(ingest.Opening, "of", lambda *_: pytest.fail("a video is read"))
     (tmp_path / "0.mp4").rename(clips / "0.mp4")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,10 @@ def run(*words: object) -> int:
 def test_from_a_folder_to_a_library(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clips, place = copy_clips(tmp_path / "clips", 2), ["--library", tmp_path / "library"]
     assert run("index", clips, *place, "--model", DEMO_MODEL) == 0
-    assert capsys.readouterr().err == f"2 videos: 2 encoded ({place[1]})\n"
+    assert capsys.readouterr().err.splitlines() == [
+        f"2 videos: 2 encoded ({place[1]})",
+        f"to search them: videoprism-mlx serve --open --library {place[1]}",
+    ]
     assert run("index", clips, *place) == 0
     assert capsys.readouterr().err == f"2 videos: nothing new ({place[1]})\n"
     (clips / "bad.mp4").write_text("no video")
@@ -42,16 +46,18 @@ def test_from_a_folder_to_a_library(tmp_path: Path, capsys: pytest.CaptureFixtur
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines["model"] == f"{DEMO_MODEL}, float16"
     assert lines["moments"] == "1"  # Of the video that is there.
-    assert lines["videos"] == "1, 0 min 2 s"
+    assert lines["videos"] == "1, 2 s" and lines["errors"].startswith("1 file (")
+    assert re.fullmatch(r"\d+ kB", lines["size"])
     assert run("library", "info", *place, "--json") == 0
     assert json.loads(capsys.readouterr().out)["missing"] == 1
     assert run("library", "verify", *place) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "1 files are not there:",
+        "1 file is not there:",
         f"  {clips / '0.mp4'}",
-        "3 videos, 2 moments: whole",
+        "2 videos, 2 moments, 1 file that cannot be used: whole",
     ]
     assert run("library", "export", tmp_path / "out.npz", *place) == 0
+    assert capsys.readouterr().err == f"1 moment is in {tmp_path / 'out.npz'}\n"
     assert run("library", "prune", *place) == 0
     assert capsys.readouterr().out == f"{clips / '0.mp4'}\n"
     assert run("library", "compact", *place) == 0

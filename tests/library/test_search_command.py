@@ -90,6 +90,8 @@ def test_a_folder_is_indexed_first(
         (["x", "--json", "-0"], "leave one of them out"),
         (["/", "x", "--in", "/"], "leave one of them out"),
         (["x", "--model", "y"], "begin with a folder"),
+        (["/"], "is a folder, and there is no query"),
+        (["gone/", "a star"], "there is no folder gone/"),
         (["x", "--export", "/dev/null"], "is no folder"),
     ],
 )
@@ -122,6 +124,31 @@ def test_long_and_strange_names_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     printed = lines(found)
     assert all(len(line) <= 80 and line.isprintable() for line in printed)
     assert printed[0].endswith("0:00.0 - 0:04.0") and "10:00:00.0" in printed[1]
+
+
+def test_equal_names_are_told_apart() -> None:
+    found = [
+        Moment("clip.mp4", f"/videos/{folder}/clip.mp4", 0.0, 4.0, 0.5, "", 0)
+        for folder in ("sea", "land")
+    ]
+    assert [line.split()[1] for line in lines(found)] == ["sea/clip.mp4", "land/clip.mp4"]
+
+
+def test_a_folder_alone_is_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "star").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert searched("star", "--json", "-k", "1") == 0
+    printed = capsys.readouterr()
+    expected = Library(world().library).search("star", k=1)
+    assert json.loads(printed.out) == [each.as_json() for each in expected]
+    assert "'star' is searched for as text; to search the folder" in printed.err
+
+
+def test_json_has_times_in_milliseconds() -> None:
+    moment = Moment("a", "a", 1 / 3, 1.9999999999999991, 0.5, "", 0).as_json()
+    assert (moment["start"], moment["end"]) == (0.333, 2.0)
 
 
 def test_the_player_that_can_begin_at_a_time(

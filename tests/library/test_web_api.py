@@ -40,6 +40,11 @@ def test_results_are_those_of_a_search(site: Site) -> None:
     assert "path" not in first  # It is for the view of a video.
 
 
+def test_words_that_the_model_does_not_know(site: Site) -> None:
+    for query, unknown in (("a yellow zebra - beach + Qwerty", ["zebra", "qwerty"]), (QUERY, [])):
+        assert site.ask("/api/search", q=query).json["unknown"] == unknown
+
+
 def test_arithmetic_and_more_like_a_moment(site: Site) -> None:
     found = site.ask("/api/search", q="2:a yellow heart - a blue star", k=1).json["moments"]
     assert found[0]["score"] == pytest.approx(

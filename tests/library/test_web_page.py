@@ -109,6 +109,32 @@ def test_a_video_its_timeline_and_the_way_back(opened: Open, site: Site) -> None
     assert names(page) == found and "v=" not in page.url
 
 
+def test_words_that_the_model_does_not_know_are_named(opened: Open) -> None:
+    page = opened("/?q=a+yellow+<b>zebra</b>").page
+    told = page.locator("main").get_by_text("The model of this library does not know")
+    told.wait_for()
+    assert "“zebra”" in told.inner_text()
+    page.get_by_role("searchbox").fill("a yellow heart")
+    page.get_by_role("heading", name="moments for “a yellow heart”").wait_for()
+    assert told.count() == 0
+
+
+def test_a_question_mark_in_the_empty_box_lists_the_keys(opened: Open) -> None:
+    page = opened().page
+    names(page)
+    page.get_by_role("searchbox").press("?")
+    page.get_by_role("heading", name="Keyboard").wait_for()
+    assert page.get_by_role("searchbox", include_hidden=True).input_value() == ""
+
+
+def test_the_line_of_a_video_with_one_moment(opened: Open, site: Site) -> None:
+    """It has no curve: there is one score."""
+    page = opened(f"/?q=a+heart&v={site.video('clip00001.mp4')['id']}").page
+    page.get_by_role("slider", name=re.compile("^Time$")).wait_for()
+    assert page.locator(".curve.flat").count() == 1 and page.locator(".edge").count() == 0
+    assert page.locator(".film img").count() == 10
+
+
 def test_a_codec_that_no_browser_plays(opened: Open, site: Site) -> None:
     watched = opened(f"/?v={site.video('old.avi')['id']}&t=1")
     assert watched.plays(".stage video", 1) < 3.5

@@ -77,7 +77,10 @@ def run(options: argparse.Namespace) -> int:
 
 def print_table(demo: "Demo") -> None:
     """Prints the best clips of each query, the clips played backwards, and how long it took."""
+    import shlex
+
     from videoprism_mlx.demo.page import TOP
+    from videoprism_mlx.demo.search import LIBRARY
     from videoprism_mlx.errors import counted, printable
 
     words = {True: "yes", False: "no", None: ""}
@@ -106,6 +109,9 @@ def print_table(demo: "Demo") -> None:
     speed = count / seconds["encode"]
     print(f"{'encoded':16}in {seconds['encode']:.1f} s, {speed:,.0f} clips a second")
     print(f"{'searched':16}{1000 * seconds['search'] / len(demo.rankings):.1f} ms a query")
+    if (demo.output / LIBRARY).exists():
+        library = shlex.quote(str(demo.output / LIBRARY))
+        print(printable(f"{'search it':16}videoprism-mlx serve --open --library {library}"))
     print(f"{'page':16}{printable(demo.page)}")
 
 

@@ -23,5 +23,5 @@ class Moment:
 
     def as_json(self) -> dict[str, Any]:
         """What `search --json` prints."""
-        names = ("video", "path", "start", "end", "score")
-        return {name: getattr(self, name) for name in names}
+        times = {"start": round(self.start, 3), "end": round(self.end, 3)}
+        return {"video": self.video, "path": self.path, **times, "score": self.score}

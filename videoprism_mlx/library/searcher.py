@@ -109,6 +109,12 @@ class Searcher:
         [embedding] = embed_texts(*self._load(), [text])
         return cast(Vector, embedding)
 
+    def unknown_words(self, text: str) -> list[str]:
+        """The words of a text that the model was not trained on. Of large models, none is known."""
+        if self._loaded is None or self._loaded[1].known_words is None:
+            return []
+        return self._loaded[1].known_words.unknown([text])
+
     def embed_video(
         self, path: str | Path, start: float | None = None, end: float | None = None
     ) -> Vector:

@@ -44,7 +44,7 @@ def find_videos(patterns: Sequence[str | Path], lengthen: bool = False) -> dict[
                 f"{paths[owner[name]]} and {paths[absolute]} would have the same name, {name}; "
                 "give the folder that holds both instead, or use another output for each"
             )
-    return {name: paths[absolute] for absolute, name in _told_apart(names).items()}
+    return {name: paths[absolute] for absolute, name in told_apart(names).items()}
 
 
 def _found(path: Path) -> list[tuple[Path, str]]:
@@ -85,7 +85,7 @@ def _folders_of_images(files: Sequence[Path]) -> list[Path]:
     return [*dict.fromkeys(one.parent for one in files if is_image_name(one))]
 
 
-def _told_apart(names: Mapping[str, str]) -> dict[str, str]:
+def told_apart(names: Mapping[str, str]) -> dict[str, str]:
     """The names, by absolute paths. Equal ones get as many folders as tell them apart."""
     longer = dict(names)
     while clashing := [name for name, count in Counter(longer.values()).items() if count > 1]:

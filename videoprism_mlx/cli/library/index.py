@@ -48,7 +48,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
+    import shlex
+
+    from videoprism_mlx.errors import printable
     from videoprism_mlx.library.library import Library
+    from videoprism_mlx.progress import note
 
     library = Library(options.library)
     names = ("window", "stride", "fps", "size", "resize", "resample", "dtype", "adapters")
@@ -58,16 +62,18 @@ def run(options: argparse.Namespace) -> int:
     settings["decoding"] = None if given == (None, False, "off") else shared.decoding(options)
     try:
         if options.watch:
+            note("watching; Ctrl-C ends it")
             for added in library.watch(options.paths, options.model, **settings):
                 report(added, options.json, is_watching=True)
             return 0
         added = library.add(options.paths, options.model, **settings)
     except KeyboardInterrupt:
-        from videoprism_mlx.progress import note
-
         note("finished videos are kept; run the same command to continue")
         raise
     report(added, options.json)
+    if added.moments and not options.json:
+        where = f" --library {shlex.quote(options.library)}" if options.library else ""
+        note(printable(f"to search them: videoprism-mlx serve --open{where}"))
     return 1 if added.skipped else 0
 
 
@@ -75,7 +81,7 @@ def report(added: "Added", as_json: bool, is_watching: bool = False) -> None:
     """Prints what was done."""
     import dataclasses
 
-    from videoprism_mlx.errors import printable
+    from videoprism_mlx.errors import counted, printable
     from videoprism_mlx.progress import note
 
     if as_json:
@@ -90,4 +96,4 @@ def report(added: "Added", as_json: bool, is_watching: bool = False) -> None:
     ]
     said = ", ".join(f"{count:,} {what}" for count, what in counts if count)
     if said or not is_watching:
-        note(printable(f"{added.videos:,} videos: {said or 'nothing new'} ({added.library})"))
+        note(printable(f"{counted(added.videos, 'video')}: {said or 'nothing new'} ({added.library})"))

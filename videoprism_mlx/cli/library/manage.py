@@ -14,12 +14,17 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "library",
         help="what is in the library of videos; check, clean up and export it",
         description="Looks after the library that `videoprism-mlx index` makes.",
-        epilog="example:\n  videoprism-mlx library info",
+        epilog="examples:\n"
+        "  videoprism-mlx library info\n"
+        "  videoprism-mlx library export moments.npz",
     )
     kinds = parser.add_subparsers(metavar="WHAT", title="commands")
 
-    def add_kind(name: str, run: Any, help: str) -> argparse.ArgumentParser:
-        kind = kinds.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+    def add_kind(
+        name: str, run: Any, help: str, example: str | None = None
+    ) -> argparse.ArgumentParser:
+        description = f"{help[0].upper()}{help[1:]}."
+        kind = kinds.add_parser(name, help=help, description=description, epilog=example)
         add_library(kind)
         kind.set_defaults(run=run)
         return kind
@@ -41,8 +46,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     copies = add_kind("duplicates", duplicates.run, "find videos that are copies of one another")
     duplicates.add_options(copies)
     add_kind("compact", run_compact, "join the files of a library, which makes it smaller")
-    export = add_kind("export", run_export, "write all moments to a file, as arrays")
-    export.epilog = "example:\n  videoprism-mlx library export moments.npz"
+    example = "example:\n  videoprism-mlx library export moments.npz"
+    export = add_kind("export", run_export, "write all moments to a file, as arrays", example)
     export.add_argument("output", metavar="OUT", help="OUT.npz or OUT.parquet")
     shared.add_overwrite(export, "replace the file")
     shared.add_json(export)
@@ -50,7 +55,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run_info(options: argparse.Namespace) -> int:
     """Prints what is in a library."""
-    from videoprism_mlx.errors import printable
+    from videoprism_mlx.errors import counted, printable
     from videoprism_mlx.library.library import Library
 
     info = Library(options.library).info()
@@ -67,13 +72,13 @@ def run_info(options: argparse.Namespace) -> int:
         "moments": f"{info['moments']:,}",
     }
     if info["errors"]:
-        lines["errors"] = f"{info['errors']:,} files (`videoprism-mlx library errors` lists them)"
+        lines["errors"] = f"{counted(info['errors'], 'file')} (`videoprism-mlx library errors` lists them)"
     if info["missing"]:
         lines["missing"] = (
-            f"{info['missing']:,} files (`videoprism-mlx library prune` removes them)"
+            f"{counted(info['missing'], 'file')} (`videoprism-mlx library prune` removes them)"
         )
     if info["bytes"] is not None:
-        lines["size"] = f"{info['bytes'] / 1e6:,.1f} MB"
+        lines["size"] = size(info["bytes"])
     for name, text in lines.items():
         print(printable(f"{name:11} {text}"))
     return 0
@@ -83,14 +88,21 @@ def length(seconds: float) -> str:
     """A time in hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    if hours:
+        return f"{hours:,} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def size(count: int) -> str:
+    """A number of bytes."""
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"
 
 
 def run_verify(options: argparse.Namespace) -> int:
     """Prints what is wrong with a library."""
     import dataclasses
 
-    from videoprism_mlx.errors import printable
+    from videoprism_mlx.errors import are, counted, printable
     from videoprism_mlx.library.library import Library
 
     verified = Library(options.library).verify()
@@ -100,11 +112,16 @@ def run_verify(options: argparse.Namespace) -> int:
     for problem in verified.problems:
         print(problem)
     if verified.missing:
-        print(f"{len(verified.missing):,} files are not there:")
+        count = len(verified.missing)
+        print(f"{counted(count, 'file')} {are(count)} not there:")
     for path in verified.missing:
         print(printable(f"  {path}"))
-    counts = f"{verified.videos:,} videos, {verified.moments:,} moments"
-    print(f"{counts}: {f'{len(verified.problems):,} problems' if verified.problems else 'whole'}")
+    counts = [counted(verified.videos - verified.unusable, "video")]
+    counts.append(counted(verified.moments, "moment"))
+    if verified.unusable:
+        counts.append(f"{counted(verified.unusable, 'file')} that cannot be used")
+    problems = counted(len(verified.problems), "problem") if verified.problems else "whole"
+    print(f"{', '.join(counts)}: {problems}")
     return 0 if verified.is_whole else 1
 
 
@@ -125,7 +142,7 @@ def run_errors(options: argparse.Namespace) -> int:
 
 def run_prune(options: argparse.Namespace) -> int:
     """Removes videos whose files are gone."""
-    from videoprism_mlx.errors import printable
+    from videoprism_mlx.errors import are, counted, printable
     from videoprism_mlx.library.library import Library
     from videoprism_mlx.progress import note
 
@@ -135,7 +152,8 @@ def run_prune(options: argparse.Namespace) -> int:
     else:
         for path in removed:
             print(printable(path))
-    note(f"{len(removed):,} videos are removed from the library")
+    count = len(removed)
+    note(f"{counted(count, 'video')} {are(count)} removed from the library")
     return 0
 
 
@@ -148,17 +166,20 @@ def run_compact(options: argparse.Namespace) -> int:
     before = library.info()["bytes"]
     library.compact()
     if before is not None:
-        note(f"{before / 1e6:,.1f} MB before, {library.info()['bytes'] / 1e6:,.1f} MB now")
+        after = library.info()["bytes"]
+        later = "" if after < before else "; what was replaced within the last minute is kept"
+        note(f"{size(before)} before, {size(after)} now{later}")
     return 0
 
 
 def run_export(options: argparse.Namespace) -> int:
     """Writes the moments of a library to a file."""
+    from videoprism_mlx.errors import are, counted
     from videoprism_mlx.library.library import Library
     from videoprism_mlx.progress import note
 
     count = Library(options.library).export(options.output, overwrite=options.overwrite)
     if options.json:
         shared.print_json({"output": options.output, "moments": count})
-    note(f"{count:,} moments are in {options.output}")
+    note(f"{counted(count, 'moment')} {are(count)} in {options.output}")
     return 0

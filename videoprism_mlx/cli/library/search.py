@@ -116,13 +116,36 @@ def run(options: argparse.Namespace) -> int:
 def folder_first(options: argparse.Namespace) -> tuple[str | None, list[str]]:
     """The folder to index and search, if the first word is one; and the query."""
     first, *rest = options.query
-    if not rest or not os.path.isdir(os.path.expanduser(first)):
+    is_folder = os.path.isdir(os.path.expanduser(first))
+    if not rest and is_folder:
+        alone(first)
+    if rest and first.endswith("/") and not is_folder:
+        raise InputError(f"there is no folder {first}, with which the query begins")
+    if not rest or not is_folder:
         if options.model is not None:
-            raise InputError("--model is for a folder that is indexed first: begin with a folder")
+            raise InputError(
+                "--model is for a folder that is indexed first: begin with a folder, or leave it "
+                "out, as the library knows its model"
+            )
         return None, options.query
     if options.folder is not None:
         raise InputError(f"{first} is a folder, and --in names another one; leave one of them out")
     return first, rest
+
+
+def alone(folder: str) -> None:
+    """Says what a folder without a query is taken for, or refuses it."""
+    from videoprism_mlx.library.search.query import names_path
+    from videoprism_mlx.progress import note
+    from videoprism_mlx.video.find import is_image_name
+
+    names = map(Path, os.listdir(os.path.expanduser(folder)))
+    if names_path(folder) and any(map(is_image_name, names)):
+        return  # Its images, the frames of a clip, are the query.
+    how = f'to search the folder, say for what: videoprism-mlx search {folder} "a dog"'
+    if "/" in folder:
+        raise InputError(f"{folder} is a folder, and there is no query; {how}")
+    note(f"{folder!r} is searched for as text; {how}")
 
 
 def filters(options: argparse.Namespace, folder: str | None) -> "Where":
@@ -213,12 +236,14 @@ def lines(found: "Sequence[Moment]") -> list[str]:
 
     from videoprism_mlx.errors import printable
     from videoprism_mlx.pictures.drawing import clock
+    from videoprism_mlx.video.find import told_apart
 
     spans = [f"{clock(each.start, 1)} - {clock(each.end, 1)}" for each in found]
     longest = max(map(len, spans))
     columns = shutil.get_terminal_size((COLUMNS, 24)).columns if is_terminal() else COLUMNS
     most = max(columns - len(f"{found[0].score:6.3f}") - longest - 4, NARROWEST)
-    names = [cut(printable(each.video), most) for each in found]
+    told = told_apart({each.path: each.video for each in found})
+    names = [cut(printable(told[each.path]), most) for each in found]
     column = max(map(width, names))
     return [
         f"{each.score:6.3f}  {padded(name, column)}  {span:>{longest}}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
-from videoprism_mlx.errors import VideoError
+from videoprism_mlx.errors import VideoError, are, counted
 from videoprism_mlx.library.indexing.claims import Claims
 from videoprism_mlx.library.indexing.ingest import Ingest, mark_missing
 from videoprism_mlx.library.indexing.recognise import (
@@ -150,18 +150,19 @@ class Adding:
         chosen = self._model()
         ingest = Ingest(self.view, self.claims, chosen.reading, chosen.load, self._tidied)
         busy: list[File] = []
-        done, part = before, 0.0
+        done, seen = before, 0  # Bytes of the video in progress.
         with closing(ingest.run(files)) as outcomes:
             for outcome in outcomes:
                 if not outcome.is_final:
-                    shown.update(round((outcome.done - part) * outcome.file.size))
-                    part = outcome.done
+                    now = round(outcome.done * outcome.file.size)
+                    shown.update(now - seen)
+                    seen = now
                     continue
                 if outcome.kind == BUSY:
                     busy.append(outcome.file)
                     continue
-                shown.update(round((1 - part) * outcome.file.size))
-                done, part = done + 1, 0.0
+                shown.update(outcome.file.size - seen)
+                done, seen = done + 1, 0
                 shown.set_description_str(f"{done:,} of {before + count:,} videos", refresh=False)
                 self._take_note(outcome)
         return busy
@@ -193,8 +194,9 @@ class Adding:
         count = mark_missing(self.view, self.claims, gone)
         if count:
             self._say(
-                f"{count:,} videos are no longer there, and are marked as missing. When they come "
-                "back, they are found again; `videoprism-mlx library prune` removes them"
+                f"{counted(count, 'video')} {are(count)} no longer there, and {are(count)} marked as "
+                "missing. What comes back is found again; `videoprism-mlx library prune` removes "
+                "the rest"
             )
         return count
 

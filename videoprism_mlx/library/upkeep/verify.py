@@ -21,13 +21,17 @@ TOLERANCE = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class Verified:
-    """What `verify` found. `problems` are one line each; `missing` are files that are not there."""
+    """What `verify` found. `problems` are one line each; `missing` are files that are not there.
+
+    Of the `videos`, so many are `unusable`: they cannot be read, and have no moments.
+    """
 
     library: str
     videos: int
     moments: int
     problems: tuple[str, ...]
     missing: tuple[str, ...]
+    unusable: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -76,7 +80,8 @@ def verify(tables: Tables) -> Verified:
     problems += problems_of_orphans(tables, takes)
     count = sum(row["moments"] for row in rows)
     lines = tuple(map(printable, problems))
-    return Verified(tables.where, len(rows), count, lines, tuple(missing))
+    unusable = sum(row["status"] == ERROR for row in rows)
+    return Verified(tables.where, len(rows), count, lines, tuple(missing), unusable)
 
 
 def read_takes(tables: Tables) -> dict[tuple[str, int], Take]:

@@ -118,6 +118,7 @@ class Api:
                 self._moment(moment, rows[moment.id]) for moment in found if moment.id in rows
             ],
             "more": len(found) == count and count < self.limits.results,
+            "unknown": self._unknown(query),
         }
 
     def video(self, video_id: str, query: Query) -> dict[str, Any]:
@@ -169,6 +170,13 @@ class Api:
     def _words(self, words: str) -> Vector:
         """The embedding (D,) of words. What they say is never taken for a path."""
         return combined(parse(words, files=False), self._part)
+
+    def _unknown(self, query: Query) -> list[str]:
+        """Words of a query that the model does not know."""
+        if query.get("like") or query.get("upload"):
+            return []
+        texts = [str(part.text) for part in parse(query.get("q", ""), files=False)]
+        return self.searcher.unknown_words(" ".join(texts))
 
     def _part(self, part: Part) -> Vector:
         return self.searcher.embed_text(str(part.text))

@@ -10,6 +10,7 @@ const QUERY = ["q", "like", "upload", "name"];
 const LENGTHS = { "": "any length", 5: "5 s", 15: "15 s", 30: "30 s", 60: "1 min", 300: "5 min", 900: "15 min", 1800: "30 min", 3600: "1 h" };
 const PAGE = 24;
 const TYPING = 220;
+const hasPointer = matchMedia("(pointer: fine)").matches;
 
 const main = byId("main");
 const input = byId("query");
@@ -100,7 +101,7 @@ async function showStart(signal) {
       "section",
       { class: "start" },
       el("h1", {}, "Find a moment by saying what happens"),
-      el("p", {}, `${counted(now.videos, "video")}, ${counted(now.moments, "moment")}. Or drop a picture or a short clip anywhere.`),
+      el("p", {}, `${counted(now.videos, "video")}, ${counted(now.moments, "moment")}. Or ${hasPointer ? "drop a picture or a short clip anywhere" : "search by a picture or a short clip"}.`),
       el("div", { class: "examples", role: "group", "aria-label": "Examples" }, examples),
     ),
     el("section", {}, el("div", { class: "heading" }, el("h2", {}, "Newest videos")), grid(videos, cards)),
@@ -126,7 +127,7 @@ async function showResults(signal, before) {
   }
   const seconds = (performance.now() - began) / 1000;
   known = status.model === undefined ? null : status.videos;
-  const { moments, more } = answer;
+  const { moments, more, unknown } = answer;
   if (!moments.length) {
     const hasFilters = Object.keys(filters()).length;
     const text = hasFilters ? "No video fits the filters." : "There are no videos in the library yet.";
@@ -141,8 +142,9 @@ async function showResults(signal, before) {
     el("small", {}, `${Math.max(seconds, 0.01).toFixed(2)} s`),
   );
   const again = more && el("div", { class: "more" }, el("button", { type: "button", class: "quiet text", onclick: () => onward() }, "More"));
-  main.replaceChildren(heading, grid(moments, cards), again || "");
-  say(`${found(moments.length)} ${asked()}`);
+  const strange = unknown.length ? `The model of this library does not know ${unknown.map((word) => `“${word}”`).join(", ")}.` : "";
+  main.replaceChildren(heading, strange ? el("p", { class: "strange" }, strange) : "", grid(moments, cards), again || "");
+  say(`${found(moments.length)} ${asked()}${strange && `. ${strange}`}`);
 }
 
 async function onward() {
@@ -287,7 +289,7 @@ addEventListener("keydown", (event) => {
     else stop();
     return;
   }
-  if (isTyping) {
+  if (isTyping && !(event.key === "?" && event.target === input && !input.value)) {
     if (event.target === input && event.key === "ArrowDown" && move("ArrowDown")) event.preventDefault();
     return;
   }
@@ -349,6 +351,6 @@ if (given.has("token")) {
   given.delete("token");
   history.replaceState({}, "", given.size ? `/?${given}` : "/");
 }
-if (matchMedia("(pointer: fine)").matches && !location.search) input.focus();
+if (hasPointer && !location.search) input.focus();
 await show();
 poll();

@@ -70,7 +70,8 @@ export class VideoView {
   }
 
   drawLine() {
-    const { info, timeline } = this;
+    const { info } = this;
+    const timeline = this.timeline?.scores.length > 1 ? this.timeline : null; // One score is no curve.
     const curve = svg("svg", { class: timeline ? "curve" : "curve flat", viewBox: "0 0 1000 100", preserveAspectRatio: "none", "aria-hidden": "true" });
     if (timeline) {
       const path = this.curvePath();
@@ -123,7 +124,8 @@ export class VideoView {
 
   film() {
     const { info } = this;
-    const count = Math.min(FILM, info.moments);
+    // Few moments are there several times, as a wide picture would show little.
+    const count = Math.min(FILM, info.moments * Math.max(1, Math.floor(FILM / info.moments)));
     const numbers = Array.from({ length: count }, (_, i) => Math.floor(((i + 0.5) * info.moments) / count));
     const pictures = numbers.map((one) => el("img", { src: `/picture/${info.id}/${one}?v=${info.take}`, alt: "", decoding: "async", draggable: "false" }));
     return el("div", { class: "film", "aria-hidden": "true" }, pictures);
