@@ -72,7 +72,9 @@ def run_info(options: argparse.Namespace) -> int:
         "moments": f"{info['moments']:,}",
     }
     if info["errors"]:
-        lines["errors"] = f"{counted(info['errors'], 'file')} (`videoprism-mlx library errors` lists them)"
+        lines["errors"] = (
+            f"{counted(info['errors'], 'file')} (`videoprism-mlx library errors` lists them)"
+        )
     if info["missing"]:
         lines["missing"] = (
             f"{counted(info['missing'], 'file')} (`videoprism-mlx library prune` removes them)"
