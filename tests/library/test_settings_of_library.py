@@ -1,19 +1,23 @@
 """One library, one model, one way of reading."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import mlx.core as mx
+import numpy as np
 import pytest
 from drawn_clips import add, contents, copy_clips, model
 
 import videoprism_mlx as vp
 from videoprism_mlx.cli.shared import DEFAULT_MODEL
 from videoprism_mlx.errors import InputError, LibraryError
+from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.library import library as home
 from videoprism_mlx.library.model import load_recorded, recorded_model
 from videoprism_mlx.library.table import RECORD, VIDEOS, Tables, connect
-from videoprism_mlx.models import DEMO_MODEL
+from videoprism_mlx.models import DEMO_MODEL, SHIPPED
 
 
 @pytest.fixture
@@ -25,14 +29,15 @@ def test_the_record_says_how_the_library_was_made(tmp_path: Path, clips: Path) -
     vp.Library(tmp_path / "a").add(clips, DEMO_MODEL, progress=False)
     record = Tables.open(tmp_path / "a").record
     assert record["dimension"] == 96
-    assert record["source"] == {"model": DEMO_MODEL, "dtype": None, "adapters": None}
+    files = {"weights": sha256(SHIPPED[DEMO_MODEL] / "model.safetensors")}
+    source = {"model": DEMO_MODEL, "dtype": None, "adapters": None, "files": files}
+    assert record["source"] == source
     assert record["model"]["name"] == DEMO_MODEL and record["model"]["dtype"] == "float16"
     windows = {"window": 4, "stride": 4, "fps": 1.0, "partial": False}
     sizing = {"size": 64, "resize": "stretch", "resample": "area", "reader": "ffmpeg"}
     assert record["preprocessing"] == windows | sizing
-    for check in (False, True):
-        loaded, processor = load_recorded(record, check)
-        assert (loaded.takes_text, processor.size) == (True, 64)
+    loaded, processor = load_recorded(record)
+    assert (loaded.takes_text, processor.size) == (True, 64)
 
 
 def test_later_runs_use_the_librarys_settings(tmp_path: Path, clips: Path) -> None:
@@ -74,6 +79,42 @@ def test_another_model_is_refused(tmp_path: Path, clips: Path, searchable: Path)
     add(tmp_path / "library", clips)
     with pytest.raises(LibraryError, match=r"model\.parameters was"):
         vp.Library(tmp_path / "library").add(clips, searchable, progress=False)
+
+
+def test_weights_that_changed_in_their_place(tmp_path: Path, clips: Path) -> None:
+    """The same model directory holds other weights now: neither `add` nor `search` uses them."""
+    directory, library = tmp_path / "model", tmp_path / "library"
+    shutil.copytree(SHIPPED[DEMO_MODEL], directory)
+    vp.Library(library).add(clips, directory, progress=False)
+    weights = directory / "model.safetensors"
+    shutil.copy(weights, tmp_path / "earlier")
+    arrays = {name: np.array(array) for name, array in mx.load(str(weights)).items()}
+    again = {name: mx.array(array) for name, array in reversed(arrays.items())}
+    mx.save_safetensors(str(weights), again, {"written": "anew"})  # Another file, the same values.
+    assert len(vp.Library(library).search("a red ball")) == 1
+    arrays[min(arrays)] += 1
+    mx.save_safetensors(str(weights), {name: mx.array(one) for name, one in arrays.items()})
+    copy_clips(clips, 1, first=1)
+    for use in (
+        lambda: vp.Library(library).search("a red ball"),
+        lambda: vp.Library(library).add(clips, progress=False),
+    ):
+        with pytest.raises(LibraryError, match=r"made with other weights than .*model has now"):
+            use()
+    shutil.copy(tmp_path / "earlier", weights)
+    assert vp.Library(library).add(clips, progress=False).encoded == 1
+
+
+def test_a_model_that_was_changed_in_memory(tmp_path: Path, clips: Path) -> None:
+    """Its directory holds other weights, so that a later process cannot load it."""
+    loaded, processor = vp.load(DEMO_MODEL, dtype="float32")
+    library = vp.Library(tmp_path / "same")
+    library.add(clips, (loaded, processor), progress=False)
+    assert vp.Library(tmp_path / "same").search("a red ball")[0].path == str(*clips.iterdir())
+    loaded.text_encoder.token_emb.weight = loaded.text_encoder.token_emb.weight + 1
+    vp.Library(tmp_path / "other").add(clips, (loaded, processor), progress=False)
+    with pytest.raises(LibraryError, match=r"was made with a model in memory; give that model"):
+        vp.Library(tmp_path / "other").search("a red ball")
 
 
 def test_a_model_in_memory_that_nobody_can_load(tmp_path: Path, clips: Path) -> None:

@@ -21,7 +21,10 @@ from videoprism_mlx.files.places import user_path
 from videoprism_mlx.files.record import differences
 from videoprism_mlx.models import canonical_name
 from videoprism_mlx.video.ffmpeg.decoding import Decoding
+from videoprism_mlx.weights.adapters import ADAPTERS_FILE
+from videoprism_mlx.weights.directory import WEIGHTS_FILE
 from videoprism_mlx.weights.identity import ModelIdentity
+from videoprism_mlx.weights.integrity import known_checksum
 from videoprism_mlx.weights.loading import repository_of
 
 # How long a window is by default, in seconds.
@@ -74,6 +77,7 @@ class LibraryModel:
     ):
         self._model, self._dtype, self._adapters = model, dtype, adapters
         self._loaded: VideoPrismModel | None = None
+        self._expected: tuple[str, Mapping[str, Any]] | None = None
         if isinstance(model, tuple):
             for name, value in (("dtype", dtype), ("adapters", adapters)):
                 if value is not None:
@@ -117,7 +121,36 @@ class LibraryModel:
         if self._loaded is None:
             name = model_name(self._model, self._adapters)
             self._loaded, _, _ = load_with_settings(name, self._dtype, adapters=self._adapters)
+            self._require_same_weights()
         return self._loaded
+
+    def expect(self, where: str, record: Mapping[str, Any]) -> None:
+        """From now on, `load` raises LibraryError if the weights are not those of this library."""
+        self._expected = where, record
+
+    def _require_same_weights(self) -> None:
+        """The files are compared and, if they differ, the parameters."""
+        if self._expected is None:
+            return
+        where, record = self._expected
+        if self.files() == record.get("source", {}).get("files", self.files()):
+            return
+        before, now = record["model"].get("parameters"), self.identity["parameters"]
+        if before != now:
+            self._loaded = None
+            raise LibraryError(
+                f"the library {where} was made with other weights than {excerpt(self._model)} has "
+                f"now (checksum {excerpt(before, 12)}, now {now[:12]}). Bring the earlier ones "
+                "back, or index the videos into a new library (--library)"
+            )
+
+    def files(self) -> dict[str, str]:
+        """The checksums of the files that hold the weights, which are remembered."""
+        directory = self.load().directory
+        paths = {} if directory is None else {"weights": directory / WEIGHTS_FILE}
+        if self._adapters is not None:
+            paths["adapters"] = user_path(self._adapters) / ADAPTERS_FILE
+        return {name: known_checksum(path) for name, path in paths.items()}
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
@@ -131,10 +164,13 @@ class LibraryModel:
         return {**made, "source": self.source()}
 
     def source(self) -> dict[str, Any]:
-        """Where the model is loaded from, for the record."""
+        """Where the model is loaded from, for the record; None if no file holds its weights."""
         if isinstance(self._model, tuple):
-            directory = self._model[0].directory
-            return {"model": None if directory is None else str(directory.absolute())}
+            directory, dtype = self._model[0].directory, self.identity["dtype"]
+            if directory is not None and self._is_stored(directory, dtype):
+                stored = str(directory.absolute())
+                return {"model": stored, "dtype": dtype, "adapters": None, "files": self.files()}
+            return {"model": None}
         text = str(self._model)
         is_name = canonical_name(text) is not None or repository_of(text) is not None
         adapters = self._adapters
@@ -142,7 +178,13 @@ class LibraryModel:
             "model": text if is_name else str(user_path(text).absolute()),
             "dtype": self._dtype,
             "adapters": None if adapters is None else str(user_path(adapters).absolute()),
+            "files": self.files(),
         }
+
+    def _is_stored(self, directory: Path, dtype: str) -> bool:
+        """Whether a directory holds the parameters that are in memory, which may have changed."""
+        stored, _, _ = load_with_settings(directory, dtype)
+        return bool(ModelIdentity(stored).parameters == self.identity["parameters"])
 
     def require_model(self, where: str, record: Mapping[str, Any]) -> None:
         """Raises LibraryError if a library was made with another model."""
@@ -209,6 +251,8 @@ def recorded_model(
     chosen = LibraryModel(model, dtype, adapters)
     if is_given:
         chosen.require_model(where, record)
+    else:
+        chosen.expect(where, record)
     chosen.configure(**recorded_settings(record) | given)
     chosen.require_reading(where, record)
     return chosen
@@ -223,14 +267,7 @@ def recorded_settings(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, "decoding": decoding}
 
 
-def load_recorded(
-    record: Mapping[str, Any], check: bool = False, where: str = ""
-) -> tuple[VideoPrismModel, Processor]:
-    """The model of a library, with its processor.
-
-    With `check`, its weights are compared with the record, which means reading all of them.
-    """
+def load_recorded(record: Mapping[str, Any], where: str = "") -> tuple[VideoPrismModel, Processor]:
+    """The model of a library, with its processor. `where` is for messages."""
     chosen = recorded_model(where, record)
-    if check:
-        chosen.require_model(where, record)
     return chosen.load(), chosen.reading.processor

@@ -120,17 +120,27 @@ def remember(identity: FileIdentity, checksum: str) -> None:
 
 def is_remembered(path: Path, expected: object) -> bool:
     """Whether this version of a file is known to be intact and to have the expected checksum."""
-    identity = FileIdentity.of(path)
+    found = _noted(FileIdentity.of(path))
+    return found is not None and expected in (None, found)
+
+
+def known_checksum(path: Path) -> str:
+    """The checksum of weights. A large file is only read if it has changed since the last time."""
+    return _noted(FileIdentity.of(path)) or verify(path, None)
+
+
+def _noted(identity: FileIdentity) -> str | None:
+    """The checksum that is remembered of this version of a file."""
     if identity.bytes < REMEMBERED_BYTES:
-        return False
+        return None
     try:
         noted = read_json(_note(identity))
     except (OSError, InputError):
-        return False
-    same = isinstance(noted, dict) and all(
-        noted.get(key) == value for key, value in dataclasses.asdict(identity).items()
-    )
-    return same and (expected is None or noted.get("sha256") == expected)
+        return None
+    if not isinstance(noted, dict) or not isinstance(noted.get("sha256"), str):
+        return None
+    same = all(noted.get(key) == value for key, value in dataclasses.asdict(identity).items())
+    return str(noted["sha256"]) if same else None
 
 
 def _note(identity: FileIdentity) -> Path:

@@ -196,8 +196,9 @@ class Ingest:
             return
         error = begun.error
         if begun.opening is not None:
+            model = self._load()
             try:
-                with closing(moments_of(self._load(), begun.opening, file.path)) as parts:
+                with closing(moments_of(model, begun.opening, file.path)) as parts:
                     for part in parts:
                         if isinstance(part, Moments):
                             yield self._encoded(file, begun, part)
