@@ -96,4 +96,8 @@ def report(added: "Added", as_json: bool, is_watching: bool = False) -> None:
     ]
     said = ", ".join(f"{count:,} {what}" for count, what in counts if count)
     if said or not is_watching:
-        note(printable(f"{counted(added.videos, 'video')}: {said or 'nothing new'} ({added.library})"))
+        note(
+            printable(
+                f"{counted(added.videos, 'video')}: {said or 'nothing new'} ({added.library})"
+            )
+        )

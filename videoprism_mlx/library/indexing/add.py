@@ -184,9 +184,9 @@ class Adding:
         count = mark_missing(self.view, self.claims, gone)
         if count:
             self._say(
-                f"{counted(count, 'video')} {are(count)} no longer there, and {are(count)} marked as "
-                "missing. What comes back is found again; `videoprism-mlx library prune` removes "
-                "the rest"
+                f"{counted(count, 'video')} {are(count)} no longer there, and {are(count)} marked "
+                "as missing. What comes back is found again; `videoprism-mlx library prune` "
+                "removes the rest"
             )
         return count
 
