@@ -156,6 +156,8 @@ def test_the_table(
             assert line.split() == [*words, *hit.clip.shows.split()]
     assert f"for {shown.first_right} of 8 queries" in printed
     assert printed.splitlines()[-1].split() == ["page", str(shown.page)]
+    serve = f"videoprism-mlx serve --open --library {shown.output / 'library'}"
+    assert printed.splitlines()[-2].split(maxsplit=2) == ["search", "it", serve]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import media
@@ -12,7 +13,9 @@ from drawn_clips import MISSING, OK, add, contents, copy_clips, model, statuses
 from PIL import Image
 
 import videoprism_mlx as vp
+from videoprism_mlx.library.indexing import add as adding
 from videoprism_mlx.library.indexing import ingest, scan
+from videoprism_mlx.library.indexing.recognise import ENCODED, Outcome
 from videoprism_mlx.library.table import Tables
 
 
@@ -34,6 +37,30 @@ def test_a_short_clip_is_one_moment_as_encode_gives_it(tmp_path: Path) -> None:
         assert (start, end) == (0, 2)
         expected = encoded.features["embedding"]
         np.testing.assert_allclose(np.frombuffer(vector, np.float32), expected, atol=2e-6)
+
+
+def test_the_bar_counts_each_byte_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one byte too many, it would show no share."""
+    media.write(tmp_path / "long.mp4", 4, size=(64, 48))
+    counted: list[int] = []
+
+    class Bar(io.StringIO):
+        def update(self, count: int) -> None:
+            counted.append(count)
+
+        def set_description_str(self, *_: object, **__: object) -> None:
+            pass
+
+    def outcomes(self: object, files: list[scan.File]) -> Iterator[Outcome]:
+        [file] = files
+        for share in np.linspace(0, 1, 40)[1:-1]:
+            yield Outcome(file, ENCODED, float(share), is_final=False)
+        yield Outcome(file, ENCODED)
+
+    monkeypatch.setattr(adding, "bar", lambda **_: Bar())
+    monkeypatch.setattr(ingest.Ingest, "run", outcomes)
+    add(tmp_path / "library", tmp_path / "long.mp4")
+    assert sum(counted) == (tmp_path / "long.mp4").stat().st_size
 
 
 def test_a_long_video_is_windows_with_pictures_of_their_middles(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     shared.add_json(prune)
     copies = add_kind("duplicates", duplicates.run, "find videos that are copies of one another")
     duplicates.add_options(copies)
-    add_kind("compact", run_compact, "join the files of a library, which makes it smaller")
+    add_kind("compact", run_compact, "join the files of a library, and remove old ones")
     example = "example:\n  videoprism-mlx library export moments.npz"
     export = add_kind("export", run_export, "write all moments to a file, as arrays", example)
     export.add_argument("output", metavar="OUT", help="OUT.npz or OUT.parquet")
