@@ -10,6 +10,7 @@ from drawn_clips import add, contents, copy_clips
 
 import videoprism_mlx as vp
 from videoprism_mlx.errors import InputError
+from videoprism_mlx.files.places import real_path
 from videoprism_mlx.library.indexing.scan import scan
 from videoprism_mlx.library.table import Tables
 
@@ -27,6 +28,31 @@ def test_a_file_that_got_another_name_and_was_changed_stays_one_entry(tmp_path: 
     add(tmp_path / "whole", other)
     [moments] = contents(tmp_path / "whole").values()
     assert contents(library) == {str(known): moments}
+
+
+def test_a_folder_in_another_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Mac finds `MOVIES` as `Movies`. Here a link stands for that, which no list shows."""
+    clips, library = copy_clips(tmp_path / "Movies", 2), tmp_path / "library"
+    (tmp_path / "MOVIES").symlink_to(clips)
+    listed, resolved = os.listdir, os.path.realpath
+    absolute = lambda path, **_: os.path.abspath(path)  # noqa: E731
+    monkeypatch.setattr("videoprism_mlx.files.places.sys.platform", "darwin")
+    monkeypatch.setattr(
+        "videoprism_mlx.files.places.os.listdir",
+        lambda folder: [name for name in listed(folder) if name != "MOVIES"],
+    )
+    monkeypatch.setattr(os.path, "realpath", absolute)
+    add(library, clips)
+    again = add(library, tmp_path / "MOVIES")
+    assert (again.videos, again.encoded, again.moved) == (2, 0, 0)
+    everywhere, typed = vp.Where(), vp.Where(folder=tmp_path / "MOVIES")
+    found = [
+        {moment.path for moment in vp.Library(library).search("a star", where=where)}
+        for where in (everywhere, typed)
+    ]
+    assert found == [{str(clips / "0.mp4"), str(clips / "1.mp4")}] * 2
+    monkeypatch.setattr(os.path, "realpath", resolved)
+    assert real_path(tmp_path / "Gone" / "x") == str(tmp_path / "Gone" / "x")
 
 
 def test_the_date_follows_the_time_of_a_file_that_has_no_other(tmp_path: Path) -> None:

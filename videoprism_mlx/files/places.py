@@ -1,6 +1,9 @@
 """The cache folder on this machine, and paths that a user gives."""
 
 import os
+import sys
+import unicodedata
+from contextlib import suppress
 from pathlib import Path
 
 from videoprism_mlx.errors import InputError
@@ -44,3 +47,36 @@ def user_path(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise InputError(f"{str(path)!r} cannot be used as a path: {error}") from None
+
+
+def real_path(path: str | Path) -> str:
+    """The absolute path without symbolic links, spelled as the disk spells it.
+
+    A Mac's disk finds a name in capitals or small letters, and however its accents are encoded.
+    """
+    real = os.path.realpath(path)
+    if sys.platform != "darwin":
+        return real
+    spelled = os.sep
+    for name in real.split(os.sep)[1:]:
+        spelled = os.path.join(spelled, own_spelling(spelled, name))
+    return spelled
+
+
+def own_spelling(folder: str, name: str) -> str:
+    """A name in a folder, spelled as in the list of that folder."""
+    try:
+        names = os.listdir(folder)
+    except OSError:  # It may be entered, but not listed.
+        return name
+    alike = [] if name in names else [one for one in names if _folded(one) == _folded(name)]
+    path = os.path.join(folder, name)
+    for one in alike:
+        with suppress(OSError):
+            if os.path.samefile(os.path.join(folder, one), path):
+                return one
+    return name
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from videoprism_mlx.errors import InputError, InputTypeError
-from videoprism_mlx.files.places import user_path
+from videoprism_mlx.files.places import real_path, user_path
 from videoprism_mlx.library.table import OK, quoted
 
 # How a date may be written, the short forms for the beginning of a year, month or day.
@@ -63,7 +63,7 @@ class Where:
 
 def below(folder: str | Path) -> str:
     """The SQL condition of the videos in a folder and its subfolders, or of a file."""
-    path = os.path.realpath(user_path(folder))
+    path = real_path(user_path(folder))
     if path != path.encode(errors="replace").decode():
         raise InputError(f"{path!a} is not UTF-8, so no library holds it; rename it")
     inside = path.rstrip(os.sep) + os.sep

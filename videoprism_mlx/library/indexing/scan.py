@@ -11,6 +11,7 @@ from pathlib import Path
 
 from videoprism_mlx.errors import EXPECTED, VideoError
 from videoprism_mlx.features.encode import one_line
+from videoprism_mlx.files.places import real_path
 from videoprism_mlx.video.find import files_below, find_videos, images_in, local_path, videos_among
 
 # A checksum is that of a whole file up to this many bytes, else of so many parts of this length.
@@ -63,10 +64,10 @@ def scan(paths: Sequence[str | Path]) -> Found:
     videos: dict[str, Path] = {}  # By path without links.
     for each in paths:
         path = local_path(each)
-        key = real(path)
+        key, typed = real_path(path), real(path)
         if os.path.isdir(path):
             found.roots.append(key)
-            videos |= {real(one): one for one in _below(path, found)}
+            videos |= {_spelled(real(one), typed, key): one for one in _below(path, found)}
         elif os.path.exists(path):
             found.roots.append(key)
             videos[key] = path
@@ -147,6 +148,11 @@ def checksum(path: Path) -> str:
 def real(path: str | Path) -> str:
     """The absolute path without symbolic links."""
     return os.path.realpath(path)
+
+
+def _spelled(path: str, typed: str, root: str) -> str:
+    """A path below a root, with the root's own spelling in the place of the one that was typed."""
+    return root + path[len(typed) :] if _is_below(path, [typed]) else path
 
 
 def is_gone(key: str) -> bool:

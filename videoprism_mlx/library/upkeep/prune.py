@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from videoprism_mlx.files.places import real_path
 from videoprism_mlx.library.indexing.claims import Claims
-from videoprism_mlx.library.indexing.scan import is_gone, real
+from videoprism_mlx.library.indexing.scan import is_gone
 from videoprism_mlx.library.table import MISSING, MOMENTS, VIDEOS, Tables, quoted
 
 # Videos that are removed at once.
@@ -15,7 +16,7 @@ def prune(tables: Tables, folder: str | None = None) -> list[str]:
 
     With `folder`, it removes all videos below it whose files are gone, and no others.
     """
-    inside = None if folder is None else real(folder).rstrip("/")
+    inside = None if folder is None else real_path(folder).rstrip("/")
     removed: list[str] = []
     columns = ["id", "take", "path", "status"]
     tables.refresh()
