@@ -112,10 +112,17 @@ def test_dropped_files(site: Site, web_library: Path, tmp_path: Path) -> None:
         assert best["name"] == "clip00000.mp4"
 
 
+@pytest.fixture
+def own_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes do not put their temporary files where this test looks."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
 def left_over() -> set[str]:
     return {one for one in os.listdir(tempfile.gettempdir()) if one.startswith("videoprism_mlx-")}
 
 
+@pytest.mark.usefixtures("own_temporary")
 def test_files_that_cannot_be_used_leave_nothing(site: Site) -> None:
     before = left_over()
     wide = io.BytesIO()
@@ -135,6 +142,7 @@ def test_files_that_cannot_be_used_leave_nothing(site: Site) -> None:
     assert left_over() == before
 
 
+@pytest.mark.usefixtures("own_temporary")
 def test_limits_of_uploads(web_library: Path, tmp_path: Path) -> None:
     limits = Limits(upload_bytes=60_000, upload_duration=3, upload_pixels=192 * 192)
     clips = web_library.parent / "clips"
