@@ -26,7 +26,7 @@ import sys, videoprism_mlx as vp
 print(vp.Library(sys.argv[1]).add(sys.argv[2], sys.argv[3], progress=False).encoded, flush=True)
 """
 
-# How often the slow test kills, and the number of its clips.
+# How often `make attack` kills, and the number of its clips.
 KILLS, CLIPS = 100, 200
 
 
@@ -141,7 +141,7 @@ def test_two_at_once_of_which_one_is_killed(tmp_path: Path) -> None:
     require_whole(library, contents(tmp_path / "whole"))
 
 
-@pytest.mark.slow
+@pytest.mark.attack
 def test_a_hundred_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clips, draw = tmp_path / "clips", random.Random(0)
     write_world(clips, list(draw_scenes(CLIPS, 0)), 0)
