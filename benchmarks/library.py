@@ -134,13 +134,12 @@ def fill(where: str, moments: int, width: int) -> dict[str, Any]:
         compact(table, where)
     tidying = time.perf_counter() - started
     started, worked = time.perf_counter(), time.process_time()
-    has_index = keep_up(tables)
+    keep_up(tables)
     seconds, worked = time.perf_counter() - started, time.process_time() - worked
     tables.refresh()
     return {
         "add_seconds": adding,
         "compact_seconds": tidying,
-        "has_index": has_index,
         "index_seconds": seconds,
         "index_cpu_seconds": worked,
         "bytes_a_moment": tables.moments.stats()["total_bytes"] / moments,
@@ -149,7 +148,7 @@ def fill(where: str, moments: int, width: int) -> dict[str, Any]:
 
 
 def index_bytes(tables: Tables) -> int:
-    """The bytes of the index by neighbours, 0 if there is none."""
+    """The bytes of all indices."""
     return sum(index.size_bytes for index in tables.moments.list_indices())
 
 

@@ -149,7 +149,7 @@ def test_a_library_is_filled_and_searched(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(library, "ONE_BY_ONE", 2)
     where = str(tmp_path / "library")
     filled = library.fill(where, 400, 16)
-    assert filled["has_index"] is False and filled["bytes_a_moment"] > library.PICTURE
+    assert filled["index_bytes_a_moment"] == 0 and filled["bytes_a_moment"] > library.PICTURE
     answer = library.search(where, 400, 16)
     assert answer.pop("found") == library.nearest(400, 16).tolist()
     assert all(value > 0 for value in answer.values())
