@@ -113,6 +113,8 @@ def test_a_model_that_was_changed_in_memory(tmp_path: Path, clips: Path) -> None
     assert vp.Library(tmp_path / "same").search("a red ball")[0].path == str(*clips.iterdir())
     loaded.text_encoder.token_emb.weight = loaded.text_encoder.token_emb.weight + 1
     vp.Library(tmp_path / "other").add(clips, (loaded, processor), progress=False)
+    loaded.directory = tmp_path / "removed"
+    vp.Library(tmp_path / "gone").add(clips, (loaded, processor), progress=False)
     with pytest.raises(LibraryError, match=r"was made with a model in memory; give that model"):
         vp.Library(tmp_path / "other").search("a red ball")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from videoprism_mlx.encoders import VideoPrismModel
-from videoprism_mlx.errors import InputError, LibraryError, excerpt
+from videoprism_mlx.errors import EXPECTED, InputError, LibraryError, excerpt
 from videoprism_mlx.features.encode import check_features
 from videoprism_mlx.features.processor import (
     Processor,
@@ -183,7 +183,10 @@ class LibraryModel:
 
     def _is_stored(self, directory: Path, dtype: str) -> bool:
         """Whether a directory holds the parameters that are in memory, which may have changed."""
-        stored, _, _ = load_with_settings(directory, dtype)
+        try:
+            stored, _, _ = load_with_settings(directory, dtype)
+        except EXPECTED:  # It was removed, or holds something else now.
+            return False
         return bool(ModelIdentity(stored).parameters == self.identity["parameters"])
 
     def require_model(self, where: str, record: Mapping[str, Any]) -> None:
