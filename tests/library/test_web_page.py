@@ -14,6 +14,9 @@ from web_server import ROW, SCENES, Site, quote, serving
 import videoprism_mlx as vp
 from videoprism_mlx.library.table import quoted
 
+# Other tests beside it may keep a browser from drawing for many seconds.
+pytestmark = pytest.mark.slow
+
 Open = Callable[..., Watched]
 
 

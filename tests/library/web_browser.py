@@ -29,7 +29,8 @@ def launched() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--mute-audio"]
+        options = ["--no-sandbox", "--mute-audio", "--disable-gpu"]  # It draws in software anyway.
+        options += ["--autoplay-policy=no-user-gesture-required"]
         browser = playwright.chromium.launch(executable_path=program, args=options)
         yield browser
         browser.close()
@@ -42,7 +43,7 @@ class Watched:
         options.setdefault("viewport", {"width": 1200, "height": 800})
         self.context = browser.new_context(**options)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(15_000)
+        self.page.set_default_timeout(60_000)  # It is patient on a busy machine.
         self.address = address
         self.wrong: list[str] = []
         self.page.on("console", self._said)
