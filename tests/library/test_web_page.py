@@ -181,7 +181,7 @@ def test_files_that_cannot_be_used(opened: Open) -> None:
     page.get_by_role("heading", name="That did not work").wait_for()
     said = page.locator("#main").get_by_text("The file is text, and no video that FFmpeg can open.")
     assert said.is_visible()
-    page.get_by_role("button", name="Back").click()
+    page.get_by_role("button", name="Back").press("Enter")
     page.get_by_role("heading", name="Newest videos").wait_for()
     # The browser itself says so.
     assert [one for one in watched.wrong if "422" not in one] == []
