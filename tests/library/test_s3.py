@@ -28,7 +28,7 @@ CLIPS = 6
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
     """A server with an empty bucket called clips, and the variables that lead to it."""
-    from moto.server import ThreadedMotoServer
+    ThreadedMotoServer = pytest.importorskip("moto.server").ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", port=0)

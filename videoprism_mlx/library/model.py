@@ -133,7 +133,7 @@ class LibraryModel:
         if self._expected is None:
             return
         where, record = self._expected
-        if self.files() == record.get("source", {}).get("files", self.files()):
+        if record.get("source", {}).get("files") in (None, self.files()):
             return
         before, now = record["model"].get("parameters"), self.identity["parameters"]
         if before != now:

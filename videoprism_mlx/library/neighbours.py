@@ -3,9 +3,8 @@
 The index by neighbours divides the moments into groups of similar ones, and holds two bits for each
 number of an embedding (IVF_RQ), whose error does not depend on what the library holds. A search
 looks through the groups nearest to the query, and compares the best candidates again by the
-embeddings themselves. It compares all moments that are not in the index yet. So a library needs no
-index where comparing all moments is quick, and finds the same without. The other index finds the
-moments of a video.
+embeddings themselves. Moments that are not in the index yet are all compared: a small library needs
+no index. The other index finds the moments of a video.
 
 An index appears whole, in a new version of the table. If the process that builds it is killed, or
 another one is faster, the table is as before.
@@ -26,7 +25,7 @@ COLUMN: Final = "embedding"
 NAME = "neighbours_"
 BY_VIDEO = "by_video"
 
-# A library of so many moments has an index by neighbours.
+# The number of moments from which on a library has an index by neighbours.
 LEAST = 100_000
 
 # How many moments a group has when the index is built, and the most that it has later, on average.
@@ -36,12 +35,12 @@ GROUP, MOST = 500, 2_000
 # lack this share of all.
 LACKED = 0.05
 
-# The groups are made from so many moments for each, in so many rounds. Of each number of an
-# embedding the index holds so many bits.
+# How many moments are used to find the middle of each group, and in how many rounds. How many bits
+# the index holds of each number of an embedding.
 SAMPLES, ROUNDS, BITS = 64, 10, 2
 
-# How many groups a search looks through. How many candidates it compares again: at least so many,
-# and so many for each moment that is wanted.
+# How many groups a search looks through. How many candidates it compares again: the larger of a
+# number and a multiple of the moments that are wanted.
 SEARCHED, CANDIDATES, CANDIDATES_EACH = 128, 400, 4
 
 

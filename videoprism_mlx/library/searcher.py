@@ -184,7 +184,7 @@ class Searcher:
 def starts(
     path: str | Path, processor: Processor, window: float, start: float | None, end: float | None
 ) -> list[float]:
-    """When windows of so many seconds begin that are spread over a span of a video.
+    """When windows of `window` seconds begin that are spread over a span of a video.
 
     There are none if the span is shorter than a window.
     """

@@ -46,7 +46,10 @@ INDEX_CACHE, METADATA_CACHE = 256 << 20, 128 << 20
 # How often the tables are looked at again while other processes write.
 REFRESHES = 20
 
-# So many bytes stay free on the disk.
+# How many moments are read at once.
+BATCH_ROWS = 4096
+
+# How many bytes stay free on the disk.
 ROOM = 2**26
 
 # What LanceDB says of a full disk. It gives no number of the error.
@@ -189,6 +192,13 @@ class Tables:
         gone = replaced(rows)
         return [row for row in rows if (row["id"], row["take"]) not in gone]
 
+    def batches(self, columns: Sequence[str], where: str | None = None) -> Iterator[Any]:
+        """The moments that fit an SQL condition, as pyarrow record batches."""
+        with storage_errors(self.where):
+            query = self.moments.search().limit(None).select(list(columns))
+            query = query.where(where) if where else query
+            yield from (batch for batch in query.to_batches(BATCH_ROWS) if batch.num_rows)
+
     def put_videos(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes rows of videos at once. Each replaces the row with the same id."""
         import pyarrow as pa
@@ -253,7 +263,7 @@ def again_after_conflicts(write: Callable[[], object]) -> None:
 
 
 def require_room(where: str, size: int) -> None:
-    """Raises LibraryError if a disk has no room for so many bytes, and for the table's own files.
+    """Raises LibraryError if a disk has no room for `size` bytes, and for the table's own files.
 
     LanceDB itself may notice a full disk too late, and leave a table that cannot be read.
     """

@@ -15,7 +15,7 @@ Paint = Callable[[bytes], None]
 # How high a picture is: lines, and pixels for sixel.
 LINES, PIXELS = 8, 160
 
-# kitty takes so many characters at once.
+# How many characters kitty takes at once.
 CHUNK = 4096
 
 # Terminals that show sixel pictures, by the beginning of TERM, or TERM_PROGRAM.

@@ -62,11 +62,6 @@ def add_loudness(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def is_verbose(options: argparse.Namespace) -> bool:
-    """Whether -v was given."""
-    return getattr(options, "loudness", None) == VERBOSE
-
-
 @contextmanager
 def set_up(options: argparse.Namespace) -> Iterator[None]:
     """Prints messages and progress in the block as -v and -q say."""

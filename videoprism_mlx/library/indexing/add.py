@@ -19,7 +19,7 @@ from videoprism_mlx.library.indexing.recognise import (
     is_same,
     is_same_file,
 )
-from videoprism_mlx.library.indexing.scan import File, Found
+from videoprism_mlx.library.indexing.scan import File, Found, is_below
 from videoprism_mlx.library.indexing.view import Known, View
 from videoprism_mlx.library.model import LibraryModel
 from videoprism_mlx.library.neighbours import keep_up
@@ -28,17 +28,18 @@ from videoprism_mlx.library.upkeep.compact import Tidying
 from videoprism_mlx.library.upkeep.orphans import remove_orphans
 from videoprism_mlx.progress import bar, write
 
-# A video that another run is encoding is looked at again at the end, and at most so often.
+# A video that another run is encoding is looked at again at the end. How often all are looked at.
 PASSES = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Added:
-    """What `Library.add` did. `videos` are those that were found.
+    """What `Library.add` did, in numbers of videos.
 
-    Of them, so many were `encoded`, `moved` and `copied`; `busy` ones were left to another run.
-    `skipped` says, by path, why some cannot be used; `missing` is how many have vanished since the
-    last time. `moments` counts what was written.
+    `videos` were found. Of these, `encoded` are new, `moved` have another path than before,
+    `copied` have the content of another one, and `busy` were left to another run. `missing` have
+    vanished since the last time. `moments` were written. `skipped` says, by path, why a video
+    cannot be used.
     """
 
     library: str
@@ -61,7 +62,7 @@ def require_found(found: Found, known: Mapping[str, Known] | None = None) -> Non
     if any(found.covers(path) or path in found.absent for path in paths):
         return
     for path in found.absent:
-        if not any(one.startswith(path + "/") for one in paths):
+        if not any(is_below(one, [path]) for one in paths):
             raise FileNotFoundError(errno.ENOENT, "no such file or folder", path)
     if not found.absent:
         raise VideoError(f"{', '.join(found.roots)}: no videos are there, and no images as frames")
@@ -189,7 +190,7 @@ class Adding:
             if known.path not in there
             and known.status != MISSING
             and (found.covers(known.path) or known.path in found.absent)
-            and not any(known.path.startswith(root + "/") for root in found.empty)
+            and not is_below(known.path, found.empty)
         ]
         count = mark_missing(self.view, self.claims, gone)
         if count:
@@ -205,7 +206,7 @@ class Adding:
             self.skipped[path] = why
             self._say(f"skipped: {why}")
         for path in [*found.empty, *found.absent]:
-            inside = sum(key.startswith(path + "/") for key in self.view.by_path)
+            inside = sum(is_below(key, [path]) for key in self.view.by_path if key != path)
             what = "is empty" if path in found.empty else "does not exist"
             if inside:
                 self.skipped[path] = (

@@ -14,7 +14,7 @@ from videoprism_mlx.features.encode import one_line
 from videoprism_mlx.files.places import real_path
 from videoprism_mlx.video.find import files_below, find_videos, images_in, local_path, videos_among
 
-# A checksum is that of a whole file up to this many bytes, else of so many parts of this length.
+# A checksum is that of a whole file up to this many bytes, else of some parts of this length.
 WHOLE, PARTS, PART = 2**22, 17, 2**16
 
 # A file may have a time that no column of a table holds: nanoseconds.
@@ -55,7 +55,7 @@ class Found:
 
     def covers(self, key: str) -> bool:
         """Whether the scan would have found a file with this path."""
-        return _is_below(key, self.roots) and not _is_below(key, self.unreadable)
+        return is_below(key, self.roots) and not is_below(key, self.unreadable)
 
 
 def scan(paths: Sequence[str | Path]) -> Found:
@@ -152,7 +152,7 @@ def real(path: str | Path) -> str:
 
 def _spelled(path: str, typed: str, root: str) -> str:
     """A path below a root, with the root's own spelling in the place of the one that was typed."""
-    return root + path[len(typed) :] if _is_below(path, [typed]) else path
+    return root + path[len(typed) :] if is_below(path, [typed]) else path
 
 
 def is_gone(key: str) -> bool:
@@ -166,5 +166,6 @@ def is_gone(key: str) -> bool:
     return False
 
 
-def _is_below(key: str, folders: Iterable[str]) -> bool:
+def is_below(key: str, folders: Iterable[str]) -> bool:
+    """Whether a path is one of these, or lies below one of them."""
     return any(key == one or key.startswith(one.rstrip("/") + "/") for one in folders)

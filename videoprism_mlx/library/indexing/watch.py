@@ -13,10 +13,10 @@ from videoprism_mlx.runtime.libraries import require_library
 from videoprism_mlx.video.find import local_path
 from videoprism_mlx.video.source import existing
 
-# A file that has not changed for so many seconds is no longer being written.
+# How many seconds a file has not changed when it counts as written.
 QUIET = 2.0
 
-# All files are looked at after so many seconds at the latest: network drives report no changes.
+# After how many seconds all files are looked at, as network drives report no changes.
 LATEST = 60.0
 
 

@@ -61,7 +61,7 @@ def search(
 
 
 def video_moments(row: Mapping[str, Any], scores: Scores, most: int) -> list[Moment]:
-    """The moments of a video, at most so many, the best first."""
+    """The moments of a video, the best first: `most` of them."""
     path = str(row["path"])
     return [
         Moment(

@@ -37,10 +37,10 @@ from videoprism_mlx.video.source import open_source
 # The codecs that are copied into an MP4 file, and what other sound is encoded as.
 COPIED_VIDEO, COPIED_SOUND, SOUND = ("h264", "hevc", "av1", "mpeg4"), ("aac", "mp3"), "aac"
 
-# A key frame is close enough if it is so many seconds before the start.
+# How many seconds before the start a key frame is close enough.
 CLOSE = 0.5
 
-# A name may have so many bytes, before the times.
+# How many bytes a name may have, before the times.
 LONGEST_NAME = 180
 
 

@@ -7,7 +7,7 @@ Shapes: P probes, M moments of a batch, D width of an embedding, T frames, S siz
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from videoprism_mlx.errors import EXPECTED
 from videoprism_mlx.library.filters import Where
 from videoprism_mlx.library.search.alike import Stretch, how_sure
 from videoprism_mlx.library.search.nearest import Row, moments_of
-from videoprism_mlx.library.table import Tables, storage_errors
+from videoprism_mlx.library.table import Tables
 from videoprism_mlx.progress import bar
 
 # Moments of copies have at least this cosine. Those of other videos may, too.
@@ -27,8 +27,11 @@ CLOSE = 0.9
 # compared picture by picture.
 PROBES, RIVALS = 3, 8
 
-# So many videos, and so many moments, are in memory at once.
-VIDEOS_AT_ONCE, MOMENTS_AT_ONCE = 1000, 4096
+# How many videos are in memory at once.
+VIDEOS_AT_ONCE = 1000
+
+# What is read of each moment.
+COLUMNS = ("video", "take", "number", "start", "end", "embedding")
 
 # Two videos are copies if they are as sure as this.
 SURE = 0.5
@@ -108,7 +111,7 @@ def close_moments(
     probes, vectors = read_probes(tables, some)
     owners = np.array([probe.id for probe in probes], object)
     found: dict[str, dict[str, Match]] = {}
-    for batch in batches(tables, None):
+    for batch in tables.batches(COLUMNS):
         moments = stretches(batch, rows)
         ids = np.array([moment and moment.id for moment in moments], object)
         cosines = embeddings(batch) @ vectors.T  # (M, P)
@@ -139,7 +142,7 @@ def read_probes(tables: Tables, some: Sequence[Row]) -> tuple[list[Stretch], Arr
         for row in some
     }
     probes, vectors = list[Stretch](), []
-    for batch in batches(tables, moments_of(some)):
+    for batch in tables.batches(COLUMNS, moments_of(some)):
         numbers, all_embeddings = batch["number"].to_pylist(), embeddings(batch)
         moments = stretches(batch, {row["id"]: row for row in some})
         for moment, number, vector in zip(moments, numbers, all_embeddings, strict=True):
@@ -148,17 +151,6 @@ def read_probes(tables: Tables, some: Sequence[Row]) -> tuple[list[Stretch], Arr
                 vectors.append(vector.copy())
     width = tables.dimension
     return probes, np.array(vectors, np.float32).reshape(-1, width)
-
-
-def batches(tables: Tables, condition: str | None) -> Iterator[Any]:
-    """The moments that fit an SQL condition, so many at a time, as record batches."""
-    columns = ["video", "take", "number", "start", "end", "embedding"]
-    with storage_errors(tables.where):
-        asked = tables.moments.search().select(columns).limit(None)
-        asked = asked.where(condition) if condition else asked
-        yield from (
-            batch for batch in asked.to_batches(batch_size=MOMENTS_AT_ONCE) if batch.num_rows
-        )
 
 
 def stretches(batch: Any, rows: Mapping[str, Row]) -> list[Stretch | None]:

@@ -31,7 +31,7 @@ def merged(
     scores: npt.NDArray[np.floating],
     most: int | None = None,
 ) -> list[Run]:
-    """The moments among the windows (N,) of a video, at most so many, the best first.
+    """The moments among the windows (N,) of a video, the best first: `most` of them.
 
     A moment grows from a window that scores no lower than those beside it, to both sides, over
     windows that touch and whose score is at least halfway from the video's median to that peak, or

@@ -163,5 +163,5 @@ def moments_of(rows: Sequence[Row]) -> str:
 
 
 def groups(items: Sequence[Any]) -> list[Sequence[Any]]:
-    """The items, so many at once as one condition names."""
+    """The items, in parts that one condition can name."""
     return [items[i : i + NAMED_AT_ONCE] for i in range(0, len(items), NAMED_AT_ONCE)]

@@ -5,14 +5,15 @@ from typing import Any
 
 from videoprism_mlx.library.table import Tables, is_conflict, storage_errors
 
-# After so many writes, the tables are looked at.
+# After how many writes the tables are looked at.
 EVERY = 48
 
-# A table of moments is compacted when so many of its files hold such a share of it, or when there
-# are more than is good for a search. So each moment is rewritten a few times only.
+# A table of moments is compacted when it has more than a few files, and those but the largest hold
+# this share of its rows: so each moment is rewritten a few times only. It is also compacted when it
+# has many files, which make a search slow.
 FEW_FILES, SHARE, MANY_FILES = 48, 0.2, 600
 
-# For so long, whoever reads a table can go on reading it as it was.
+# How long a reader can go on with the table as it was when the reader opened it.
 KEEP, KEEP_AT_LEAST = timedelta(minutes=10), timedelta(minutes=1)
 
 
@@ -35,7 +36,7 @@ class Tidying:
 
 
 def wants_compaction(table: Any, where: str) -> bool:
-    """Whether a table of moments has so many small files that it pays to join them."""
+    """Whether it pays to join the files of a table of moments."""
     with storage_errors(where):
         stats = table.stats()
     fragments = stats["fragment_stats"]

@@ -16,7 +16,6 @@ from videoprism_mlx.files.npz import write_array, write_member
 from videoprism_mlx.files.output import require_writable
 from videoprism_mlx.files.record import as_json
 from videoprism_mlx.library.table import OK, RECORD, Tables
-from videoprism_mlx.library.upkeep.orphans import batches
 
 ENDINGS = (".npz", ".parquet")
 
@@ -48,7 +47,7 @@ def _shown(tables: Tables, columns: list[str]) -> Iterator[tuple[list[str], Any]
 
     rows = tables.current(f"status = '{OK}'", ["id", "take", "path"])
     paths = {(row["id"], row["take"]): row["path"] for row in rows}
-    for batch in batches(tables, ["video", "take", *columns]):
+    for batch in tables.batches(["video", "take", *columns]):
         keys = zip(batch["video"].to_pylist(), batch["take"].to_pylist(), strict=True)
         found = [paths.get(key) for key in keys]
         mask = pa.array([path is not None for path in found])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from videoprism_mlx.files.places import real_path
 from videoprism_mlx.library.indexing.claims import Claims
-from videoprism_mlx.library.indexing.scan import is_gone
+from videoprism_mlx.library.indexing.scan import is_below, is_gone
 from videoprism_mlx.library.table import MISSING, MOMENTS, VIDEOS, Tables, quoted
 
 # Videos that are removed at once.
@@ -16,18 +16,14 @@ def prune(tables: Tables, folder: str | None = None) -> list[str]:
 
     With `folder`, it removes all videos below it whose files are gone, and no others.
     """
-    inside = None if folder is None else real_path(folder).rstrip("/")
+    inside = None if folder is None else real_path(folder)
     removed: list[str] = []
     columns = ["id", "take", "path", "status"]
     tables.refresh()
     rows = [
         row
         for row in tables.current(columns=columns)
-        if (
-            row["status"] == MISSING
-            if inside is None
-            else row["path"] == inside or row["path"].startswith(inside + "/")
-        )
+        if (row["status"] == MISSING if inside is None else is_below(row["path"], [inside]))
     ]
     for start in range(0, len(rows), BATCH):
         removed += _removed(tables, {row["id"]: row["path"] for row in rows[start : start + BATCH]})

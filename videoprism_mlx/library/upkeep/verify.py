@@ -13,7 +13,6 @@ from videoprism_mlx.errors import printable
 from videoprism_mlx.library.indexing.claims import Claims
 from videoprism_mlx.library.indexing.scan import is_gone
 from videoprism_mlx.library.table import ERROR, MISSING, OK, Tables, quoted, replaced
-from videoprism_mlx.library.upkeep.orphans import batches
 
 # How far from one the length of a vector may be.
 TOLERANCE = 1e-3
@@ -23,7 +22,7 @@ TOLERANCE = 1e-3
 class Verified:
     """What `verify` found. `problems` are one line each; `missing` are files that are not there.
 
-    Of the `videos`, so many are `unusable`: they cannot be read, and have no moments.
+    `unusable` counts those of the `videos` that cannot be read, and have no moments.
     """
 
     library: str
@@ -89,7 +88,7 @@ def read_takes(tables: Tables) -> dict[tuple[str, int], Take]:
     import pyarrow as pa
 
     takes: dict[tuple[str, int], Take] = {}
-    for batch in batches(tables, ["video", "take", "number", "embedding"]):
+    for batch in tables.batches(["video", "take", "number", "embedding"]):
         numbers = batch["number"].to_numpy(zero_copy_only=False).astype(np.int64)
         bad = is_bad(batch["embedding"], tables.dimension)
         table = pa.table(

@@ -247,7 +247,7 @@ def seconds_of(query: Query, name: str) -> float | None:
 
 
 def date_of(query: Query, name: str, days: int = 0) -> float | None:
-    """The second at which a day begins, so many days after the one that is given. Or None."""
+    """The second at which a day begins: the one that is given, or some days after it. Or None."""
     given = query.get(name)
     if not given:
         return None

@@ -70,7 +70,7 @@ def create_app(
 
 
 class Site:
-    """The answers to requests. What takes time is done in threads, so many of a kind at once."""
+    """The answers to requests. What takes time is done in threads, a few of each kind at once."""
 
     def __init__(self, api: Api, limits: Limits, previews: Previews):
         self.api = api

@@ -38,7 +38,7 @@ CLOCK = Fraction(1, 90_000)
 SOUND_RATE = 48_000
 SETTINGS = {"preset": "veryfast", "crf": "25", "threads": "2"}
 
-# A frame is taken if it is due within so many seconds, as clocks of files are rounded.
+# How many seconds before it is due a frame is taken: clocks of files are rounded.
 EARLY = 0.005
 
 
