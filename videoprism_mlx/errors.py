@@ -80,10 +80,12 @@ class MissingLibraryError(InputError):
 class DownloadError(VideoPrismError, ConnectionError):
     """A download that failed. The message says what to do without a network.
 
-    `reason` is the part of it that says why.
+    `reason` is the part of it that says why. `is_missing_file` says that the repository is there,
+    and the file is not.
     """
 
     reason = ""
+    is_missing_file = False
 
 
 # Control characters, halves of characters, and ends of lines and paragraphs.

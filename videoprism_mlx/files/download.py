@@ -79,10 +79,16 @@ def answered(ask: Callable[[], T]) -> T:
 
 
 @contextmanager
-def explained(what: str, hint: str) -> Iterator[None]:
+def explained(
+    what: str,
+    hint: str | Callable[[BaseException], str],
+    reason_of: Callable[[BaseException], str | None] = lambda _: None,
+    could_not: str = "fetch",
+) -> Iterator[None]:
     """Turns every error of a download into a DownloadError that says what to do.
 
     Only the call of a library belongs inside: libraries raise errors of many unrelated types.
+    `reason_of` knows what some of them mean. `hint` may depend on the error.
     """
     try:
         yield
@@ -94,11 +100,13 @@ def explained(what: str, hint: str) -> Iterator[None]:
         reason = re.sub(r"^\[Errno -?\d+\] ", "", reason)  # Libraries quote the system.
         if any(isinstance(one, socket.gaierror) for one in causes(error)):
             reason = "the server was not found"
+        reason = reason_of(error) or reason
         if isinstance(error, DownloadError):
             reason = error.reason
         logger.debug("why it could not be fetched:", exc_info=True)
         # The library's own traceback has a hundred lines, and says no more.
-        failed = DownloadError(f"could not fetch {what}: {reason}; {hint}")
+        advice = hint if isinstance(hint, str) else hint(error)
+        failed = DownloadError(f"could not {could_not} {what}: {reason}; {advice}")
         failed.reason = reason
         raise failed from None
 

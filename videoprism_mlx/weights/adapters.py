@@ -29,18 +29,23 @@ from videoprism_mlx.files.reading import parse_json, read_text
 from videoprism_mlx.files.record import as_json, own_version
 from videoprism_mlx.layers import AttenTokenPoolingLayer, Linear, StackedTransformer
 from videoprism_mlx.models import canonical_name
+from videoprism_mlx.weights import hub
 from videoprism_mlx.weights.directory import (
     CONFIG_FILE,
+    PROCESSOR_FILE,
     WEIGHTS_FILE,
-    check_parameters,
+    misfit,
     read_arrays,
+    read_config,
     stored_shapes,
     write_arrays,
+    wrong_parameters,
 )
 from videoprism_mlx.weights.integrity import CHECKSUM_KEY, examine, require_intact
 
 ADAPTERS_FILE = "adapters.safetensors"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
+ADAPTER_FILES = (ADAPTER_CONFIG_FILE, ADAPTERS_FILE, PROCESSOR_FILE)
 
 # A larger one is a mistake: usual ones are from 1 to 512, and rounding hides the weight beyond.
 MOST_ALPHA = 1e6
@@ -292,6 +297,15 @@ def read_adapter_config(directory: Path) -> tuple[AdapterSettings, dict[str, Any
     return settings, {**known, CHECKSUM_KEY: described.get(CHECKSUM_KEY)}
 
 
+def adapters_directory(adapters: str | Path) -> Path:
+    """The local directory of adapters, which may be on the Hub: you/adapters or you/adapters@v1."""
+    path = user_path(adapters)
+    repository, revision = hub.split_revision(adapters)
+    if path.exists() or not hub.looks_like_repository(repository):
+        return path
+    return hub.download_model(repository, revision, ADAPTER_FILES, ADAPTER_CONFIG_FILE)
+
+
 def is_adapters(directory: str | Path) -> bool:
     """Whether this is a directory of adapters, and not a model directory."""
     path = user_path(directory)
@@ -299,11 +313,11 @@ def is_adapters(directory: str | Path) -> bool:
 
 
 def base_model(adapters: str | Path) -> str:
-    """The name or directory of the model that the adapters in a directory were trained on.
+    """The name or directory of the model that adapters were trained on.
 
     Raises CheckpointError if it is a directory that is not there.
     """
-    directory = user_path(adapters)
+    directory = adapters_directory(adapters)
     name = str(read_adapter_config(directory)[1]["name"])
     if os.path.isabs(name) and not os.path.isdir(name):
         raise CheckpointError(
@@ -316,21 +330,18 @@ def base_model(adapters: str | Path) -> str:
 def load_adapters(model: VideoPrismModel, directory: str | Path) -> VideoPrismModel:
     """Adds the adapters in a directory to a loaded model, and freezes it. Returns the model.
 
-    Raises CheckpointError unless they fit the layers of the model, and its weights as well if the
-    file of the weights is known. The model stays as it was then.
+    They may be on the Hub: you/adapters or you/adapters@v1. Raises CheckpointError unless they fit
+    the layers of the model, and its weights as well if the file of the weights is known. The model
+    stays as it was then.
     """
-    directory = user_path(directory)
+    directory = adapters_directory(directory)
     settings, linears = check_adapters(model, directory)
     _, base = read_adapter_config(directory)
     path = directory / ADAPTERS_FILE
     require_intact(path, base)
     checksum = base_checksum(model)
     if None not in (checksum, base["weights"]) and checksum != base["weights"]:
-        raise CheckpointError(
-            f"{directory} was trained on {excerpt(base['name'])}, whose weights have the checksum "
-            f"{excerpt(base['weights'])}; those of {model.directory} have {checksum}. Load that "
-            "model"
-        )
+        raise other_base(model, directory, base, f"the weights of {model.directory} are others")
     return with_adapters(model, settings, linears, read_arrays(path))
 
 
@@ -339,10 +350,12 @@ def check_adapters(
 ) -> tuple[AdapterSettings, dict[str, Linear]]:
     """The settings of the adapters in a directory, and the layers of `model` that they are for.
 
-    Raises CheckpointError unless they fit these layers.
+    `model` may be without its weights. Raises CheckpointError if it is known that the adapters
+    belong to another model.
     """
-    directory = user_path(directory)
-    settings, _ = read_adapter_config(directory)
+    directory = adapters_directory(directory)
+    settings, base = read_adapter_config(directory)
+    require_base(model, directory, base)
     try:
         linears = adapted_layers(model, settings)
     except InputError as error:
@@ -353,5 +366,34 @@ def check_adapters(
         expected[f"{name}.lora_a"] = (settings.rank, inputs)
         expected[f"{name}.lora_b"] = (outputs, settings.rank)
     path = directory / ADAPTERS_FILE
-    check_parameters(expected, stored_shapes(path), path)
+    found = stored_shapes(path)
+    if wrong_parameters(expected, found):
+        raise other_base(model, directory, base, misfit(expected, found, ADAPTERS_FILE))
     return settings, linears
+
+
+def require_base(model: VideoPrismModel, directory: Path, base: Mapping[str, Any]) -> None:
+    """Raises CheckpointError if `model` is known to be another than the base of adapters.
+
+    It compares what config.json says about the weights, or else the names of released models, so
+    that the weights need not be there.
+    """
+    if model.directory is not None and (Path(model.directory) / CONFIG_FILE).is_file():
+        noted = read_config(Path(model.directory)).get(CHECKSUM_KEY)
+        if None not in (noted, base["weights"]) and noted != base["weights"]:
+            raise other_base(model, directory, base, f"the weights of {model.directory} are others")
+        return
+    names = [hub.split_revision(str(name))[0] for name in (base["name"], model.given_name)]
+    known = [canonical_name(name) for name in names]
+    if None not in known and known[0] != known[1]:
+        raise other_base(model, directory, base, f"{model.given_name} is another model")
+
+
+def other_base(
+    model: VideoPrismModel, directory: Path, base: Mapping[str, Any], reason: str
+) -> CheckpointError:
+    """The error about adapters that belong to another model."""
+    return CheckpointError(
+        f"the adapters {directory} were trained on {excerpt(base['name'])}, and cannot be added to "
+        f"{model.called}: {reason}. Leave out the model (--model) to use theirs"
+    )

@@ -1,14 +1,49 @@
 """Downloads of checkpoints and models, and where converted models are kept."""
 
-from collections.abc import Callable, Collection
-from pathlib import Path
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
-from videoprism_mlx.errors import InputError
-from videoprism_mlx.files.download import answer_seconds, answered, explained
-from videoprism_mlx.files.places import cache_directory
-from videoprism_mlx.models import RELEASES, SHIPPED, unpublished
+from videoprism_mlx.errors import DownloadError, InputError, excerpt
+from videoprism_mlx.files.download import answer_seconds, answered, causes, explained
+from videoprism_mlx.files.places import cache_directory, user_path
+from videoprism_mlx.models import DEMO_MODEL, RELEASES, SHIPPED, canonical_name, unpublished
 from videoprism_mlx.weights.directory import CONFIG_FILE, MODEL_FILES
+
+# How long it is taken for granted that a Hub that did not answer does not answer.
+SILENT_SECONDS = 60.0
+
+# What to do without a network.
+WITHOUT_NETWORK = (
+    f"Without a network, use a model directory (--model DIRECTORY) or {DEMO_MODEL}, a tiny model "
+    "that comes with the package"
+)
+
+logger = logging.getLogger(__name__)
+
+# The repositories that were not reached: when, and why.
+_silent: dict[str, tuple[float, Exception]] = {}
+
+
+def split_revision(name_or_dir: str | Path, revision: str | None = None) -> tuple[str, str | None]:
+    """A name or Hub id, and its revision, which may follow after an @ as in "you/model@v1"."""
+    text = str(name_or_dir)
+    name, at, named = text.partition("@")
+    is_name = canonical_name(name) is not None or looks_like_repository(name)
+    if not (at and named and is_name) or user_path(text).exists():
+        return text, revision
+    if revision not in (None, named):
+        raise InputError(f"{text} names one revision, and {revision!r} is another; name one")
+    return name, named
+
+
+def looks_like_repository(text: str) -> bool:
+    """Whether a text has the form of a Hub id, you/name."""
+    return text.count("/") == 1 and not text.startswith(("/", ".", "~", "google/videoprism"))
 
 
 def converted_directory(name: str, revision: str | None = None) -> Path:
@@ -28,7 +63,8 @@ def download_checkpoint(name: str, revision: str | None = None) -> Path:
     repository, filename = RELEASES[name]
     hint = (
         f"without a network, bring {filename} from https://huggingface.co/{repository}, "
-        f"run `videoprism-mlx convert {filename} -o DIRECTORY` and use DIRECTORY as the model"
+        f"run `videoprism-mlx convert {filename} -o DIRECTORY` and use DIRECTORY as the model "
+        f"(--model DIRECTORY), or use {DEMO_MODEL}, a tiny model that comes with the package"
     )
 
     def download(**options: Any) -> Path:
@@ -38,7 +74,7 @@ def download_checkpoint(name: str, revision: str | None = None) -> Path:
             )
         )
 
-    with explained(f"{filename} of {repository}", hint):
+    with explained(f"{filename} of {repository}", hint, reason_of):
         return downloaded(download, repository, filename, revision)
 
 
@@ -54,13 +90,98 @@ def downloaded(
 
     url = huggingface_hub.hf_hub_url(repository, filename, revision=revision)
     try:
-        answered(lambda: huggingface_hub.get_hf_file_metadata(url, timeout=answer_seconds()))
+        require_answer(
+            repository,
+            lambda: huggingface_hub.get_hf_file_metadata(url, timeout=answer_seconds()),
+        )
     except Exception as error:
         try:
-            return download(local_files_only=True)
+            path = download(local_files_only=True)
         except Exception:
             raise error from error.__cause__
-    return download()
+        logger.info("%s is the copy in the cache: %s", repository, reason_of(error) or error)
+        return path
+    with patient(repository):
+        return download()
+
+
+def require_answer(repository: str, ask: Callable[[], Any]) -> Any:
+    """What `ask` returns. A Hub that was silent a moment ago is not asked again."""
+    when, error = _silent.get(repository, (-SILENT_SECONDS, None))
+    if error is not None and time.monotonic() - when < SILENT_SECONDS:
+        raise error
+    try:
+        return answered(ask)
+    except Exception as error:
+        if status_of(error) is None and not is_offline(error):
+            _silent[repository] = time.monotonic(), error
+        raise
+
+
+@contextmanager
+def patient(repository: str) -> Iterator[None]:
+    """Says once that the Hub does not answer any more, instead of twice for each new attempt."""
+    retries = logging.getLogger("huggingface_hub.utils._http")
+    said = []
+
+    def is_news(record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING:
+            return True
+        if not said:
+            said.append(record)
+            logger.warning("the Hub has stopped answering about %s; trying again", repository)
+        return False
+
+    retries.addFilter(is_news)
+    try:
+        yield
+    finally:
+        retries.removeFilter(is_news)
+
+
+def reason_of(error: BaseException) -> str | None:
+    """Why the Hub has refused something, in our words; None if its own are to be used."""
+    from huggingface_hub import errors
+
+    known = {
+        errors.GatedRepoError: "its owner has to grant you access first, on its page",
+        errors.RevisionNotFoundError: "it has no such revision",
+        errors.RepositoryNotFoundError: "there is no such repository, or it is private and your "
+        "token (HF_TOKEN, or `hf auth login`) may not read it",
+    }
+    for one in causes(error):
+        if is_offline(one):
+            return "HF_HUB_OFFLINE is set"
+        if "nvalid user" in str(one) or "nvalid token" in str(one):  # The Hub calls it both.
+            return "your token (HF_TOKEN, or that of `hf auth login`) is not valid"
+        for kind, reason in known.items():
+            if isinstance(one, kind):
+                return reason
+        if isinstance(one, errors.EntryNotFoundError) and status_of(one) is not None:
+            return without(PurePosixPath(urlsplit(str(one.response.url)).path).name)
+        if (status := status_of(one)) is not None:
+            return (
+                f"the Hub answers {status} ({excerpt(getattr(one, 'server_message', '') or one)})"
+            )
+    return None
+
+
+def without(file: str) -> str:
+    """That a repository lacks a file."""
+    return f"it has no {file}"
+
+
+def status_of(error: BaseException) -> int | None:
+    """The status code of an answer that is an error; None if there was no answer."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def is_offline(error: BaseException) -> bool:
+    """Whether the user has turned the network off, with HF_HUB_OFFLINE."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    return isinstance(error, OfflineModeIsEnabled)
 
 
 def origin(name: str, revision: str | None = None) -> dict[str, str]:
@@ -69,9 +190,12 @@ def origin(name: str, revision: str | None = None) -> dict[str, str]:
 
 
 def download_model(
-    repository: str, revision: str | None = None, files: Collection[str] = MODEL_FILES
+    repository: str,
+    revision: str | None = None,
+    files: Collection[str] = MODEL_FILES,
+    needed: str = CONFIG_FILE,
 ) -> Path:
-    """A model directory from a repository on the Hub, with some of its files."""
+    """A directory with some of the files of a repository on the Hub. `needed` must be there."""
     import huggingface_hub
 
     def download(**options: Any) -> Path:
@@ -81,5 +205,14 @@ def download_model(
             )
         )
 
-    with explained(repository, "is it the name of a public repository, or of a directory here?"):
-        return downloaded(download, repository, CONFIG_FILE, revision)
+    def hint(error: BaseException) -> str:
+        question = "is it the name of a public repository, or of a directory here?"
+        return question if status_of(error) else f"{question} {WITHOUT_NETWORK}"
+
+    named = f"{repository}@{revision}" if revision else repository
+    try:
+        with explained(named, hint, reason_of):
+            return downloaded(download, repository, needed, revision)
+    except DownloadError as error:
+        error.is_missing_file = error.reason == without(needed)
+        raise
