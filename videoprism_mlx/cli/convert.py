@@ -2,9 +2,9 @@
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from videoprism_mlx.cli import shared
 from videoprism_mlx.errors import InputError
@@ -56,6 +56,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         metavar="ACTIVATIONS",
         type=Path,
         help="replay saved Flax activations through the converted model, and compare",
+    )
+    parser.add_argument(
+        "--upload-repo",
+        metavar="REPO",
+        help="also upload the model directory to this repository on the Hub, as you/name",
     )
     shared.add_json(parser)
     parser.set_defaults(run=run)
@@ -112,9 +117,39 @@ def run(options: argparse.Namespace) -> int:
         ]
         if not options.json:
             print_comparisons(comparisons)
+    if options.upload_repo is not None:
+        summary["uploaded"] = upload(options, summary.get("modules"))
     if options.json:
         shared.print_json(summary)
     return code
+
+
+def upload(options: argparse.Namespace, modules: "Sequence[Mapping[str, Any]] | None") -> Any:
+    """Uploads the model directory, if its modules agree. Returns what was done, for JSON."""
+    from videoprism_mlx.cli.hub.upload import report
+    from videoprism_mlx.convert.verify import FACTOR
+    from videoprism_mlx.errors import UploadError, printable
+    from videoprism_mlx.hub.upload import upload
+    from videoprism_mlx.progress import write
+
+    checks = []
+    if modules is not None:
+        if not all(each["agrees"] for each in modules):
+            write("a module differs, so nothing was uploaded")
+            return None
+        checks.append(
+            f"{len(modules)} modules agree with saved activations of the official Flax model, to "
+            f"within {FACTOR:g} times Flax's own rounding in float32."
+        )
+    try:
+        uploaded = upload(options.output, options.upload_repo, checks=checks)
+    except UploadError:
+        how = f"videoprism-mlx upload {options.output} {options.upload_repo}"
+        write(printable(f"{options.output} is complete; `{how}` uploads it"))
+        raise
+    if not options.json:
+        report(uploaded)
+    return uploaded._asdict()
 
 
 def check(options: argparse.Namespace, is_model: bool) -> None:
@@ -135,6 +170,15 @@ def check(options: argparse.Namespace, is_model: bool) -> None:
             ("config", "dtype", "tokenizer", "revision"),
             "when a model is converted back to Flax",
         )
+    if options.upload_repo is not None:
+        from videoprism_mlx.hub.upload import check_upload
+
+        if is_model:
+            raise InputError(
+                f"{options.source} is a model directory already: `videoprism-mlx upload "
+                f"{options.source} {options.upload_repo}` uploads it"
+            )
+        check_upload(options.upload_repo)
     if is_model:
         read_config(SHIPPED.get(options.source, Path(options.source)))
     if options.output is not None:

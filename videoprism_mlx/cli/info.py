@@ -141,6 +141,8 @@ def require_model(name_or_dir: str) -> None:
         return
     path = user_path(name_or_dir)
     if not path.exists():
+        if find_on_hub(name_or_dir) is not None:
+            return
         raise InputError(
             f"no model is called {name_or_dir!r}, and there is no such file or folder"
             f"{known_models(name_or_dir)}"
@@ -156,6 +158,23 @@ def require_model(name_or_dir: str) -> None:
             f"{path} is not a model directory: it has no {CONFIG_FILE}; expected a model's name, "
             "a model directory or a video file"
         )
+
+
+def find_on_hub(name_or_dir: str) -> Path | None:
+    """Where a model of the Hub is on this machine; None if it is not there, or not of the Hub."""
+    from videoprism_mlx.weights import hub
+    from videoprism_mlx.weights.loading import repository_of
+
+    repository = repository_of(name_or_dir)
+    if repository is None:
+        return None
+    found = hub.cached_model(repository, hub.split_revision(name_or_dir)[1])
+    if found is None:
+        raise InputError(
+            f"{name_or_dir} is not on this machine, neither as a file or folder nor as a model of "
+            "the Hub that was downloaded; `info` downloads nothing"
+        )
+    return found
 
 
 def run_list(options: argparse.Namespace) -> int:
@@ -288,6 +307,8 @@ def find(name_or_dir: str) -> tuple[dict[str, Any], Path | None, Any]:
 
     named, revision = hub.split_revision(name_or_dir)
     name, directory = canonical_name(named), user_path(name_or_dir)
+    if name is None and not directory.is_dir():
+        directory = find_on_hub(name_or_dir) or directory
     if name is None and directory.is_dir():
         config, described = read_checked_config(directory)
         check_shapes(directory, config)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from videoprism_mlx.errors import DownloadError, in_words
+from videoprism_mlx.errors import DownloadError, NetworkError, in_words
 from videoprism_mlx.files.atomic import DISK_FULL
 from videoprism_mlx.files.reading import MOST_BYTES
 
@@ -83,9 +83,9 @@ def explained(
     what: str,
     hint: str | Callable[[BaseException], str],
     reason_of: Callable[[BaseException], str | None] = lambda _: None,
-    could_not: str = "fetch",
+    kind: type[NetworkError] = DownloadError,
 ) -> Iterator[None]:
-    """Turns every error of a download into a DownloadError that says what to do.
+    """Turns every error of a download, or an upload, into a `kind` that says what to do.
 
     Only the call of a library belongs inside: libraries raise errors of many unrelated types.
     `reason_of` knows what some of them mean. `hint` may depend on the error.
@@ -95,20 +95,24 @@ def explained(
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise
-        cause = error.__cause__ or error
-        reason = (in_words(cause).strip() or type(cause).__name__).splitlines()[0]
-        reason = re.sub(r"^\[Errno -?\d+\] ", "", reason)  # Libraries quote the system.
-        if any(isinstance(one, socket.gaierror) for one in causes(error)):
-            reason = "the server was not found"
-        reason = reason_of(error) or reason
-        if isinstance(error, DownloadError):
-            reason = error.reason
+        reason = reason_of(error) or usual_reason(error)
         logger.debug("why it could not be fetched:", exc_info=True)
         # The library's own traceback has a hundred lines, and says no more.
         advice = hint if isinstance(hint, str) else hint(error)
-        failed = DownloadError(f"could not {could_not} {what}: {reason}; {advice}")
+        failed = kind(f"could not {kind.verb} {what}: {reason}; {advice}")
         failed.reason = reason
         raise failed from None
+
+
+def usual_reason(error: Exception) -> str:
+    """Why a download failed, as the library or the system says it, in one line."""
+    if isinstance(error, NetworkError):
+        return error.reason
+    if any(isinstance(one, socket.gaierror) for one in causes(error)):
+        return "the server was not found"
+    cause = error.__cause__ or error
+    reason = (in_words(cause).strip() or type(cause).__name__).splitlines()[0]
+    return re.sub(r"^\[Errno -?\d+\] ", "", reason)  # Libraries quote the system.
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

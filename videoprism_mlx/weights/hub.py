@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from videoprism_mlx.errors import DownloadError, InputError, excerpt
-from videoprism_mlx.files.download import answer_seconds, answered, causes, explained
+from videoprism_mlx.files.download import answer_seconds, answered, causes, explained, usual_reason
 from videoprism_mlx.files.places import cache_directory, user_path
 from videoprism_mlx.models import DEMO_MODEL, RELEASES, SHIPPED, canonical_name, unpublished
 from videoprism_mlx.weights.directory import CONFIG_FILE, MODEL_FILES
@@ -23,10 +23,16 @@ WITHOUT_NETWORK = (
     "that comes with the package"
 )
 
+# What the Hub and its library say about a wrong token.
+INVALID = ("Invalid user token", "Invalid credentials", "Invalid username or password")
+
 logger = logging.getLogger(__name__)
 
 # The repositories that were not reached: when, and why.
 _silent: dict[str, tuple[float, Exception]] = {}
+
+# Those of which it was said that the copy in the cache is used.
+_said: set[str] = set()
 
 
 def split_revision(name_or_dir: str | Path, revision: str | None = None) -> tuple[str, str | None]:
@@ -99,7 +105,10 @@ def downloaded(
             path = download(local_files_only=True)
         except Exception:
             raise error from error.__cause__
-        logger.info("%s is the copy in the cache: %s", repository, reason_of(error) or error)
+        if repository not in _said:
+            _said.add(repository)
+            reason = reason_of(error) or usual_reason(error)
+            logger.info("%s is the copy in the cache: %s", repository, reason)
         return path
     with patient(repository):
         return download()
@@ -152,7 +161,7 @@ def reason_of(error: BaseException) -> str | None:
     for one in causes(error):
         if is_offline(one):
             return "HF_HUB_OFFLINE is set"
-        if "nvalid user" in str(one) or "nvalid token" in str(one):  # The Hub calls it both.
+        if any(each in str(one) for each in INVALID):
             return "your token (HF_TOKEN, or that of `hf auth login`) is not valid"
         for kind, reason in known.items():
             if isinstance(one, kind):
@@ -187,6 +196,14 @@ def is_offline(error: BaseException) -> bool:
 def origin(name: str, revision: str | None = None) -> dict[str, str]:
     """Where a released checkpoint comes from, for a config.json."""
     return {"repository": RELEASES[name].repository, "revision": revision or "main"}
+
+
+def cached_model(repository: str, revision: str | None = None) -> Path | None:
+    """The directory of a model that was downloaded earlier, without asking the Hub."""
+    import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(repository, CONFIG_FILE, revision=revision)
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def download_model(
