@@ -138,8 +138,8 @@ def upload(options: argparse.Namespace, modules: "Sequence[Mapping[str, Any]] | 
             write("a module differs, so nothing was uploaded")
             return None
         checks.append(
-            f"{len(modules)} modules agree with saved activations of the official Flax model, to "
-            f"within {FACTOR:g} times Flax's own rounding in float32."
+            f"{len(modules)} outputs of its modules agree with saved ones of the official Flax "
+            f"model, to within {FACTOR:g} times Flax's own rounding in float32."
         )
     try:
         uploaded = upload(options.output, options.upload_repo, checks=checks)

@@ -122,16 +122,21 @@ def relation(contents: Contents) -> str | None:
     """How a model relates to its base, in the Hub's words; None for the same weights."""
     if contents.kind == ADAPTERS:
         return "adapter"
-    source = contents.described.get("source", {})
+    source = source_of(contents)
     if "repository" not in source:
         return "finetune"
     return "quantized" if "quantization" in contents.described else None
 
 
+def source_of(contents: Contents) -> Mapping[str, Any]:
+    """What a config.json says about where the weights come from."""
+    source = contents.described.get("source")
+    return source if isinstance(source, Mapping) else {}
+
+
 def official_licence(contents: Contents) -> str | None:
     """The licence of official weights that were only converted; None for all others."""
-    source = contents.described.get("source")
-    repository = source.get("repository") if isinstance(source, Mapping) else None
+    repository = source_of(contents).get("repository")
     is_official = any(repository == release.repository for release in RELEASES.values())
     return OFFICIAL_LICENCE if is_official and contents.kind != ADAPTERS else None
 
@@ -219,7 +224,7 @@ def facts(contents: Contents) -> Iterator[tuple[str, str]]:
         yield counted(len(names), "class", "classes") + kinds, listed + more
     if contents.base is not None:
         yield "base", f"`{contents.base}`"
-    if (weights := described.get("base", {}).get("weights")) and contents.adapters is not None:
+    if (weights := (described.get("base") or {}).get("weights")) and contents.adapters is not None:
         yield "weights of the base", f"SHA-256 `{weights}`"
 
 
@@ -239,16 +244,16 @@ def stored_as(contents: Contents) -> str:
 
 def made(contents: Contents) -> Iterator[str]:
     """How it was made, a line each."""
-    source = contents.described.get("source")
-    source = source if isinstance(source, Mapping) else {}
+    source = source_of(contents)
     if contents.kind == ADAPTERS:
         version = contents.described.get("version")
         yield f"Trained on `{contents.base}` with videoprism_mlx {version}."
         return
     if "file" in source:
-        where = f" of [{source['repository']}](https://huggingface.co/{source['repository']})"
-        where += f" at `{source.get('revision', 'main')}`"
-        origin = where if "repository" in source else ""
+        origin = ""
+        if repository := source.get("repository"):
+            origin = f" of [{repository}](https://huggingface.co/{repository})"
+            origin += f" at `{source.get('revision', 'main')}`"
         checksum = f", SHA-256 `{source['sha256']}`" if "sha256" in source else ""
         by = source.get("converter", "videoprism_mlx")
         yield f"Converted from the Flax checkpoint `{source['file']}`{origin}{checksum}, by {by}."

@@ -25,6 +25,8 @@ MODELS, DATASETS = "model", "dataset"
 AGAIN = "nothing of it is visible on the Hub; run the same command again, and what has arrived is "
 AGAIN += "not sent again"
 
+LATER = "nothing was uploaded; run the same command again when there is a network"
+
 TOKEN = (
     "log in with `hf auth login`, or set HF_TOKEN, with a token that may write "
     "(https://huggingface.co/settings/tokens)"
@@ -152,7 +154,7 @@ def require_account(target: Target) -> str:
 
     if get_token() is None:
         raise InputError(f"there is no token for the Hub: {TOKEN}")
-    with explained_upload(target):
+    with explained_upload(target, LATER):
         account = answered(lambda: HfApi().whoami())
     role = account.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
@@ -281,14 +283,17 @@ def quietly() -> Iterator[None]:
 
 
 @contextmanager
-def explained_upload(target: Target) -> Iterator[None]:
-    """Turns every error of the Hub into an UploadError that says what to do."""
+def explained_upload(target: Target, advice: str = AGAIN) -> Iterator[None]:
+    """Turns every error of the Hub into an UploadError that says what to do.
+
+    `advice` is for a Hub that does not answer.
+    """
 
     def hint(error: BaseException) -> str:
         status = status_of(error)
         if status in (401, 403):
             return TOKEN
-        return "nothing was uploaded" if status or is_offline(error) else AGAIN
+        return "nothing was uploaded" if status or is_offline(error) else advice
 
     def reason(error: BaseException) -> str | None:
         if status_of(error) == 403:

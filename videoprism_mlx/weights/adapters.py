@@ -41,7 +41,7 @@ from videoprism_mlx.weights.directory import (
     write_arrays,
     wrong_parameters,
 )
-from videoprism_mlx.weights.integrity import CHECKSUM_KEY, examine, require_intact
+from videoprism_mlx.weights.integrity import CHECKSUM_KEY, examine, known_checksum, require_intact
 
 ADAPTERS_FILE = "adapters.safetensors"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
@@ -379,7 +379,10 @@ def require_base(model: VideoPrismModel, directory: Path, base: Mapping[str, Any
     that the weights need not be there.
     """
     if model.directory is not None and (Path(model.directory) / CONFIG_FILE).is_file():
+        weights = Path(model.directory) / WEIGHTS_FILE
         noted = read_config(Path(model.directory)).get(CHECKSUM_KEY)
+        if noted is None and weights.is_file():
+            noted = known_checksum(weights)
         if None not in (noted, base["weights"]) and noted != base["weights"]:
             raise other_base(model, directory, base, f"the weights of {model.directory} are others")
         return

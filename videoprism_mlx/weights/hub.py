@@ -101,6 +101,8 @@ def downloaded(
             lambda: huggingface_hub.get_hf_file_metadata(url, timeout=answer_seconds()),
         )
     except Exception as error:
+        if isinstance(error, definite()):
+            raise
         try:
             path = download(local_files_only=True)
         except Exception:
@@ -112,6 +114,13 @@ def downloaded(
         return path
     with patient(repository):
         return download()
+
+
+def definite() -> tuple[type[Exception], ...]:
+    """The errors by which the Hub says that there is no such revision or file."""
+    from huggingface_hub import errors
+
+    return errors.RevisionNotFoundError, errors.EntryNotFoundError
 
 
 def require_answer(repository: str, ask: Callable[[], Any]) -> Any:
