@@ -10,6 +10,7 @@ import json
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -76,6 +77,7 @@ class Hub:
         self.large: dict[str, bytes] = {}
         self.asked: list[str] = []  # Each request: its method and path.
         self.dies_at: str | None = None  # A part of a request at which the connection breaks.
+        self.silent_seconds = 0.0  # How long each answer takes.
         self.address = ""
         self.lock = threading.Lock()
 
@@ -147,6 +149,7 @@ class Answers(BaseHTTPRequestHandler):
         path, query = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
         asked = f"{self.command} {unquote(path)}"
         self.hub.asked.append(asked)
+        time.sleep(self.hub.silent_seconds)
         if self.hub.dies_at is not None and self.hub.dies_at in asked:
             self.close_connection = True
             self.connection.close()

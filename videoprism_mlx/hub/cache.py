@@ -4,7 +4,6 @@ Libraries, outputs and models in folders of their own are the user's, and not lo
 """
 
 import shutil
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,10 +37,6 @@ HUB = "hub"
 # What a table calls each kind.
 TITLES = {**FOLDERS, HUB: "from the Hub"}
 
-# A commit that no branch points to may be one that somebody asks for by its name. If it was not
-# read for so long, it is not needed.
-UNREAD_SECONDS = 30 * 24 * 3600
-
 
 class Kept(NamedTuple):
     """Something that is kept: a folder, a model, or a commit of a repository in HF's cache.
@@ -68,9 +63,8 @@ def cache_contents() -> list[Kept]:
 def prune_cache(listed: Iterable[Kept] | None = None) -> list[Kept]:
     """Removes what is not needed any more, of what `cache_contents` has listed. Returns it.
 
-    That is what killed runs have left; an official checkpoint whose converted model is here; a
-    downloaded commit that no branch points to, and that was not read for 30 days; and notes about
-    files that are gone.
+    That is what killed runs have left, official checkpoints whose converted model is here, and
+    notes about files that are gone.
     """
     listed = cache_contents() if listed is None else listed
     removed = []
@@ -176,15 +170,11 @@ def official_name(repository: str, commit: Any) -> str | None:
 def why_unneeded(repository: str, commit: Any) -> str | None:
     """Why a commit in HF's cache is not needed any more; None if it may be."""
     name = official_name(repository, commit)
-    if name is not None:
-        revisions = [None, *sorted(commit.refs)] if "main" in commit.refs else sorted(commit.refs)
-        places_of = [converted_directory(name, revision) for revision in revisions]
-        is_converted = any((each / CONFIG_FILE).is_file() for each in places_of)
-        return "converted already" if is_converted else None
-    read = max((each.blob_last_accessed for each in commit.files), default=0.0)
-    if not commit.refs and time.time() - read > UNREAD_SECONDS:
-        return "no branch points to it, and it was not read for 30 days"
-    return None
+    if name is None:
+        return None
+    revisions = [*sorted(commit.refs), *([None] if "main" in commit.refs else [])]
+    converted = (converted_directory(name, revision) / CONFIG_FILE for revision in revisions)
+    return "converted already" if any(each.is_file() for each in converted) else None
 
 
 def remove_commit(kept: Kept) -> None:

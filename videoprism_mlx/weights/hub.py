@@ -1,6 +1,7 @@
 """Downloads of checkpoints and models, and where converted models are kept."""
 
 import logging
+import re
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,10 @@ WITHOUT_NETWORK = (
 
 # What the Hub and its library say about a wrong token.
 INVALID = ("Invalid user token", "Invalid credentials", "Invalid username or password")
+
+# The modules of huggingface_hub that warn of each attempt that fails, and what they say.
+TALKING = ("utils._http", "file_download")
+ATTEMPT = re.compile("thrown while requesting|Retrying in|Rate limited|Error while downloading")
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +103,8 @@ def downloaded(
     try:
         require_answer(
             repository,
-            lambda: huggingface_hub.get_hf_file_metadata(url, timeout=answer_seconds()),
+            # A second more, so that it is `answered` that says how to wait longer.
+            lambda: huggingface_hub.get_hf_file_metadata(url, timeout=answer_seconds() + 1),
         )
     except Exception as error:
         if isinstance(error, definite()):
@@ -138,23 +144,25 @@ def require_answer(repository: str, ask: Callable[[], Any]) -> Any:
 
 @contextmanager
 def patient(repository: str) -> Iterator[None]:
-    """Says once that the Hub does not answer any more, instead of twice for each new attempt."""
-    retries = logging.getLogger("huggingface_hub.utils._http")
-    said = []
+    """Says once that the Hub does not answer any more, and not for each file and attempt."""
+    talking = [logging.getLogger(f"huggingface_hub.{name}") for name in TALKING]
+    said: list[logging.LogRecord] = []
 
     def is_news(record: logging.LogRecord) -> bool:
-        if record.levelno != logging.WARNING:
+        if not ATTEMPT.search(record.getMessage()):
             return True
         if not said:
             said.append(record)
-            logger.warning("the Hub has stopped answering about %s; trying again", repository)
+            logger.warning("the Hub does not answer about %s; trying again", repository)
         return False
 
-    retries.addFilter(is_news)
+    for one in talking:
+        one.addFilter(is_news)
     try:
         yield
     finally:
-        retries.removeFilter(is_news)
+        for one in talking:
+            one.removeFilter(is_news)
 
 
 def reason_of(error: BaseException) -> str | None:
