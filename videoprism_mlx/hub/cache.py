@@ -108,7 +108,8 @@ def leftovers(folder: Path) -> Iterator[Kept]:
             seen.append(path)
             yield Kept(folder.name, path.name, path, size_of(path), "left by a killed run")
     for note in sorted(folder.glob("*.json")) if folder.name == "checked" else ():
-        if not is_partial(note) and (path := noted_path(note)) and not Path(path).exists():
+        noted = None if is_partial(note) else noted_path(note)
+        if noted is not None and not Path(noted).exists():
             yield Kept(folder.name, note.name, note, size_of(note), "about a file that is gone")
 
 

@@ -23,25 +23,29 @@ from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputError, excerpt, shown, whole_number
 from videoprism_mlx.files.atomic import new_file, require_new_file
 from videoprism_mlx.files.checksum import require_checksum, with_checksum
-from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.places import user_path
 from videoprism_mlx.files.reading import parse_json, read_text
 from videoprism_mlx.files.record import as_json, own_version
 from videoprism_mlx.layers import AttenTokenPoolingLayer, Linear, StackedTransformer
-from videoprism_mlx.models import canonical_name
 from videoprism_mlx.weights import hub
+from videoprism_mlx.weights.base import (
+    base_checksum,
+    base_name,
+    other_base,
+    other_weights,
+    require_name,
+    weights_checksum,
+)
 from videoprism_mlx.weights.directory import (
     CONFIG_FILE,
     PROCESSOR_FILE,
-    WEIGHTS_FILE,
     misfit,
     read_arrays,
-    read_config,
     stored_shapes,
     write_arrays,
     wrong_parameters,
 )
-from videoprism_mlx.weights.integrity import CHECKSUM_KEY, examine, known_checksum, require_intact
+from videoprism_mlx.weights.integrity import CHECKSUM_KEY, examine, require_intact
 
 ADAPTERS_FILE = "adapters.safetensors"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
@@ -253,19 +257,6 @@ def save_adapters(model: VideoPrismModel, directory: str | Path, base: str | Pat
         partial.write_text(as_json(with_checksum(described)) + "\n", encoding="utf-8")
 
 
-def base_name(base: str | Path) -> str:
-    """The name of a model, or the absolute path of its directory."""
-    is_directory = canonical_name(str(base)) is None and user_path(base).is_dir()
-    return os.path.abspath(user_path(base)) if is_directory else str(base)
-
-
-def base_checksum(model: VideoPrismModel, base: str | Path | None = None) -> str | None:
-    """The checksum of the file that a model's weights were read from. None if it is unknown."""
-    directory = model.directory or base
-    path = None if directory is None else Path(directory) / WEIGHTS_FILE
-    return sha256(path) if path and path.is_file() else None
-
-
 def read_adapter_config(directory: Path) -> tuple[AdapterSettings, dict[str, Any]]:
     """The settings in an adapter_config.json, and the name and checksum of the base model.
 
@@ -336,12 +327,8 @@ def load_adapters(model: VideoPrismModel, directory: str | Path) -> VideoPrismMo
     """
     directory = adapters_directory(directory)
     settings, linears = check_adapters(model, directory)
-    _, base = read_adapter_config(directory)
     path = directory / ADAPTERS_FILE
-    require_intact(path, base)
-    checksum = base_checksum(model)
-    if None not in (checksum, base["weights"]) and checksum != base["weights"]:
-        raise other_base(model, directory, base, f"the weights of {model.directory} are others")
+    require_intact(path, read_adapter_config(directory)[1])
     return with_adapters(model, settings, linears, read_arrays(path))
 
 
@@ -355,7 +342,7 @@ def check_adapters(
     """
     directory = adapters_directory(directory)
     settings, base = read_adapter_config(directory)
-    require_base(model, directory, base)
+    require_name(model, directory, base)
     try:
         linears = adapted_layers(model, settings)
     except InputError as error:
@@ -367,36 +354,11 @@ def check_adapters(
         expected[f"{name}.lora_b"] = (outputs, settings.rank)
     path = directory / ADAPTERS_FILE
     found = stored_shapes(path)
+    checksum = weights_checksum(model)
+    is_base = None not in (checksum, base["weights"]) and checksum == base["weights"]
     if wrong_parameters(expected, found):
-        raise other_base(model, directory, base, misfit(expected, found, ADAPTERS_FILE))
+        problem = misfit(expected, found, path)
+        raise CheckpointError(problem) if is_base else other_base(model, directory, base, problem)
+    if not is_base and None not in (checksum, base["weights"]):
+        raise other_weights(model, directory, base, checksum)
     return settings, linears
-
-
-def require_base(model: VideoPrismModel, directory: Path, base: Mapping[str, Any]) -> None:
-    """Raises CheckpointError if `model` is known to be another than the base of adapters.
-
-    It compares what config.json says about the weights, or else the names of released models, so
-    that the weights need not be there.
-    """
-    if model.directory is not None and (Path(model.directory) / CONFIG_FILE).is_file():
-        weights = Path(model.directory) / WEIGHTS_FILE
-        noted = read_config(Path(model.directory)).get(CHECKSUM_KEY)
-        if noted is None and weights.is_file():
-            noted = known_checksum(weights)
-        if None not in (noted, base["weights"]) and noted != base["weights"]:
-            raise other_base(model, directory, base, f"the weights of {model.directory} are others")
-        return
-    names = [hub.split_revision(str(name))[0] for name in (base["name"], model.given_name)]
-    known = [canonical_name(name) for name in names]
-    if None not in known and known[0] != known[1]:
-        raise other_base(model, directory, base, f"{model.given_name} is another model")
-
-
-def other_base(
-    model: VideoPrismModel, directory: Path, base: Mapping[str, Any], reason: str
-) -> CheckpointError:
-    """The error about adapters that belong to another model."""
-    return CheckpointError(
-        f"the adapters {directory} were trained on {excerpt(base['name'])}, and cannot be added to "
-        f"{model.called}: {reason}. Leave out the model (--model) to use theirs"
-    )

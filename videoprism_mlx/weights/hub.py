@@ -183,8 +183,9 @@ def reason_of(error: BaseException) -> str | None:
         for kind, reason in known.items():
             if isinstance(one, kind):
                 return reason
-        if isinstance(one, errors.EntryNotFoundError) and status_of(one) is not None:
-            return without(PurePosixPath(urlsplit(str(one.response.url)).path).name)
+        url = getattr(getattr(one, "response", None), "url", None)
+        if isinstance(one, errors.EntryNotFoundError) and url is not None:
+            return without(PurePosixPath(urlsplit(str(url)).path).name)
         if (status := status_of(one)) is not None:
             return (
                 f"the Hub answers {status} ({excerpt(getattr(one, 'server_message', '') or one)})"
