@@ -163,6 +163,19 @@ def test_a_classifier(console: Console, hub: Hub, tmp_path: Path, clip: Path) ->
     assert names == {"a | b", "c"}
 
 
+def test_a_base_that_only_looks_like_an_id(console: Console, hub: Hub, tiny: Path) -> None:
+    """A folder that was there when the model was trained is not named as a base on the Hub."""
+    assert console.run("upload", tiny, "you/start").code == 0
+    config = json.loads((tiny / "config.json").read_text())
+    del config["crc32"]
+    for name, is_there in (("runs/start", False), ("you/start@main", True)):
+        described = config | {"source": {"trained_from": name}}
+        (tiny / "config.json").write_text(json.dumps(described))
+        assert console.run("upload", tiny, "you/tuned").code == 0
+        card = hub.files("you/tuned")["README.md"].decode()
+        assert ("base_model: you/start\n" in card) == ("The base model is" in card) == is_there
+
+
 def test_tokenizers(console: Console, hub: Hub, tiny: Path) -> None:
     """Of a model, and of a repository with nothing else; no weights are downloaded."""
     ids = "from videoprism_mlx import load_text_tokenizer as load\n"

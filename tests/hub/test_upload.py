@@ -191,7 +191,8 @@ def test_a_card_of_the_user_is_kept(console: Console, hub: Hub, tiny: Path) -> N
 
     assert console.run("upload", tiny, "you/words").code == 0
     assert console.run("upload", tiny, "you/words", "--license", "mit").code == 0
-    assert "license: mit" in card()
+    assert "license: mit" in card() and "--model you/words" in card()
+    ours = card()
     found = hub.repositories["model", "you/words"]
     edited = card().replace("## What it is", "## What I say it is")
     found.commit("main", {**hub.files("you/words"), "README.md": edited.encode()}, "edited")
@@ -201,5 +202,9 @@ def test_a_card_of_the_user_is_kept(console: Console, hub: Hub, tiny: Path) -> N
     (tiny / "README.md").write_text("---\nlicense: bsd\n---\nMine.\n")
     said = console.run("upload", tiny, "you/words", "--json")
     assert card() == "---\nlicense: bsd\n---\nMine.\n"
+    again = shutil.copytree(tiny, tiny.parent / "again")
+    (again / "README.md").write_text(ours)  # Of another repository.
+    assert console.run("upload", again, "you/words-again").code == 0
+    assert "--model you/words-again" in hub.files("you/words-again")["README.md"].decode()
     result: dict[str, Any] = json.loads(said.out)
-    assert result["licence"] == "bsd" and result["kept_card"]
+    assert result["license"] == "bsd" and result["kept_card"]

@@ -170,15 +170,6 @@ def check(options: argparse.Namespace, is_model: bool) -> None:
             ("config", "dtype", "tokenizer", "revision"),
             "when a model is converted back to Flax",
         )
-    if options.upload_repo is not None:
-        from videoprism_mlx.hub.upload import check_upload
-
-        if is_model:
-            raise InputError(
-                f"{options.source} is a model directory already: `videoprism-mlx upload "
-                f"{options.source} {options.upload_repo}` uploads it"
-            )
-        check_upload(options.upload_repo)
     if is_model:
         read_config(SHIPPED.get(options.source, Path(options.source)))
     if options.output is not None:
@@ -200,6 +191,20 @@ def check(options: argparse.Namespace, is_model: bool) -> None:
         load_text_tokenizer(options.tokenizer)
     if options.verify is not None:
         read_activations(options.verify)
+    if options.upload_repo is not None:
+        check_upload(options, is_model)
+
+
+def check_upload(options: argparse.Namespace, is_model: bool) -> None:
+    """Raises an error unless the model directory can be uploaded. It asks the Hub."""
+    from videoprism_mlx.hub.upload import check_upload
+
+    if is_model:
+        raise InputError(
+            f"{options.source} is a model directory already: `videoprism-mlx upload "
+            f"{options.source} {options.upload_repo}` uploads it"
+        )
+    check_upload(options.upload_repo)
 
 
 def refuse(options: argparse.Namespace, names: Sequence[str], where: str) -> None:

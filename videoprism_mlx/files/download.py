@@ -20,20 +20,28 @@ from videoprism_mlx.files.reading import MOST_BYTES
 # How long a server that has answered may be silent during a download.
 TIMEOUT_SECONDS = 30
 
-# How long a server may take to answer at all. Hugging Face's own variable sets another limit.
-ANSWER_SECONDS, ANSWER_VARIABLE = 4.0, "HF_HUB_ETAG_TIMEOUT"
+# How long a server may take to answer at all. With the start of a command, that is less than 5 s.
+# Hugging Face's own variable sets another limit.
+ANSWER_SECONDS, ANSWER_VARIABLE = 3.5, "HF_HUB_ETAG_TIMEOUT"
+
+# What needs no network.
+NO_NETWORK_NEEDED = (
+    "use a model directory (--model DIRECTORY) or videoprism_lvt_demo_tiny, a tiny model that "
+    "comes with the package"
+)
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 
-def download_bytes(url: str, kept: Path) -> bytes:
+def download_bytes(url: str, kept: Path, otherwise: str = "") -> bytes:
     """The content at a public address. HF_HUB_OFFLINE, Hugging Face's switch, is respected.
 
-    `kept` is where the caller will look for it the next time.
+    `kept` is where the caller will look for it the next time, and `otherwise` what to do instead.
     """
-    with explained(url, f"without a network, bring the file and save it as {kept}"):
+    other = f", or {otherwise}" if otherwise else ""
+    with explained(url, f"without a network, bring the file and save it as {kept}{other}"):
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
             raise ConnectionError("HF_HUB_OFFLINE is set")
         with answered(lambda: urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS)) as response:

@@ -3,7 +3,6 @@
 Paths of this machine, which a record of how something was made may name, are not uploaded.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -192,7 +191,7 @@ def metrics(path: Path) -> dict[str, float]:
     """What training has measured, if the directory says so."""
     if not (path / RESULT_FILE).is_file():
         return {}
-    noted = json.loads((path / RESULT_FILE).read_text(encoding="utf-8"))
+    noted = read_json_object(path / RESULT_FILE, CheckpointError)
     return {name: value for name, value in noted.items() if isinstance(value, float)}
 
 

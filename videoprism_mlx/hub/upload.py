@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from videoprism_mlx.errors import InputError, UploadError, excerpt, shown
 from videoprism_mlx.files.download import answered, explained
 from videoprism_mlx.files.record import own_version
-from videoprism_mlx.hub.card import is_ours, model_card
-from videoprism_mlx.hub.contents import CARD_FILE, OWN_FILES, examine, size_of
+from videoprism_mlx.hub.card import is_ours, model_card, official_licence, on_hub
+from videoprism_mlx.hub.contents import ADAPTERS, CARD_FILE, OWN_FILES, Contents, examine, size_of
 from videoprism_mlx.hub.library import LIBRARY, is_library, library_files
 from videoprism_mlx.weights.hub import is_offline, patient, reason_of, status_of
 
@@ -38,7 +38,7 @@ class Uploaded(NamedTuple):
 
     `kind` is "model", "classifier", "adapters" or "library". `commit` is the commit that has the
     files, and `is_new` says that this upload has made it. `pull_request` is the address of the pull
-    request, if one was made, and `licence` what the card's metadata say.
+    request, if one was made, and `license` what the card's metadata say.
     """
 
     repository: str
@@ -50,7 +50,7 @@ class Uploaded(NamedTuple):
     bytes: int
     is_new: bool = True
     pull_request: str | None = None
-    licence: str | None = None
+    license: str | None = None
     kept_card: bool = False
 
 
@@ -111,8 +111,20 @@ def upload(
     check_target(target)
     contents = examine(directory, base)
     require_account(target)
+    contents = with_known_base(contents, target)
     card = model_card(contents, repository, revision, license, checks)
     return commit(target, contents.files, card, contents.kind, message)
+
+
+def with_known_base(contents: Contents, target: Target) -> Contents:
+    """The contents without a base that the Hub does not have: a path may look like an id."""
+    from huggingface_hub import HfApi
+
+    base = on_hub(contents.base)
+    if base is None or contents.kind == ADAPTERS or official_licence(contents) is not None:
+        return contents
+    with explained_upload(target, LATER):
+        return contents if HfApi().repo_exists(base) else contents._replace(base=None)
 
 
 def upload_library(
@@ -160,7 +172,8 @@ def require_account(target: Target) -> str:
     if role == "read":
         raise InputError(f"your token for the Hub may only read: {TOKEN}")
     owner, names = target.repository.split("/")[0], own_names(account)
-    if owner not in names and not target.create_pr:
+    is_own = owner.casefold() in (name.casefold() for name in names)
+    if not is_own and not target.create_pr:
         raise InputError(
             f"{target.repository} is not yours: you write as {' or '.join(names)}. Name a "
             f"repository as {names[0]}/NAME, or propose the change with --create-pr"
@@ -212,26 +225,27 @@ def with_card(
     """The files with the card, unless there is one that must be kept; and whether there is."""
     from huggingface_hub import hf_hub_download
 
-    if CARD_FILE in files:
+    if CARD_FILE in files and not is_ours(text_of(files[CARD_FILE])):
         return dict(files), True
     if CARD_FILE in found["files"]:
         with explained_upload(target):
             path = hf_hub_download(**target.options, filename=CARD_FILE, revision=found["commit"])
-        if not is_ours(Path(path).read_text(encoding="utf-8")):
-            return dict(files), True
-    return {CARD_FILE: card.encode(), **files}, False
+        if not is_ours(text_of(Path(path))):
+            return {name: each for name, each in files.items() if name != CARD_FILE}, True
+    return {**files, CARD_FILE: card.encode()}, False
+
+
+def text_of(content: Path | bytes) -> str:
+    """The text of a file."""
+    content = content if isinstance(content, bytes) else content.read_bytes()
+    return content.decode(errors="replace")
 
 
 def license_in(files: Mapping[str, Path | bytes]) -> str | None:
     """The licence that a card names."""
-    from huggingface_hub import RepoCard
-
-    card = files.get(CARD_FILE)
-    if card is None:
-        return None
-    text = card.decode() if isinstance(card, bytes) else card.read_text(encoding="utf-8")
-    found = RepoCard(text, ignore_metadata_errors=True).data.get("license")
-    return None if found is None else str(found)
+    card = text_of(files.get(CARD_FILE, b""))
+    found = re.match(r"---\n(?:.*\n)*?license: *(.+)\n(?:.*\n)*?---\n", card)
+    return None if found is None else found[1].strip("\"' ")
 
 
 def commit(

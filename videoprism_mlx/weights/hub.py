@@ -4,25 +4,29 @@ import logging
 import re
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 from videoprism_mlx.errors import DownloadError, InputError, excerpt
-from videoprism_mlx.files.download import answer_seconds, answered, causes, explained, usual_reason
+from videoprism_mlx.files.download import (
+    NO_NETWORK_NEEDED,
+    answer_seconds,
+    answered,
+    causes,
+    explained,
+    usual_reason,
+)
 from videoprism_mlx.files.places import cache_directory, user_path
 from videoprism_mlx.models import DEMO_MODEL, RELEASES, SHIPPED, canonical_name, unpublished
 from videoprism_mlx.weights.directory import CONFIG_FILE, MODEL_FILES
 
-# How long it is taken for granted that a Hub that did not answer does not answer.
-SILENT_SECONDS = 60.0
+# For how long the copy in the cache is used without asking, if the Hub did not answer.
+SILENT_SECONDS = 30.0
 
 # What to do without a network.
-WITHOUT_NETWORK = (
-    f"Without a network, use a model directory (--model DIRECTORY) or {DEMO_MODEL}, a tiny model "
-    "that comes with the package"
-)
+WITHOUT_NETWORK = f"Without a network, {NO_NETWORK_NEEDED}"
 
 # What the Hub and its library say about a wrong token.
 INVALID = ("Invalid user token", "Invalid credentials", "Invalid username or password")
@@ -33,8 +37,8 @@ ATTEMPT = re.compile("thrown while requesting|Retrying in|Rate limited|Error whi
 
 logger = logging.getLogger(__name__)
 
-# The repositories that were not reached: when, and why.
-_silent: dict[str, tuple[float, Exception]] = {}
+# When the Hub did not answer about a repository that has a copy in the cache.
+_silent: dict[str, float] = {}
 
 # Those of which it was said that the copy in the cache is used.
 _said: set[str] = set()
@@ -99,13 +103,14 @@ def downloaded(
     """
     import huggingface_hub
 
+    if time.monotonic() - _silent.get(repository, -SILENT_SECONDS) < SILENT_SECONDS:
+        with suppress(Exception):
+            return download(local_files_only=True)
     url = huggingface_hub.hf_hub_url(repository, filename, revision=revision)
+    # A second more, so that it is `answered` that says how to wait longer.
+    seconds = answer_seconds() + 1
     try:
-        require_answer(
-            repository,
-            # A second more, so that it is `answered` that says how to wait longer.
-            lambda: huggingface_hub.get_hf_file_metadata(url, timeout=answer_seconds() + 1),
-        )
+        answered(lambda: huggingface_hub.get_hf_file_metadata(url, timeout=seconds))
     except Exception as error:
         if isinstance(error, definite()):
             raise
@@ -113,6 +118,8 @@ def downloaded(
             path = download(local_files_only=True)
         except Exception:
             raise error from error.__cause__
+        if status_of(error) is None:
+            _silent[repository] = time.monotonic()
         if repository not in _said:
             _said.add(repository)
             reason = reason_of(error) or usual_reason(error)
@@ -127,19 +134,6 @@ def definite() -> tuple[type[Exception], ...]:
     from huggingface_hub import errors
 
     return errors.RevisionNotFoundError, errors.EntryNotFoundError
-
-
-def require_answer(repository: str, ask: Callable[[], Any]) -> Any:
-    """What `ask` returns. A Hub that was silent a moment ago is not asked again."""
-    when, error = _silent.get(repository, (-SILENT_SECONDS, None))
-    if error is not None and time.monotonic() - when < SILENT_SECONDS:
-        raise error
-    try:
-        return answered(ask)
-    except Exception as error:
-        if status_of(error) is None and not is_offline(error):
-            _silent[repository] = time.monotonic(), error
-        raise
 
 
 @contextmanager
@@ -187,9 +181,8 @@ def reason_of(error: BaseException) -> str | None:
         if isinstance(one, errors.EntryNotFoundError) and url is not None:
             return without(PurePosixPath(urlsplit(str(url)).path).name)
         if (status := status_of(one)) is not None:
-            return (
-                f"the Hub answers {status} ({excerpt(getattr(one, 'server_message', '') or one)})"
-            )
+            said = getattr(one, "server_message", None)
+            return f"the Hub answers {status}" + (f" ({excerpt(said)})" if said else "")
     return None
 
 

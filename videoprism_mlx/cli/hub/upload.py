@@ -85,7 +85,7 @@ def report(uploaded: "Uploaded") -> None:
         print(printable(f"pull request: {uploaded.pull_request}"))
     if uploaded.kept_card:
         note("the README.md that is there was kept")
-    if uploaded.licence is None:
+    if uploaded.license is None:
         note("the card names no licence; --license says which it is")
     if (use := how_to_use(uploaded)) is not None:
         note(printable(f"to use it: {use}{at}"))
