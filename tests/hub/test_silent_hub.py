@@ -48,7 +48,7 @@ def test_one_line_and_the_next_step(console: Console, hub: Hub, clip: Path, faul
             f"{DEMO_MODEL}, a tiny model that comes with the package"
         )
         assert ("no answer in 1 s" in said.line) == (fault == "silent")
-        assert said.seconds < 3
+        assert said.seconds < 5
 
 
 def test_the_copy_in_the_cache(
@@ -65,7 +65,7 @@ def test_the_copy_in_the_cache(
     said = console.run(*command)
     assert said.code == 0 and said.out == first.out
     assert said.line.startswith(f"{name} is the copy in the cache: ")
-    assert len(hub.asked) == asked + 1 and said.seconds < 3
+    assert len(hub.asked) == asked + 1 and said.seconds < 5
 
 
 def test_an_upload(console: Console, hub: Hub, tiny: Path, fault: str) -> None:
@@ -73,7 +73,7 @@ def test_an_upload(console: Console, hub: Hub, tiny: Path, fault: str) -> None:
     said = console.run("upload", tiny, f"you/never-{fault}")
     assert said.code == 2 and said.line.startswith("videoprism-mlx: could not upload you/never-")
     assert said.line.endswith("run the same command again when there is a network")
-    assert said.seconds < 3 and ("model", f"you/never-{fault}") not in hub.repositories
+    assert said.seconds < 5 and ("model", f"you/never-{fault}") not in hub.repositories
 
 
 def test_a_download_that_stops(console: Console, hub: Hub, clip: Path, tiny: Path) -> None:

@@ -80,8 +80,7 @@ def examine(directory: str | Path, base: str | None = None) -> Contents:
         return examine_adapters(path, base)
     if base is not None:
         raise InputError("a base is for adapters, whose base is a directory here; leave it out")
-    if not path.is_dir():
-        raise InputError(f"there is no directory {path}; expected a model, adapters or a library")
+    require_uploadable(path)
     model = read_model(path)
     model.directory = path
     described = public(read_config(path))
@@ -99,6 +98,15 @@ def examine(directory: str | Path, base: str | None = None) -> Contents:
         labels,
         metrics=metrics(path),
     )
+
+
+def require_uploadable(directory: str | Path) -> None:
+    """Raises an error unless this is a directory of a model or of adapters, by the files it has."""
+    path = user_path(directory)
+    if not path.is_dir():
+        raise InputError(f"there is no directory {path}; expected a model, adapters or a library")
+    if not is_adapters(path):
+        read_config(path)
 
 
 def examine_adapters(path: Path, base: str | None) -> Contents:

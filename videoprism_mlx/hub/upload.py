@@ -11,7 +11,15 @@ from videoprism_mlx.errors import InputError, UploadError, excerpt, shown
 from videoprism_mlx.files.download import answered, explained
 from videoprism_mlx.files.record import own_version
 from videoprism_mlx.hub.card import is_ours, model_card, official_licence, on_hub
-from videoprism_mlx.hub.contents import ADAPTERS, CARD_FILE, OWN_FILES, Contents, examine, size_of
+from videoprism_mlx.hub.contents import (
+    ADAPTERS,
+    CARD_FILE,
+    OWN_FILES,
+    Contents,
+    examine,
+    require_uploadable,
+    size_of,
+)
 from videoprism_mlx.hub.library import LIBRARY, is_library, library_files
 from videoprism_mlx.weights.hub import is_offline, patient, reason_of, status_of
 
@@ -109,9 +117,9 @@ def upload(
     if embeddings:
         raise InputError(f"{directory} is no library; leave out --embeddings (embeddings=...)")
     check_target(target)
-    contents = examine(directory, base)
-    require_account(target)
-    contents = with_known_base(contents, target)
+    require_uploadable(directory)
+    require_account(target)  # Before all weights are read.
+    contents = with_known_base(examine(directory, base), target)
     card = model_card(contents, repository, revision, license, checks)
     return commit(target, contents.files, card, contents.kind, message)
 
