@@ -161,7 +161,7 @@ def what_of(contents: Contents) -> str:
     if contents.kind == CLASSIFIER:
         return "A classifier of videos on VideoPrism's encoder"
     if isinstance(contents.model, FactorizedVideoCLIP):
-        return "A VideoPrism video-text model, whose embeddings of videos and sentences compare"
+        return "A VideoPrism video-text model: embeddings of videos and of sentences in one space"
     if contents.processor is None:
         return "A VideoPrism text encoder"
     return "A VideoPrism video encoder"
@@ -206,8 +206,10 @@ def facts(contents: Contents) -> Iterator[tuple[str, str]]:
     if contents.adapters is not None and model is not None:
         settings = contents.adapters
         yield "adapters of", f"rank {settings.rank}, alpha {settings.alpha:g}"
-        layers = "all layers" if settings.layers is None else f"the last {settings.layers} layers"
-        yield "in", f"{' and '.join(settings.towers)}, {layers} of each stack"
+        layers = "all layers"
+        if settings.layers is not None:
+            layers = f"the last {counted(settings.layers, 'layer')} of each stack"
+        yield "in", f"{' and '.join(settings.towers)}: {layers}"
     elif model is not None:
         yield "class", f"`{type(model).__name__}`"
         shapes = outline(model.config).shapes.values()
@@ -275,7 +277,7 @@ def checked(contents: Contents) -> Iterator[str]:
         "right shape, and no other; none is NaN or infinite."
     )
     if checksum := checksum_of(contents):
-        yield f"SHA-256 of `{file}`: `{checksum}`. Each first load compares it."
+        yield f"SHA-256 of `{file}`: `{checksum}`. Loading compares it."
     if contents.kind != ADAPTERS and official_licence(contents) is not None:
         yield (
             "`videoprism-mlx check --model` compares it with figures that others published for "

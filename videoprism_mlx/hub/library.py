@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from videoprism_mlx.errors import LibraryError, excerpt
+from videoprism_mlx.errors import LibraryError, counted, excerpt
 from videoprism_mlx.files.places import user_path
 from videoprism_mlx.files.record import RECORD_FILE, as_json
 from videoprism_mlx.hub.card import front_matter, render, with_mark
@@ -93,7 +93,7 @@ def library_card(
     if source["adapters"]:
         names.append(("adapters", f"`{source['adapters']}`"))
     names += [(name, json.dumps(reading[name]).strip('"')) for name in OPTIONS if name in reading]
-    counts = f"{record['moments']:,} of {record['videos']:,} videos"
+    counts = f"{record['moments']:,}, of {counted(record['videos'], 'video')}"
     load = f'"{source["model"]}"'
     load += f', adapters="{source["adapters"]}"' if source["adapters"] else ""
     body = render(
