@@ -13,6 +13,8 @@ from hub_standin import Hub, Repository
 from mlx.utils import tree_flatten
 
 import videoprism_mlx as vp
+from videoprism_mlx import cli
+from videoprism_mlx.cli.program.parser import all_parsers
 from videoprism_mlx.errors import CheckpointError
 from videoprism_mlx.files.checksum import is_intact, with_checksum
 from videoprism_mlx.files.identity import sha256
@@ -139,6 +141,12 @@ def test_revisions_in_commands(console: Console, hub: Hub, clip: Path, tiny: Pat
         assert refused.code == 2 and said in refused.line
     with pytest.raises(ValueError, match="names one revision, and 'v3' is another"):
         vp.load_model("you/rev@v2", revision="v3")
+
+
+def test_every_command_that_names_a_model_takes_a_revision() -> None:
+    commands = [each._option_string_actions.keys() for each in all_parsers(cli.build_parser())]
+    naming = [options for options in commands if "--model" in options]
+    assert len(naming) >= 12 and all("--revision" in options for options in naming)
 
 
 def test_a_classifier(console: Console, hub: Hub, tmp_path: Path, clip: Path) -> None:

@@ -83,8 +83,8 @@ def test_a_download_that_stops(console: Console, hub: Hub, clip: Path, tiny: Pat
     with console.without_waiting():
         said = console.run("similarity", clip, *TEXT, "--model", "you/half")
     hub.dies_at = None
-    first, last = said.err.splitlines()
-    assert first == "the Hub does not answer about you/half; trying again"
+    *before, last = said.err.splitlines()  # huggingface_hub tries again from 1.0 on.
+    assert before in (["the Hub does not answer about you/half; trying again"], [])
     assert last.startswith("videoprism-mlx: could not fetch you/half: ") and said.code == 2
     assert console.run("similarity", clip, *TEXT, "--model", "you/half").code == 0
     assert os.environ.get("HF_ENDPOINT") != hub.address  # Only the other process talks to it.
