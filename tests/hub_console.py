@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO, TextIOWrapper
 from pathlib import Path
@@ -71,7 +72,9 @@ class Console:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        answer = json.loads(self._process.stdout.readline())
+        assert "error" not in answer, answer["error"]
+        return answer["result"]
 
 
 def main() -> None:
@@ -83,21 +86,29 @@ def main() -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         os.environ["HF_TOKEN"] = asked["token"]
-        if "python" in asked:
-            scope: dict[str, Any] = dict(asked["values"])
-            exec(asked["python"], scope)
-            answer = scope.get("result")
-        else:
-            out, err = StringIO(), StringIO()
-            started = time.perf_counter()
-            with redirect_stdout(out), redirect_stderr(err):
-                try:
-                    code = cli.main(asked["command"])
-                except SystemExit as exit:
-                    code = exit.code
-            seconds = time.perf_counter() - started
-            answer = dict(code=code, out=out.getvalue(), err=err.getvalue(), seconds=seconds)
-        print(json.dumps(answer), file=answers, flush=True)
+        try:
+            if "python" in asked:
+                scope: dict[str, Any] = dict(asked["values"])
+                exec(asked["python"], scope)
+                answer = json.dumps({"result": scope.get("result")})
+            else:
+                answer = json.dumps({"result": run(cli.main, asked["command"])})
+        except Exception:
+            answer = json.dumps({"error": traceback.format_exc()})
+        print(answer, file=answers, flush=True)
+
+
+def run(command: Callable[[list[str]], int], arguments: list[str]) -> dict[str, Any]:
+    """What a command has returned and printed."""
+    out, err = StringIO(), StringIO()
+    started = time.perf_counter()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            code = command(arguments)
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+    seconds = time.perf_counter() - started
+    return dict(code=code, out=out.getvalue(), err=err.getvalue(), seconds=seconds)
 
 
 if __name__ == "__main__":

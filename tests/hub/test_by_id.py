@@ -198,6 +198,12 @@ def test_tokenizers(console: Console, hub: Hub, tiny: Path) -> None:
     assert console.python(ids, name="you/alone", revision=None) == ours
     assert console.python(ids, name="you/alone@main", revision=None) == ours
 
+    vp.convert.draw_checkpoint(DEMO_MODEL, tiny / "drawn.npz")
+    command = ("convert", tiny / "drawn.npz", "--config", DEMO_MODEL, "-o", tiny / "converted")
+    assert console.run(*command, "--tokenizer", "you/alone").code == 0
+    beside = tiny / "converted" / "sentencepiece.model"
+    assert beside.read_bytes() == (tiny / "sentencepiece.model").read_bytes()
+
 
 def test_convert_and_upload(console: Console, hub: Hub, tmp_path: Path) -> None:
     """In one command; whether the user may upload is asked before anything is converted."""

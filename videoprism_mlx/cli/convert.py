@@ -46,9 +46,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     shared.add_dtype(parser, "type to store the weights in (default: float32)")
     parser.add_argument(
         "--tokenizer",
-        type=Path,
-        metavar="FILE",
-        help="a SentencePiece .model to put beside a video-text model",
+        metavar="FILE|ID",
+        help="a SentencePiece .model to put beside a video-text model, or a Hub id that has one",
     )
     parser.add_argument("--revision", metavar="NAME", help="a branch, tag or commit on the Hub")
     parser.add_argument(
@@ -161,6 +160,7 @@ def check(options: argparse.Namespace, is_model: bool) -> None:
     from videoprism_mlx.models import SHIPPED, parse_dtype
     from videoprism_mlx.tokenizers import load_text_tokenizer
     from videoprism_mlx.weights.directory import read_config, require_new_model
+    from videoprism_mlx.weights.hub import tokenizer_file
 
     if options.output is None and not (is_model and options.verify):
         raise InputError("there is no output; name it with -o")
@@ -188,6 +188,7 @@ def check(options: argparse.Namespace, is_model: bool) -> None:
     if options.config is not None:
         given_config(options.config)
     if options.tokenizer is not None:
+        options.tokenizer = tokenizer_file(options.tokenizer)
         load_text_tokenizer(options.tokenizer)
     if options.verify is not None:
         read_activations(options.verify)

@@ -44,9 +44,8 @@ def load_text_tokenizer(name: str | Path, revision: str | None = None) -> Senten
         except DownloadError as error:
             if repository is None or not error.is_missing_file:
                 raise
-            files = [TOKENIZER_FILE]
-            path = hub.download_model(repository, revision, files, TOKENIZER_FILE)
-            return tokenizers.load_text_tokenizer(path)
+            where = f"{repository}@{revision}" if revision else repository
+            return tokenizers.load_text_tokenizer(hub.tokenizer_file(where))
     else:
         model, directory = build(get_config(known)), None
     if not model.takes_text:

@@ -20,6 +20,7 @@ from videoprism_mlx.files.download import (
 )
 from videoprism_mlx.files.places import cache_directory, user_path
 from videoprism_mlx.models import DEMO_MODEL, RELEASES, SHIPPED, canonical_name, unpublished
+from videoprism_mlx.tokenizers import TOKENIZER_FILE
 from videoprism_mlx.weights.directory import CONFIG_FILE, MODEL_FILES
 
 # For how long the copy in the cache is used without asking, if the Hub did not answer.
@@ -120,7 +121,7 @@ def downloaded(
             raise error from error.__cause__
         if status_of(error) is None:
             _silent[repository] = time.monotonic()
-        if repository not in _said:
+        if repository not in _said and not is_offline(error):
             _said.add(repository)
             reason = reason_of(error) or usual_reason(error)
             logger.info("%s is the copy in the cache: %s", repository, reason)
@@ -215,6 +216,15 @@ def cached_model(repository: str, revision: str | None = None) -> Path | None:
 
     found = huggingface_hub.try_to_load_from_cache(repository, CONFIG_FILE, revision=revision)
     return Path(found).parent if isinstance(found, str) else None
+
+
+def tokenizer_file(tokenizer: str | Path) -> Path:
+    """The local file of a tokenizer: a .model file, or a Hub id of a repository that has one."""
+    path = user_path(tokenizer)
+    repository, revision = split_revision(tokenizer)
+    if path.exists() or not looks_like_repository(repository):
+        return path
+    return download_model(repository, revision, [TOKENIZER_FILE], TOKENIZER_FILE) / TOKENIZER_FILE
 
 
 def download_model(
