@@ -1,6 +1,7 @@
 """The known models and their configurations; building a model from one."""
 
 import inspect
+import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -273,6 +274,16 @@ def with_defaults(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     parameters = inspect.signature(MODEL_CLASSES[class_name]).parameters.values()
     defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
     return defaults | dict(config)
+
+
+def same_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two checked configurations say the same. They may leave out defaults."""
+    first, second = (
+        # Tuples become lists, as in a config.json.
+        json.loads(json.dumps(with_defaults(config["model"], config)))
+        for config in (one, other)
+    )
+    return bool(first == second)
 
 
 def check_keywords(
