@@ -259,7 +259,7 @@ def run_probe(options: argparse.Namespace) -> int:
     how = {"sizes": options.sizes, "seeds": options.seeds, **common(options, model, directory)}
     data = how.pop("data")
     result = evaluate_probe(
-        model, processor, data, options.val, labels=options.labels, recipe=trained_by, **how
+        model, processor, data, options.val, lists=lists, recipe=trained_by, **how
     )
     measured = counted(result["validation_videos"], "video")
     seeds = "" if options.seeds == 1 else f", mean ± standard deviation of {options.seeds} seeds"

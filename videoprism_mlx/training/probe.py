@@ -65,6 +65,7 @@ def evaluate_probe(
     identity: ModelIdentity | None = None,
     dataset: str | None = None,
     output: str | Path | None = None,
+    lists: Lists | None = None,
 ) -> dict[str, Any]:
     """Measures how well a frozen encoder's features tell classes apart, by the size of the data.
 
@@ -76,13 +77,13 @@ def evaluate_probe(
 
     The result has `sizes`, with the `mean` and the standard deviation (`spread`) of each metric
     over the seeds; `metrics` are the means of the last size. Features and finished probes are kept
-    in `cache`: the same call continues a run that was stopped. For the other arguments see
-    `evaluate_retrieval`.
+    in `cache`: the same call continues a run that was stopped. `lists` are `data` and `val` if they
+    have been read before. For the other arguments see `evaluate_retrieval`.
     """
     check_probe(sizes, seeds, recipe)
     noted = (identity, data, dataset, output)
     evaluation = Evaluation("probe", model, processor, partial, skip_bad, cache, *noted)
-    lists = read_lists(data, val, labels)
+    lists = read_lists(data, val, labels) if lists is None else lists
     check_sizes(sizes, len(lists.training.videos))
     own = places.cache_directory()
     root = own / "features" if cache is None else Path(cache)
