@@ -6,7 +6,6 @@ Shapes: E items, T frames, H and W the height and width of a frame, D width.
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,8 @@ from videoprism_mlx.weights.loading import repository_of
 
 if TYPE_CHECKING:
     from mteb.models import ModelMeta
+
+__all__ = ["Encoder", "load"]
 
 Array = npt.NDArray[np.float32]
 
@@ -181,11 +182,11 @@ class Encoder:
             sources = self._sources(inputs, Path(folder))
             total = len(inputs.dataset)
             rows = []
-            with closing(encode(self.model, self.processor, sources, self.batch_size)) as encoded:
-                for one in bar(encoded, "videos", "video", total=total, show=progress):
-                    rows.append(one.features[feature].astype(np.float32))
-                    if isinstance(one.source, Path) and one.source.parent == Path(folder):
-                        one.source.unlink()
+            encoded = encode(self.model, self.processor, sources, self.batch_size)
+            for one in bar(encoded, "videos", "video", total=total, show=progress):
+                rows.append(one.features[feature].astype(np.float32))
+                if isinstance(one.source, Path) and one.source.parent == Path(folder):
+                    one.source.unlink()
         return np.stack(rows)
 
     def _sources(self, inputs: Any, folder: Path) -> Iterator[Source]:

@@ -38,6 +38,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     kinds = parser.add_subparsers(metavar="WHAT", title="commands")
 
+    for add_kind in (add_retrieval, add_zero_shot, add_classifier, add_probe):
+        add_kind(kinds)
+
+
+def add_retrieval(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command for retrieval."""
     parser = kinds.add_parser(
         "retrieval",
         help="how well videos are found by captions, and captions by videos",
@@ -59,6 +65,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     add_dataset(parser, "retrieval")
     add_common(parser, run_retrieval)
 
+
+def add_zero_shot(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command for zero-shot classification."""
     parser = kinds.add_parser(
         "zero-shot",
         help="how well a video-text model finds classes by their names",
@@ -78,6 +87,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     add_dataset(parser, "zero-shot")
     add_common(parser, run_zero_shot)
 
+
+def add_classifier(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command for trained classifiers."""
     parser = kinds.add_parser(
         "classifier",
         help="the accuracy of a trained classifier",
@@ -90,7 +102,6 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     add_labels(parser)
     add_dataset(parser, "probe")
     add_common(parser, run_classifier, needs_model=True)
-    add_probe(kinds)
 
 
 def add_probe(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -126,6 +137,12 @@ def add_probe(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         metavar="N",
         help="probes of each size, which start from --seed and the N - 1 numbers after it "
         "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        metavar="FILE.png",
+        help="also draw the metrics over the number of videos to train on; needs matplotlib",
     )
     add_dataset(parser, "probe")
     add_recipe(parser, epochs=50, batch_size=4, learning_rate=1e-4, patience=False)
@@ -209,8 +226,8 @@ def run_zero_shot(options: argparse.Namespace) -> int:
     templates = shared.read_texts(options) if has_templates else None
     labelled = read_labels(options.data, options.labels and read_names(options.labels))
     needs = partial(check_zero_shot, labelled=labelled, templates=templates)
-    needs = with_figures(options, "zero-shot", needs)
-    model, processor, directory = shared.load(options, needs)
+    checked = with_figures(options, "zero-shot", needs)
+    model, processor, directory = shared.load(options, checked)
     how = common(options, model, directory)
     result = evaluate_zero_shot(model, processor, labelled, templates, **how)
     return report(options, result, class_table(result))
@@ -250,6 +267,8 @@ def run_probe(options: argparse.Namespace) -> int:
     from videoprism_mlx.training.probe import check_probe, check_sizes, evaluate_probe
 
     require_outputs(options)
+    if options.picture is not None:
+        require_drawing(options.picture)
     trained_by = recipe(options)
     check_probe(options.sizes, options.seeds, trained_by)
     lists = read_lists(options.data, options.val, options.labels)
@@ -261,9 +280,33 @@ def run_probe(options: argparse.Namespace) -> int:
     result = evaluate_probe(
         model, processor, data, options.val, lists=lists, recipe=trained_by, **how
     )
+    if options.picture is not None:
+        draw(options.picture, result)
     measured = counted(result["validation_videos"], "video")
     seeds = "" if options.seeds == 1 else f", mean ± standard deviation of {options.seeds} seeds"
     return report(options, result, [*probe_lines(result["sizes"]), f"on {measured}{seeds}"])
+
+
+def require_drawing(picture: Path) -> None:
+    """Raises an error unless a PNG can be drawn there."""
+    from videoprism_mlx.errors import InputError
+    from videoprism_mlx.files.output import require_writable
+    from videoprism_mlx.pictures.drawing import require_matplotlib
+
+    if picture.suffix.lower() != ".png":
+        raise InputError(f"{picture} does not end in .png; name another picture")
+    require_writable(picture, is_file=True)
+    require_matplotlib("drawing probes")
+
+
+def draw(picture: Path, result: dict[str, Any]) -> None:
+    """Draws probes, and what was published of such ones."""
+    from videoprism_mlx.evaluation.metrics import TITLES
+    from videoprism_mlx.pictures.probes import write_probes
+
+    figures = result.get("published", {}).get("figures", ())
+    published = {figure["metric"]: figure["published"] for figure in figures}
+    write_probes(picture, result["sizes"], TITLES, published)
 
 
 def with_figures(options: argparse.Namespace, protocol: str, needs: "Needs") -> "Needs":
@@ -320,7 +363,8 @@ def report(options: argparse.Namespace, result: dict[str, Any], table: Sequence[
     skipped = len(result["skipped"])
     without = f", {skipped} skipped" if skipped else ""
     measured, total = result["measured"], result["videos"]
-    note(f"{measured} of {counted(total, 'video')} {are(measured, total)} measured{without}")
+    done = "used" if result["protocol"] == "probe" else "measured"
+    note(f"{measured} of {counted(total, 'video')} {are(measured, total)} {done}{without}")
     return 1 if skipped else 0
 
 

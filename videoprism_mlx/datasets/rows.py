@@ -95,7 +95,7 @@ def base_of(rows: Sequence[tuple[str, Row]], path: Path) -> Path:
     """
     values = (next((row[key] for key in VIDEO_KEYS if row.get(key)), None) for _, row in rows)
     firsts = (value[0] if isinstance(value, list) else value for value in values)
-    names = [name for name in firsts if is_file_name(name)]
+    names = [str(name) for name in firsts if is_file_name(name)]
     if any(os.path.exists(path.parent / name) for name in names):
         return path.parent
     for folder in Path(os.path.abspath(path.parent)).parents:

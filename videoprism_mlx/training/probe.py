@@ -90,33 +90,15 @@ def evaluate_probe(
     features = Features(root, model.video_encoder, processor, partial)
     training, held_out, skipped = examples_of(features, lists, (data, val), skip_bad)
     check_sizes(sizes, len(training.paths))
-    probes = Probes(
-        features,
-        training,
-        held_out,
-        lists.count_classes(),
-        recipe,
-        (own if cache is None else root) / "probes",
-    )
-    seeds_of = range(recipe.seed, recipe.seed + seeds)
+    folder = (own if cache is None else root) / "probes"
+    probes = Probes(features, training, held_out, lists.count_classes(), recipe, folder)
     with bar(unit="probe", total=len(sizes) * seeds) as shown:
-        rows = [probes.of_size(size, seeds_of, shown) for size in sizes]
-    total = sum(len(listed.videos) for listed in lists if listed is not None)
-    measured = {
-        "metrics": rows[-1]["mean"],
-        "sizes": rows,
-        "training_videos": rows[-1]["videos"],
-        "validation_videos": len(held_out.paths),
-        "videos": total,
-        "measured": total - len(skipped),
-        "total": total,
-        "used": total - len(skipped),
-        "skipped": skipped,
-    }
+        each = range(recipe.seed, recipe.seed + seeds)
+        rows = [probes.of_size(size, each, shown) for size in sizes]
     checksum = sha256(Path(val)) if Path(val).is_file() else None
     validation = {"path": str(val), "sha256": checksum}
     settings = {"validation": validation, "recipe": recipe.record(), "seeds": seeds}
-    return evaluation.result(measured, settings)
+    return evaluation.result({**probes.measured(rows, lists), "skipped": skipped}, settings)
 
 
 def check_probe(sizes: Sequence[Size], seeds: int, recipe: Recipe) -> None:
@@ -199,6 +181,21 @@ class Probes:
                 for name, values in columns.items()
             },
             "runs": runs,
+        }
+
+    def measured(self, rows: Sequence[Mapping[str, Any]], lists: Lists) -> dict[str, Any]:
+        """What was measured, from the row of each size, and how many of the listed videos count."""
+        total = sum(len(listed.videos) for listed in lists if listed is not None)
+        used = len(self.training.paths) + len(self.held_out.paths)
+        return {
+            "metrics": rows[-1]["mean"],
+            "sizes": rows,
+            "training_videos": rows[-1]["videos"],
+            "validation_videos": len(self.held_out.paths),
+            "videos": total,
+            "measured": used,
+            "total": total,
+            "used": used,
         }
 
     def metrics(self, videos: int, seed: int) -> dict[str, float]:
