@@ -276,14 +276,13 @@ def with_defaults(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return defaults | dict(config)
 
 
-def same_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two checked configurations say the same. They may leave out defaults."""
-    first, second = (
-        # Tuples become lists, as in a config.json.
-        json.loads(json.dumps(with_defaults(config["model"], config)))
-        for config in (one, other)
-    )
-    return bool(first == second)
+def whole_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A checked configuration with the defaults of its class, in values of JSON.
+
+    Those of two configurations are equal if they are of the same model.
+    """
+    whole: dict[str, Any] = json.loads(json.dumps(with_defaults(config["model"], config)))
+    return whole
 
 
 def check_keywords(

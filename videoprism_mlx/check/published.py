@@ -21,7 +21,7 @@ from videoprism_mlx.errors import DownloadError, InputError
 from videoprism_mlx.features.processor import PROMPT, processor_for
 from videoprism_mlx.files.download import explained
 from videoprism_mlx.files.places import cache_directory
-from videoprism_mlx.models import RELEASES, canonical_name, get_config, same_settings
+from videoprism_mlx.models import RELEASES, canonical_name, get_config, whole_settings
 from videoprism_mlx.tokenizers import (
     TOKENIZER_FILE,
     TOKENIZER_URLS,
@@ -149,7 +149,7 @@ def figures(
 def name_of(model: VideoPrismModel, given: str | Path) -> str:
     """The model with published figures that has the configuration of `model`."""
     for name in FIGURES:
-        if same_settings(get_config(name), model.config):
+        if whole_settings(get_config(name)) == whole_settings(model.config):
             return name
     raise InputError(without_figures(f"the configuration of {given}"))
 

@@ -7,7 +7,7 @@ from typing import Any
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import InputError, suggestion
 from videoprism_mlx.evaluation.figures import DATASETS, SOURCES, Figure, with_protocol
-from videoprism_mlx.models import RELEASES, canonical_name, get_config, same_settings
+from videoprism_mlx.models import RELEASES, canonical_name, get_config, whole_settings
 from videoprism_mlx.weights.directory import CONFIG_FILE, read_config
 
 # A trained classifier is measured as a probe is: its encoder is frozen.
@@ -53,7 +53,8 @@ def released_name(model: VideoPrismModel) -> str | None:
         return released(str(source["trained_from"])) if model.num_classes else None
     for name, (repository, filename) in RELEASES.items():
         if source.get("repository") == repository or source.get("file") == filename:
-            return name if same_settings(get_config(name), model.config) else None
+            is_alike = whole_settings(get_config(name)) == whole_settings(model.config)
+            return name if is_alike else None
     return None
 
 
