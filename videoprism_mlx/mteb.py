@@ -19,7 +19,12 @@ from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import InputError, InputTypeError
 from videoprism_mlx.evaluation.published import released_name
 from videoprism_mlx.features.encode import encode
-from videoprism_mlx.features.processor import Processor, load_with_settings, processor_for
+from videoprism_mlx.features.processor import (
+    Processor,
+    check_model,
+    load_with_settings,
+    model_name,
+)
 from videoprism_mlx.features.text import embed_texts, require_tokenizer
 from videoprism_mlx.files.record import digest
 from videoprism_mlx.models import RELEASES, SHIPPED, canonical_name
@@ -91,13 +96,20 @@ def load(
     model, processor, directory = load_with_settings(
         name_or_dir, dtype, revision, adapters, needs, **given
     )
-    identity = ModelIdentity(
-        model,
-        directory,
-        str(directory if name_or_dir is None else name_or_dir),
-        None if adapters is None else Path(adapters),
-    )
-    return Encoder(model, processor, checked_towers(model, towers), identity, batch_size, dtype)
+    name = model_name(name_or_dir, adapters)
+    _, own = check_model(name, dtype, revision, adapters)
+    changed = {
+        key: value
+        for key, value in given.items()
+        if value is not None and value != getattr(own, key)
+    }
+    folder = None if adapters is None else Path(adapters)
+    identity = ModelIdentity(model, directory, str(name), folder)
+    changed |= {} if dtype is None else {"dtype": identity.dtype}
+    changed |= {} if folder is None else {"adapters": str(folder)}
+    encoder = Encoder(model, processor, checked_towers(model, towers), identity, batch_size)
+    encoder.changed, encoder.hub_revision = changed, revision
+    return encoder
 
 
 def checked_towers(model: VideoPrismModel, towers: Sequence[str] | None) -> tuple[str, ...]:
@@ -125,22 +137,19 @@ class Encoder:
         towers: tuple[str, ...],
         identity: ModelIdentity,
         batch_size: int = 1,
-        dtype: str | mx.Dtype | None = None,
     ):
         self.model = model
         self.processor = processor
         self.towers = towers
         self.identity = identity
         self.batch_size = batch_size
-        self.dtype = dtype  # None for the type of the stored weights.
+        self.changed: dict[str, Any] = {}  # The settings that are not the model's own.
+        self.hub_revision: str | None = None
 
     @functools.cached_property
     def mteb_model_meta(self) -> "ModelMeta":
         """What MTEB's leaderboard says of the model."""
-        changed = changes(self.model, self.processor, self.identity)
-        if self.dtype is not None:
-            changed["dtype"] = self.identity.dtype
-        return model_meta(self.model, self.processor, self.towers, self.identity, changed)
+        return model_meta(self)
 
     def encode(
         self, inputs: Any, *, show_progress_bar: bool = True, **_: Any
@@ -262,13 +271,7 @@ def downloaded(path: str | None) -> bytes:
     return content
 
 
-def model_meta(
-    model: VideoPrismModel,
-    processor: Processor,
-    towers: tuple[str, ...],
-    identity: ModelIdentity,
-    changed: Mapping[str, Any],
-) -> "ModelMeta":
+def model_meta(encoder: Encoder) -> "ModelMeta":
     """What MTEB's leaderboard says of a model.
 
     The revision is the checksum of the weights. The settings that were changed are
@@ -276,6 +279,7 @@ def model_meta(
     """
     from mteb.models.model_meta import ModelMeta, ScoringFunction
 
+    model, identity, towers = encoder.model, encoder.identity, encoder.towers
     given = str(identity.name)
     known = canonical_name(given)
     if identity.adapters_directory is None:
@@ -287,7 +291,12 @@ def model_meta(
         revision = digest([revision, identity.adapters])
     return ModelMeta(
         loader=load_for_mteb,
-        loader_kwargs={"name_or_dir": given, "towers": list(towers)},
+        loader_kwargs={
+            "name_or_dir": given,
+            "hub_revision": encoder.hub_revision,
+            "towers": list(towers),
+            "batch_size": encoder.batch_size,
+        },
         name=public_name(given, known),
         revision=revision,
         release_date=RELEASED.get(known or ""),
@@ -295,7 +304,7 @@ def model_meta(
         n_parameters=sum(array.size for _, array in arrays),
         n_embedding_parameters=embedding_parameters(model),
         memory_usage_mb=round(sum(array.nbytes for _, array in arrays) / 2**20, 1),
-        max_tokens=processor.max_length if "text" in towers else None,
+        max_tokens=encoder.processor.max_length if "text" in towers else None,
         embed_dim=model.video_encoder.spatial_ln.weight.size,
         license="apache-2.0" if known is not None else None,
         open_weights=known is not None or repository_of(given) is not None,
@@ -310,19 +319,8 @@ def model_meta(
         adapted_from=None if release is None else release.repository,
         modalities=list(towers),
         citation=CITATION if release is not None else None,
-        experiment_kwargs=changed or None,
+        experiment_kwargs=encoder.changed or None,
     )
-
-
-def changes(
-    model: VideoPrismModel, processor: Processor, identity: ModelIdentity
-) -> dict[str, Any]:
-    """The settings that results depend on, and that are not the model's own."""
-    own = processor_for(model, identity.directory).settings()
-    changed = {name: value for name, value in processor.settings().items() if value != own[name]}
-    if identity.adapters_directory is not None:
-        changed["adapters"] = str(identity.adapters_directory)
-    return changed
 
 
 def embedding_parameters(model: VideoPrismModel) -> int | None:
@@ -341,7 +339,12 @@ def public_name(given: str, known: str | None) -> str:
 
 
 def load_for_mteb(
-    name: str, revision: str | None = None, device: str | None = None, **settings: Any
+    name: str,
+    revision: str | None = None,
+    device: str | None = None,
+    *,
+    hub_revision: str | None = None,
+    **settings: Any,
 ) -> Encoder:
-    """Loads a model again for MTEB, which gives its metadata. MLX chooses the device."""
-    return load(**settings)
+    """Loads a model again, as its metadata says. MLX chooses the device."""
+    return load(revision=hub_revision, **settings)

@@ -114,8 +114,7 @@ def add_probe(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "several seeds. The encoder's features are computed once and kept, and so are finished "
         "probes.",
         epilog="example:\n"
-        "  videoprism-mlx evaluate probe --model videoprism_public_v1_base --data train.json \\\n"
-        "      --val val.json --sizes 16 64 all",
+        "  videoprism-mlx evaluate probe --model DIR --data train.json --val val.json",
     )
     add_data(parser, f"the videos to train on: {LABELLED}")
     parser.add_argument(
