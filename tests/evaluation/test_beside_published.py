@@ -39,12 +39,19 @@ README = {
 }
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where released models and their tokenizer are kept."""
+    root = tmp_path_factory.mktemp("released")
+    scratch = tmp_path_factory.mktemp("tokenizer")
+    standins.write_tokenizer(root / "cache" / "tokenizers" / "c4_en.model", scratch)
+    return root
+
+
 @pytest.fixture
-def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_place(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Released models are small here, and nothing is downloaded."""
-    standins.shrink_models(monkeypatch, tmp_path)
-    tokenizer = tmp_path / "cache" / "tokenizers" / "c4_en.model"
-    standins.write_tokenizer(tokenizer, tmp_path)
+    standins.shrink_models(monkeypatch, kept)
 
 
 def test_the_figures_are_those_of_the_readme() -> None:
@@ -98,11 +105,12 @@ def test_retrieval_beside_what_was_published(
         "not as in README: videos (6 here, 1,000 there)",
         "not as in README: texts (10 here, 1,000 there)",
         "not as in README: frames (2 here, 4 there)",
-        "not said by README: captions, prompts, resize",
+        "not said by README: captions, prompts, sampling, resize",
         "not as in MTEB: videos (6 here, 879 there)",
         "not as in MTEB: texts (10 here, 879 there)",
         "not as in MTEB: prompts ('the {}' here, '{}' there)",
         "not as in MTEB: frames (2 here, 4 there)",
+        "not as in MTEB: sampling (without the end here, to the last frame there)",
         "not said by MTEB: captions, resize, weights",
         "README: https://github.com/google-deepmind/videoprism",
         "MTEB: https://github.com/embeddings-benchmark/mteb",
@@ -138,6 +146,8 @@ def test_zero_shot_and_a_probe(
     assert main(arguments) == 0
     published = json.loads(capsys.readouterr().out)["published"]
     assert [each["published"] for each in published["figures"]] == [0.692, 0.6756]
+    prompts = [each for each in published["settings"] if each["setting"] == "prompts"]
+    assert [each["same"] for each in prompts] == [None, True]  # "a video of {}" is the default.
     assert main([*arguments, "--model", LARGE]) == 0
     published = json.loads(capsys.readouterr().out)["published"]
     assert [each["published"] for each in published["figures"]] == [0.724]
@@ -149,7 +159,7 @@ def test_zero_shot_and_a_probe(
     lines = capsys.readouterr().out.splitlines()
     assert lines[5].split()[:2] == ["here", "README"]
     assert lines[6].split()[-1] == "85.0%"
-    assert "not said by README: videos, videos to train on, resize" in lines
+    assert "not said by README: videos, videos to train on, sampling, resize" in lines
 
 
 @pytest.mark.parametrize(

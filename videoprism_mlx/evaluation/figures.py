@@ -17,7 +17,8 @@ class Figure(NamedTuple):
     """A published result of one model, a share from 0 to 1, and what is said of its protocol.
 
     `metric` is the name of the same metric in a result here. What the source does not say is None:
-    how many videos and texts there were, how a video's captions became texts, and the prompt.
+    how many videos and texts there were, how a video's captions became texts, the prompt, and where
+    frames were taken.
     """
 
     model: str
@@ -28,6 +29,7 @@ class Figure(NamedTuple):
     texts: int | None = None
     captions: str | None = None
     prompt: str | None = None
+    sampling: str | None = None
 
 
 class Dataset(NamedTuple):
@@ -74,13 +76,19 @@ def probe(base: float, large: float, metric: str = "top1") -> tuple[Figure, ...]
     return of_both(ENCODERS, metric, (base, large))
 
 
+def by_mteb(metric: str, base: float, large: float | None, **protocol: Any) -> tuple[Figure, ...]:
+    """Figures of MTEB, which spreads frames from the first of a video to the last."""
+    both = (base, large)
+    return of_both(TOWERS, metric, both, "MTEB", sampling="to the last frame", **protocol)
+
+
 def mteb_msrvtt(metric: str, base: float, large: float) -> tuple[Figure, ...]:
     """Recall@1 as MTEB measured it, with captions as they are.
 
     Its task has 879 pairs of the 1,000: the shares are of 879, and not of the 1,758 samples that it
     counts, which are queries and documents together.
     """
-    return of_both(TOWERS, metric, (base, large), "MTEB", videos=879, texts=879, prompt="{}")
+    return by_mteb(metric, base, large, videos=879, texts=879, prompt="{}")
 
 
 # The README names no metrics. Here they are those of VideoGLUE: mean average precision of Charades,
@@ -106,7 +114,7 @@ DATASETS = {
         {
             "zero-shot": (
                 *zero_shot(69.2, 72.4),
-                *of_both(TOWERS, "top1", (67.56, None), "MTEB", prompt="a video of {}."),
+                *by_mteb("top1", 67.56, None, prompt="a video of {}"),
             ),
             "probe": probe(82.9, 85.0),
         },

@@ -125,9 +125,16 @@ def settings(
         both["videos to train on"] = (result["training_videos"], None)
     prompts = noted.get("templates", [noted["template"]] if "template" in noted else None)
     if prompts:
-        both["prompts"] = (prompts, None if figure.prompt is None else [figure.prompt])
+        # The text that a model reads ends with a full stop in any case.
+        here = [prompt.removesuffix(".") for prompt in prompts]
+        both["prompts"] = (here, None if figure.prompt is None else [figure.prompt])
     # The released models are called after the frames and the size that they were trained with.
     both["frames"] = (reading["frames"], frames)
+    rate = reading["fps"]
+    both["sampling"] = (
+        "without the end" if rate is None else f"{rate:g} a second",
+        figure.sampling,
+    )
     both["size"] = (reading["size"], rows * config["patch_size"])
     both["resize"] = (f"{reading['resize']}, {reading['resample']}", None)
     quantization = described(model).get("quantization")

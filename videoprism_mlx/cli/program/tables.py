@@ -133,7 +133,7 @@ def shown_setting(value: Any) -> str:
     """A setting of a protocol as it is printed."""
     if isinstance(value, list):
         return cut(", ".join(map(repr, value)), LONGEST_NAME)
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else cut(str(value), LONGEST_NAME)
 
 
 def probe_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
