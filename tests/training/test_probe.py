@@ -241,7 +241,8 @@ def test_the_command(
     given = [str(each) for each in arguments]
     assert main(given) == 0
     header, small, large, counts = capsys.readouterr().out.splitlines()
-    assert main([*given, "--json"]) == 0
+    assert main([*given, "--json", "--picture", str(tmp_path / "probes.png")]) == 0
+    assert (tmp_path / "probes.png").stat().st_size > 10_000
     result = json.loads(capsys.readouterr().out)
     assert header == ("videos to train on  top-1 accuracy  top-5 accuracy  mean class accuracy")
     for line, row in zip((small, large), result["sizes"], strict=True):
