@@ -286,6 +286,7 @@ def model_meta(encoder: Encoder) -> "ModelMeta":
         known = known or released_name(model)
     release = RELEASES.get(known or "")
     arrays: Any = tree_flatten(model.parameters())
+    modalities: Any = list(towers)
     revision = identity.weights
     if identity.adapters is not None:
         revision = digest([revision, identity.adapters])
@@ -294,7 +295,7 @@ def model_meta(encoder: Encoder) -> "ModelMeta":
         loader_kwargs={
             "name_or_dir": given,
             "hub_revision": encoder.hub_revision,
-            "towers": list(towers),
+            "towers": modalities,
             "batch_size": encoder.batch_size,
         },
         name=public_name(given, known),
@@ -317,7 +318,7 @@ def model_meta(encoder: Encoder) -> "ModelMeta":
         # The drawn clips are no task of MTEB. What the released models have seen is not published.
         training_datasets=set() if known in SHIPPED else None,
         adapted_from=None if release is None else release.repository,
-        modalities=list(towers),
+        modalities=modalities,
         citation=CITATION if release is not None else None,
         experiment_kwargs=encoder.changed or None,
     )
