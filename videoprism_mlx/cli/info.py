@@ -221,11 +221,15 @@ def megabytes(size: int) -> str:
 
 def verify(name_or_dir: str) -> dict[str, Any]:
     """What was found when all weights of a model were read."""
+    from videoprism_mlx.convert import transformers
+    from videoprism_mlx.files.places import user_path
     from videoprism_mlx.models import canonical_name
     from videoprism_mlx.weights import hub
     from videoprism_mlx.weights.directory import verify_weights
 
     directory = find(name_or_dir)[1]
+    if transformers.is_transformers(user_path(name_or_dir)):
+        directory = transformers.kept(user_path(name_or_dir))
     if directory is None:
         name, revision = hub.split_revision(name_or_dir)
         directory = hub.converted_directory(canonical_name(name) or name, revision)
@@ -276,6 +280,7 @@ def describe(name_or_dir: str) -> dict[str, Any]:
     from mlx.utils import tree_flatten
 
     from videoprism_mlx.features.processor import processor_for
+    from videoprism_mlx.files.places import user_path
     from videoprism_mlx.models import build, canonical_name
     from videoprism_mlx.weights.hub import split_revision
 
@@ -283,7 +288,7 @@ def describe(name_or_dir: str) -> dict[str, Any]:
     model = build(config)
     arrays = dict(tree_flatten(model.parameters()))
     parameters = sum(array.size for array in arrays.values())
-    name = canonical_name(split_revision(name_or_dir)[0]) or str(directory)
+    name = canonical_name(split_revision(name_or_dir)[0]) or str(user_path(name_or_dir))
     described = {"name": name, "model": config["model"], "parameters": parameters}
     if config["model"] != "TextEncoder":
         processor = processor_for(model, directory)
@@ -300,6 +305,7 @@ def describe(name_or_dir: str) -> dict[str, Any]:
 
 def find(name_or_dir: str) -> tuple[dict[str, Any], Path | None, Any]:
     """A model's configuration, its directory if it is on this machine, and where it is from."""
+    from videoprism_mlx.convert import transformers
     from videoprism_mlx.files.places import user_path
     from videoprism_mlx.models import RELEASES, SHIPPED, canonical_name, get_config
     from videoprism_mlx.weights import hub
@@ -310,6 +316,9 @@ def find(name_or_dir: str) -> tuple[dict[str, Any], Path | None, Any]:
     if name is None and not directory.is_dir():
         directory = find_on_hub(name_or_dir) or directory
     if name is None and directory.is_dir():
+        if transformers.is_transformers(directory):
+            outline = transformers.outlined(directory)
+            return read_checked_config(outline)[0], outline, "Transformers"
         config, described = read_checked_config(directory)
         check_shapes(directory, config)
         return config, directory, described.get("source", "not recorded")

@@ -258,7 +258,8 @@ def made(contents: Contents) -> Iterator[str]:
             origin += f" at `{source.get('revision', 'main')}`"
         checksum = f", SHA-256 `{source['sha256']}`" if "sha256" in source else ""
         by = source.get("converter", "videoprism_mlx")
-        yield f"Converted from the Flax checkpoint `{source['file']}`{origin}{checksum}, by {by}."
+        kind = "the Flax checkpoint " if str(source["file"]).endswith(".npz") else ""
+        yield f"Converted from {kind}`{source['file']}`{origin}{checksum}, by {by}."
     elif "trained_from" in source:
         yield f"Trained from `{source['trained_from']}` with videoprism_mlx."
     elif "adapters" in source:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from videoprism_mlx.convert.transformers import is_transformers
 from videoprism_mlx.encoders import FactorizedVideoClassifier, VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputError, excerpt
 from videoprism_mlx.features.processor import Processor, processor_for, with_settings_of
@@ -105,6 +106,11 @@ def require_uploadable(directory: str | Path) -> None:
     path = user_path(directory)
     if not path.is_dir():
         raise InputError(f"there is no directory {path}; expected a model, adapters or a library")
+    if is_transformers(path):
+        raise InputError(
+            f"{path} is a model of Transformers, whose own tools upload it; to upload a model "
+            f"directory, run `videoprism-mlx convert {path} -o DIRECTORY` first"
+        )
     if not is_adapters(path):
         read_config(path)
 

@@ -59,7 +59,10 @@ def split_revision(name_or_dir: str | Path, revision: str | None = None) -> tupl
 
 def looks_like_repository(text: str) -> bool:
     """Whether a text has the form of a Hub id, you/name."""
-    return text.count("/") == 1 and not text.startswith(("/", ".", "~", "google/videoprism"))
+    is_path = text.startswith(("/", ".", "~"))
+    # Of Google's, those that are not known are mistyped, but for models of Transformers.
+    is_mistyped = text.startswith("google/videoprism") and not text.endswith("-hf")
+    return text.count("/") == 1 and not is_path and not is_mistyped
 
 
 def converted_directory(name: str, revision: str | None = None) -> Path:
