@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -136,3 +137,28 @@ def site(web_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
     with serving(web_library, tmp_path_factory.mktemp("previews")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def hub() -> Iterator[Any]:
+    """A stand-in of the Hugging Face Hub."""
+    import hub_standin  # Few tests need it.
+
+    with hub_standin.running() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def console(hub: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A process that talks to the stand-in."""
+    from hub_console import Console
+
+    opened = Console(hub.address, tmp_path_factory.mktemp("console"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A copy of the model that comes with the package."""
+    return Path(shutil.copytree(models.SHIPPED[models.DEMO_MODEL], tmp_path / "tiny"))

@@ -26,6 +26,8 @@ import videoprism_mlx as vp
 from videoprism_mlx import models
 from videoprism_mlx.check import clip, published
 from videoprism_mlx.files.identity import sha256
+from videoprism_mlx.hub import cache as hub_cache
+from videoprism_mlx.hub import upload as uploads
 from videoprism_mlx.library import table
 from videoprism_mlx.tokenizers import C4_EN_VOCABULARY_SIZE
 
@@ -66,14 +68,26 @@ def shrink_models(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
 
     def download_model(repo_id: str, **_: Any) -> str:
         directory = cache / "hub" / repo_id.replace("/", "--")
-        if not directory.exists():
+        if not directory.exists() and repo_id.endswith("adapters"):
+            base = "videoprism_lvt_public_v1_base"
+            vp.save_adapters(vp.add_adapters(vp.load_model(base), 2), directory, base)
+        elif not directory.exists():
             vp.save_model(vp.get_model("videoprism_lvt_v1_base"), directory)
         return str(directory)
+
+    def commit(target: uploads.Target, files: Any, card: str, kind: str, _: Any) -> Any:
+        names = ("README.md", *files)
+        address = f"https://huggingface.co/{target.repository}"
+        return uploads.Uploaded(target.repository, kind, target.branch, "0" * 40, address, names, 1)
 
     monkeypatch.setattr(table, "default_place", lambda: cache / "library")
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download_model)
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *_, **__: None)
+    # Nobody's own downloads are pruned by a test.
+    monkeypatch.setattr(hub_cache, "hub_contents", lambda: iter(()))
+    monkeypatch.setattr(uploads, "require_account", lambda _: "you")
+    monkeypatch.setattr(uploads, "commit", commit)
 
 
 def write_tokenizer(path: Path, scratch: Path) -> None:

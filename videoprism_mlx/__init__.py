@@ -37,6 +37,9 @@ if TYPE_CHECKING:  # Type checkers read these lines, and not _HOMES and __getatt
     from videoprism_mlx.features.timeline import video_peaks as video_peaks
     from videoprism_mlx.features.tokenizer import load_text_tokenizer as load_text_tokenizer
     from videoprism_mlx.features.windows import encode_windows as encode_windows
+    from videoprism_mlx.hub.cache import cache_contents as cache_contents
+    from videoprism_mlx.hub.cache import prune_cache as prune_cache
+    from videoprism_mlx.hub.upload import upload as upload
     from videoprism_mlx.library.filters import Where as Where
     from videoprism_mlx.library.library import Library as Library
     from videoprism_mlx.models import get_model as get_model
@@ -85,6 +88,8 @@ _HOMES = {
     "features.timeline": ["video_peaks"],
     "features.tokenizer": ["load_text_tokenizer"],
     "features.windows": ["encode_windows"],
+    "hub.cache": ["cache_contents", "prune_cache"],
+    "hub.upload": ["upload"],
     "library.filters": ["Where"],
     "library.library": ["Library"],
     "models": ["get_model", "has_model"],

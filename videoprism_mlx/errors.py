@@ -77,13 +77,27 @@ class MissingLibraryError(InputError):
     """An optional library that is not installed. The message says how to install it."""
 
 
-class DownloadError(VideoPrismError, ConnectionError):
+class NetworkError(VideoPrismError, ConnectionError):
+    """Something that a server did not do. `reason` is the part of the message that says why."""
+
+    verb = "reach"
+    reason = ""
+
+
+class DownloadError(NetworkError):
     """A download that failed. The message says what to do without a network.
 
-    `reason` is the part of it that says why.
+    `is_missing_file` says that the repository is there, and the file is not.
     """
 
-    reason = ""
+    verb = "fetch"
+    is_missing_file = False
+
+
+class UploadError(NetworkError):
+    """An upload that failed, of which nothing is visible. The message says what to do."""
+
+    verb = "upload"
 
 
 # Control characters, halves of characters, and ends of lines and paragraphs.

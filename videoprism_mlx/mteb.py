@@ -31,6 +31,8 @@ from videoprism_mlx.models import RELEASES, SHIPPED, canonical_name
 from videoprism_mlx.progress import bar
 from videoprism_mlx.runtime.libraries import require_library
 from videoprism_mlx.video.source import Source
+from videoprism_mlx.weights.adapters import adapters_directory
+from videoprism_mlx.weights.hub import split_revision
 from videoprism_mlx.weights.identity import ModelIdentity
 from videoprism_mlx.weights.loading import repository_of
 
@@ -93,6 +95,8 @@ def load(
     given = dict(
         num_frames=num_frames, size=size, resize=resize, resample=resample, template=template
     )
+    if name_or_dir is not None:
+        name_or_dir, revision = split_revision(name_or_dir, revision)
     model, processor, directory = load_with_settings(
         name_or_dir, dtype, revision, adapters, needs, **given
     )
@@ -103,10 +107,10 @@ def load(
         for key, value in given.items()
         if value is not None and value != getattr(own, key)
     }
-    folder = None if adapters is None else Path(adapters)
+    folder = None if adapters is None else adapters_directory(adapters)
     identity = ModelIdentity(model, directory, str(name), folder)
     changed |= {} if dtype is None else {"dtype": identity.dtype}
-    changed |= {} if folder is None else {"adapters": str(folder)}
+    changed |= {} if adapters is None else {"adapters": str(adapters)}
     encoder = Encoder(model, processor, checked_towers(model, towers), identity, batch_size)
     encoder.changed, encoder.hub_revision = changed, revision
     return encoder

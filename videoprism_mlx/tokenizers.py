@@ -194,7 +194,7 @@ def tokenizer_path(name: str) -> Path:
     if path.exists():
         check_c4_en(read_bytes(path), f"the cached {path}", "remove it to download it again")
     else:
-        serialized = download.download_bytes(TOKENIZER_URLS[name], path)
+        serialized = download.download_bytes(TOKENIZER_URLS[name], path, download.NO_NETWORK_NEEDED)
         check_c4_en(serialized, "the download", "it was not saved; try again")
         try:
             with new_file(path) as partial:

@@ -155,6 +155,7 @@ def test_what_is_in_the_cache_needs_no_network(monkeypatch: pytest.MonkeyPatch) 
         assert local_files_only
         return "kept.npz"
 
+    monkeypatch.setattr(hub, "_silent", {})
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", offline)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", cached)
     found = hub.download_checkpoint("videoprism_public_v1_base")

@@ -30,7 +30,7 @@ from videoprism_mlx.tokenizers import (
 )
 from videoprism_mlx.weights.catalogue import cached_checkpoint
 from videoprism_mlx.weights.directory import CONFIG_FILE
-from videoprism_mlx.weights.hub import converted_directory
+from videoprism_mlx.weights.hub import converted_directory, split_revision
 from videoprism_mlx.weights.loading import load_with_directory
 
 SOURCE = (
@@ -106,21 +106,22 @@ def compare(model: str | Path, clip_path: str | Path | None = None) -> list[Figu
     `clip_path` is the official clip; by default it is fetched and kept. Weights, clip and tokenizer
     are all there before anything is computed.
     """
-    name = canonical_name(str(model))
+    named, revision = split_revision(model)
+    name = canonical_name(named)
     loaded = directory = None
     if name not in RELEASES:
         loaded, directory = load_with_directory(model, dtype="float32")
         name = name_of(loaded, model)
     elif name not in FIGURES:
         raise InputError(without_figures(name))
-    elif (converted_directory(name) / CONFIG_FILE).is_file():
-        loaded, directory = load_with_directory(name, dtype="float32")
+    elif (converted_directory(name, revision) / CONFIG_FILE).is_file():
+        loaded, directory = load_with_directory(model, dtype="float32")
     try:
         video = clip.find_clip(clip_path)
         source = tokenizer_of(name, directory)
         tokenizer = None if source is None else load_text_tokenizer(source)
         if loaded is None:
-            loaded, _ = load_with_directory(name, dtype="float32")
+            loaded, _ = load_with_directory(model, dtype="float32")
     except DownloadError as error:
         needed = "; ".join(missing(name, directory, clip_path))
         with explained(f"what the check of {name} needs", f"without a network, bring: {needed}"):

@@ -22,6 +22,7 @@ from videoprism_mlx.cli import (
     embed,
     evaluate,
     fuse,
+    hub,
     info,
     library,
     show,
@@ -47,6 +48,7 @@ COMMANDS = (
     timeline,
     fuse,
     convert,
+    hub,
 )
 
 logger = logging.getLogger(__name__)

@@ -35,6 +35,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="compare this model's outputs with the figures that others published for it; a name, "
         "a model directory or a Hub id",
     )
+    shared.add_revision(parser)
     parser.add_argument(
         "--clip",
         type=Path,
@@ -62,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
         if options.speed or options.tune:
             raise InputError("--speed and --tune have no effect with --model; leave them out")
         return run_published(options)
+    shared.named_model(options)  # It says that --revision needs --model.
     if options.clip is not None:
         raise InputError("--clip is for the figures of a model; give --model as well")
     from videoprism_mlx.check import machine, replay
@@ -142,7 +144,7 @@ def run_published(options: argparse.Namespace) -> int:
     """Prints published figures beside those of a model. 1 if one departs."""
     from videoprism_mlx.check import machine, published
 
-    figures = published.compare(options.model, options.clip)
+    figures = published.compare(shared.named_model(options), options.clip)
     described = machine.describe_machine()
     failed = [one for one in figures if not one.agrees]
     if options.json:

@@ -2,9 +2,9 @@
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from videoprism_mlx.cli import shared
 from videoprism_mlx.errors import InputError
@@ -49,9 +49,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     shared.add_dtype(parser, "type to store the weights in (default: float32)")
     parser.add_argument(
         "--tokenizer",
-        type=Path,
-        metavar="FILE",
-        help="a SentencePiece .model to put beside a video-text model",
+        metavar="FILE|ID",
+        help="a SentencePiece .model to put beside a video-text model, or a Hub id that has one",
     )
     parser.add_argument(
         "--to",
@@ -64,6 +63,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         metavar="ACTIVATIONS",
         type=Path,
         help="replay saved Flax activations through the converted model, and compare",
+    )
+    parser.add_argument(
+        "--upload-repo",
+        metavar="REPO",
+        help="also upload the model directory to this repository on the Hub, as you/name",
     )
     shared.add_json(parser)
     parser.set_defaults(run=run)
@@ -120,14 +124,47 @@ def run(options: argparse.Namespace) -> int:
     if options.verify is not None:
         comparisons = convert.verify(load_model(model, dtype="float32"), options.verify)
         code = 0 if all(each.agrees for each in comparisons) else 1
-        summary["modules"] = [
-            {**each._asdict(), "agrees": bool(each.agrees)} for each in comparisons
-        ]
+        summary["modules"] = list(map(as_row, comparisons))
         if not options.json:
             print_comparisons(comparisons)
+    if options.upload_repo is not None:
+        summary["uploaded"] = upload(options, summary.get("modules"))
     if options.json:
         shared.print_json(summary)
     return code
+
+
+def as_row(comparison: "Comparison") -> dict[str, Any]:
+    """A module and whether it agrees, for JSON."""
+    return {**comparison._asdict(), "agrees": bool(comparison.agrees)}
+
+
+def upload(options: argparse.Namespace, modules: "Sequence[Mapping[str, Any]] | None") -> Any:
+    """Uploads the model directory, if its modules agree. Returns what was done, for JSON."""
+    from videoprism_mlx.cli.hub.upload import report
+    from videoprism_mlx.convert.verify import FACTOR
+    from videoprism_mlx.errors import UploadError, printable
+    from videoprism_mlx.hub.upload import upload
+    from videoprism_mlx.progress import write
+
+    checks = []
+    if modules is not None:
+        if not all(each["agrees"] for each in modules):
+            write("a module differs, so nothing was uploaded")
+            return None
+        checks.append(
+            f"{len(modules)} outputs of its modules agree with saved ones of the official Flax "
+            f"model, to within {FACTOR:g} times Flax's own rounding in float32."
+        )
+    try:
+        uploaded = upload(options.output, options.upload_repo, checks=checks)
+    except UploadError:
+        how = f"videoprism-mlx upload {options.output} {options.upload_repo}"
+        write(printable(f"{options.output} is complete; `{how}` uploads it"))
+        raise
+    if not options.json:
+        report(uploaded)
+    return uploaded._asdict()
 
 
 def is_of_transformers(source: str) -> bool:
@@ -142,11 +179,13 @@ def is_of_transformers(source: str) -> bool:
 def from_transformers(options: argparse.Namespace) -> "Conversion":
     """Converts a model of Transformers, which is downloaded if it has to be."""
     from videoprism_mlx.convert import transformers_to_mlx
+    from videoprism_mlx.weights.hub import split_revision
     from videoprism_mlx.weights.loading import download_transformers, repository_of
 
     directory, origin = Path(options.source), None
     if (repository := repository_of(options.source)) is not None:
-        directory, origin = download_transformers(repository, options.revision)
+        _, revision = split_revision(options.source, options.revision)
+        directory, origin = download_transformers(repository, revision)
     return transformers_to_mlx(
         directory,
         options.output,
@@ -171,6 +210,7 @@ def check(options: argparse.Namespace, is_model: bool, is_foreign: bool = False)
     from videoprism_mlx.models import SHIPPED, parse_dtype
     from videoprism_mlx.tokenizers import load_text_tokenizer
     from videoprism_mlx.weights.directory import read_config, require_new_model
+    from videoprism_mlx.weights.hub import tokenizer_file
 
     if options.output is None and not (is_model and options.verify):
         raise InputError("there is no output; name it with -o")
@@ -202,9 +242,24 @@ def check(options: argparse.Namespace, is_model: bool, is_foreign: bool = False)
     if options.config is not None:
         given_config(options.config)
     if options.tokenizer is not None:
+        options.tokenizer = tokenizer_file(options.tokenizer)
         load_text_tokenizer(options.tokenizer)
     if options.verify is not None:
         read_activations(options.verify)
+    if options.upload_repo is not None:
+        check_upload(options, is_model)
+
+
+def check_upload(options: argparse.Namespace, is_model: bool) -> None:
+    """Raises an error unless the model directory can be uploaded. It asks the Hub."""
+    from videoprism_mlx.hub.upload import check_upload
+
+    if is_model:
+        raise InputError(
+            f"{options.source} is a model directory already: `videoprism-mlx upload "
+            f"{options.source} {options.upload_repo}` uploads it"
+        )
+    check_upload(options.upload_repo)
 
 
 def refuse_others(options: argparse.Namespace, is_model: bool, is_foreign: bool) -> None:

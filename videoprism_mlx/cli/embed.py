@@ -115,11 +115,12 @@ def run_videos(options: argparse.Namespace, output: str | TextIO) -> int:
         *("num_frames", "size", "resize", "resample", "partial", "window", "stride", "fps"),
         *("start", "end", "dtype", "adapters", "format", "overwrite"),
     )
+    model = shared.chosen_model(options)
     try:
         embedded = embed(
             options.paths,
             output,
-            shared.chosen_model(options),
+            model,
             features=options.features and options.features.split(","),
             batch_size=shared.given(options.batch_size, 1),
             decoding=shared.decoding(options),
@@ -151,10 +152,11 @@ def run_texts(options: argparse.Namespace, output: str | TextIO) -> int:
             option = "frames" if name == "num_frames" else name.replace("_", "-")
             raise InputError(f"--{option} has no effect on texts; leave it out")
     texts = shared.read_lines(options.text)
+    model = shared.chosen_model(options)
     save_text_embeddings(
         texts,
         output,
-        shared.chosen_model(options),
+        model,
         batch_size=shared.given(options.batch_size, 64),
         **{name: getattr(options, name) for name in ("template", "dtype", "adapters", "overwrite")},
     )

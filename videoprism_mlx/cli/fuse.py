@@ -34,7 +34,8 @@ def run(options: argparse.Namespace) -> int:
         options.adapters,
         options.output,
         options.dtype,
-        overwrite=options.overwrite,
+        options.revision,
+        options.overwrite,
     )
     if options.json:
         model = read_config(options.output)["model"]

@@ -56,6 +56,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="a model's name, a model directory, or a video file (default: list the models)",
     )
     option.completer = models_and_files
+    shared.add_revision(parser)
     parser.add_argument(
         "--verify",
         action="store_true",
@@ -69,8 +70,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(options: argparse.Namespace) -> int:
     if options.model is None:
-        if options.verify:
-            raise InputError("--verify needs the name or the directory of a model")
+        if options.verify or options.revision is not None:
+            name = "--verify" if options.verify else "--revision"
+            raise InputError(f"{name} needs the name or the directory of a model")
         return run_list(options)
     from videoprism_mlx.errors import printable
 
@@ -81,13 +83,15 @@ def run(options: argparse.Namespace) -> int:
                 f"{path} is a file of arrays; expected a model's name, a model directory or a "
                 f"video. A Flax checkpoint is converted with `videoprism-mlx convert {path}`"
             )
-        if options.verify:
-            raise InputError("--verify is for models; leave it out for a video")
+        if options.verify or options.revision is not None:
+            name = "--verify" if options.verify else "--revision"
+            raise InputError(f"{name} is for models; leave it out for a video")
         return run_video(path, options)
-    require_model(options.model)
-    described = describe(options.model)
+    model = shared.with_revision(options.model, options)
+    require_model(model)
+    described = describe(model)
     if options.verify:
-        described["verified"] = verify(options.model)
+        described["verified"] = verify(model)
     if options.json:
         shared.print_json(described)
         return 0
@@ -131,11 +135,14 @@ def require_model(name_or_dir: str) -> None:
     from videoprism_mlx.video.source import existing
     from videoprism_mlx.weights.adapters import ADAPTER_CONFIG_FILE
     from videoprism_mlx.weights.directory import CONFIG_FILE
+    from videoprism_mlx.weights.hub import split_revision
 
-    if canonical_name(name_or_dir) is not None:
+    if canonical_name(split_revision(name_or_dir)[0]) is not None:
         return
     path = user_path(name_or_dir)
     if not path.exists():
+        if find_on_hub(name_or_dir) is not None:
+            return
         raise InputError(
             f"no model is called {name_or_dir!r}, and there is no such file or folder"
             f"{known_models(name_or_dir)}"
@@ -151,6 +158,23 @@ def require_model(name_or_dir: str) -> None:
             f"{path} is not a model directory: it has no {CONFIG_FILE}; expected a model's name, "
             "a model directory or a video file"
         )
+
+
+def find_on_hub(name_or_dir: str) -> Path | None:
+    """Where a model of the Hub is on this machine; None if it is not there, or not of the Hub."""
+    from videoprism_mlx.weights import hub
+    from videoprism_mlx.weights.loading import repository_of
+
+    repository = repository_of(name_or_dir)
+    if repository is None:
+        return None
+    found = hub.cached_model(repository, hub.split_revision(name_or_dir)[1])
+    if found is None:
+        raise InputError(
+            f"{name_or_dir} is not on this machine, neither as a file or folder nor as a model of "
+            "the Hub that was downloaded; `info` downloads nothing"
+        )
+    return found
 
 
 def run_list(options: argparse.Namespace) -> int:
@@ -207,7 +231,8 @@ def verify(name_or_dir: str) -> dict[str, Any]:
     if transformers.is_transformers(user_path(name_or_dir)):
         directory = transformers.kept(user_path(name_or_dir))
     if directory is None:
-        directory = hub.converted_directory(canonical_name(name_or_dir) or name_or_dir)
+        name, revision = hub.split_revision(name_or_dir)
+        directory = hub.converted_directory(canonical_name(name) or name, revision)
     if not directory.is_dir():
         raise InputError(f"{name_or_dir} is not on this machine yet, so --verify has nothing to do")
     return verify_weights(directory)
@@ -257,12 +282,13 @@ def describe(name_or_dir: str) -> dict[str, Any]:
     from videoprism_mlx.features.processor import processor_for
     from videoprism_mlx.files.places import user_path
     from videoprism_mlx.models import build, canonical_name
+    from videoprism_mlx.weights.hub import split_revision
 
     config, directory, source = find(name_or_dir)
     model = build(config)
     arrays = dict(tree_flatten(model.parameters()))
     parameters = sum(array.size for array in arrays.values())
-    name = canonical_name(name_or_dir) or str(user_path(name_or_dir))
+    name = canonical_name(split_revision(name_or_dir)[0]) or str(user_path(name_or_dir))
     described = {"name": name, "model": config["model"], "parameters": parameters}
     if config["model"] != "TextEncoder":
         processor = processor_for(model, directory)
@@ -285,7 +311,10 @@ def find(name_or_dir: str) -> tuple[dict[str, Any], Path | None, Any]:
     from videoprism_mlx.weights import hub
     from videoprism_mlx.weights.directory import check_shapes, read_checked_config
 
-    name, directory = canonical_name(name_or_dir), user_path(name_or_dir)
+    named, revision = hub.split_revision(name_or_dir)
+    name, directory = canonical_name(named), user_path(name_or_dir)
+    if name is None and not directory.is_dir():
+        directory = find_on_hub(name_or_dir) or directory
     if name is None and directory.is_dir():
         if transformers.is_transformers(directory):
             outline = transformers.outlined(directory)
@@ -293,11 +322,11 @@ def find(name_or_dir: str) -> tuple[dict[str, Any], Path | None, Any]:
         config, described = read_checked_config(directory)
         check_shapes(directory, config)
         return config, directory, described.get("source", "not recorded")
-    config = get_config(name_or_dir)
+    config = get_config(named)
     if name in SHIPPED:
         return config, SHIPPED[name], "comes with the package"
     if name in RELEASES:
-        kept = hub.converted_directory(name, None)
+        kept = hub.converted_directory(name, revision)
         known = f"kept in {kept}" if kept.is_dir() else "not fetched yet"
         return config, None, f"https://huggingface.co/{RELEASES[name].repository}, {known}"
     return config, None, "no published weights"

@@ -37,13 +37,22 @@ def add_model(
         + ("" if required else f" (default: {default})"),
     )
     option.completer = models
+    add_revision(parser)
     add_dtype(parser, "type to compute in (default: as the weights are stored)")
     parser.add_argument(
         "--adapters",
-        type=Path,
         required=adapters_required,
-        metavar="DIR",
-        help="adapters to add to the model's weights",
+        metavar="DIR|ID",
+        help="adapters to add to the model's weights: a directory or a Hub id (ID@REVISION)",
+    )
+
+
+def add_revision(parser: argparse.ArgumentParser) -> None:
+    """Adds the option for the revision of the model."""
+    parser.add_argument(
+        "--revision",
+        metavar="NAME",
+        help="a branch, tag or commit of the model on the Hub; ID@NAME says the same",
     )
 
 
@@ -237,11 +246,41 @@ def given(value: Any, default: Any) -> Any:
 
 
 def chosen_model(options: argparse.Namespace) -> str | Path:
-    """The model that the options name: by default that of the adapters, or DEFAULT_MODEL."""
-    from videoprism_mlx.features.processor import model_name
+    """The model that the options name: by default that of the adapters, or DEFAULT_MODEL.
 
-    model = DEFAULT_MODEL if options.adapters is None else None
-    return model_name(given(options.model, model), options.adapters)
+    If the adapters are on the Hub, `options.adapters` is the local directory from then on.
+    """
+    from videoprism_mlx.features.processor import model_name
+    from videoprism_mlx.weights.adapters import adapters_directory
+
+    model = options.model
+    if options.adapters is not None:
+        options.adapters = adapters_directory(options.adapters)
+        model = given(
+            model, None if options.revision is None else model_name(None, options.adapters)
+        )
+    else:
+        model = given(model, DEFAULT_MODEL)
+    return model_name(with_revision(model, options), options.adapters)
+
+
+def named_model(options: argparse.Namespace) -> Any:
+    """The model that is named with --model, and its revision; None if none is named."""
+    if options.model is None and options.revision is not None:
+        raise InputError("--revision is for the model that --model names; give --model as well")
+    return with_revision(options.model, options)
+
+
+def with_revision(model: Any, options: argparse.Namespace) -> Any:
+    """The name of a model with the revision that is given, as in "you/model@v1"."""
+    from videoprism_mlx.files.places import user_path
+
+    if options.revision is None or model is None:
+        return model
+    if user_path(model).is_dir() or "@" in str(model):
+        is_named = "has a revision already" if "@" in str(model) else "is a local directory"
+        raise InputError(f"--revision has no effect: {model} {is_named}; leave it out")
+    return f"{model}@{options.revision}"
 
 
 def load(
@@ -256,9 +295,8 @@ def load(
     names = ("num_frames", "size", "resize", "resample", "template")
     settings = {name: getattr(options, name, None) for name in names}
     settings["decoding"] = decoding(options)
-    return load_with_settings(
-        chosen_model(options), options.dtype, None, options.adapters, needs, **settings
-    )
+    model = chosen_model(options)
+    return load_with_settings(model, options.dtype, None, options.adapters, needs, **settings)
 
 
 def decoding(options: argparse.Namespace) -> "Decoding":

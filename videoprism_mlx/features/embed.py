@@ -35,6 +35,7 @@ from videoprism_mlx.video.ffmpeg.decoding import Decoding
 from videoprism_mlx.video.find import find_videos
 from videoprism_mlx.video.sampling import check_times
 from videoprism_mlx.video.source import require_one
+from videoprism_mlx.weights.adapters import adapters_directory
 from videoprism_mlx.weights.identity import ModelIdentity
 
 
@@ -172,11 +173,11 @@ def prepare(
         # The model may have changed since it was read from its file.
         identity = ModelIdentity(loaded).record("class", "parameters", "dtype", "precision")
     else:
-        model = model_name(model, adapters)
+        folder = None if adapters is None else adapters_directory(adapters)
+        model = model_name(model, folder)
         loaded, processor, directory = load_with_settings(
-            model, dtype, adapters=adapters, needs=needs, **settings
+            model, dtype, adapters=folder, needs=needs, **settings
         )
-        folder = None if adapters is None else Path(adapters)
         identity = ModelIdentity(loaded, directory, str(model), folder).record(
             "name", "class", "weights", "adapters", "dtype", "precision"
         )

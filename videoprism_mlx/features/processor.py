@@ -24,7 +24,6 @@ from videoprism_mlx.errors import (
 )
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.checksum import CHECKSUM, require_checksum, with_checksum
-from videoprism_mlx.files.places import user_path
 from videoprism_mlx.files.reading import parse_json, read_text
 from videoprism_mlx.files.record import as_json
 from videoprism_mlx.models import parse_dtype
@@ -41,7 +40,12 @@ from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
 from videoprism_mlx.video.resize import check_size
 from videoprism_mlx.video.sampling import check_fps, read_video
 from videoprism_mlx.video.source import Source
-from videoprism_mlx.weights.adapters import base_model, check_adapters, is_adapters
+from videoprism_mlx.weights.adapters import (
+    adapters_directory,
+    base_model,
+    check_adapters,
+    is_adapters,
+)
 from videoprism_mlx.weights.directory import PROCESSOR_FILE
 from videoprism_mlx.weights.fuse import load_fused
 from videoprism_mlx.weights.loading import load_with_directory, model_outline
@@ -210,9 +214,9 @@ def load(
 ) -> tuple[VideoPrismModel, Processor]:
     """A model, as `load_model` gives it, and the processor that makes its arguments.
 
-    `adapters` is a directory of adapters to add to the model's weights. They may come with
-    settings of the processor. With adapters, `name_or_dir` may be left out: it is the model that
-    they were trained on.
+    `adapters` is a directory of adapters to add to the model's weights, or a Hub id, such as
+    "you/adapters" or "you/adapters@v1". They may come with settings of the processor. With
+    adapters, `name_or_dir` may be left out: it is the model that they were trained on.
     """
     model, processor, _ = load_with_settings(name_or_dir, dtype, revision, adapters)
     return model, processor
@@ -230,12 +234,13 @@ def load_with_settings(
 
     `needs` is as for `check_model`.
     """
+    adapters = None if adapters is None else adapters_directory(adapters)
     name_or_dir = model_name(name_or_dir, adapters)
     check_model(name_or_dir, dtype, revision, adapters, needs, **settings)
     model, directory = load_with_adapters(name_or_dir, dtype, revision, adapters)
     processor = processor_for(model, directory)
     if adapters is not None:
-        processor = with_settings_of(user_path(adapters), processor)
+        processor = with_settings_of(adapters, processor)
         processor.known_words = None  # They were trained on other captions.
     if settings:
         processor = with_settings(processor, model, **settings)
@@ -274,8 +279,9 @@ def check_model(
     model, directory = model_outline(name_or_dir, revision)
     processor = processor_for(model, directory)
     if adapters is not None:
+        adapters = adapters_directory(adapters)
         check_adapters(model, adapters)
-        processor = with_settings_of(user_path(adapters), processor)
+        processor = with_settings_of(adapters, processor)
     processor = with_settings(processor, model, **settings)
     if needs is not None:
         needs(model, processor)

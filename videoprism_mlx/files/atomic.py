@@ -151,6 +151,12 @@ def is_partial(path: Path) -> bool:
     return path.name.startswith(".") and PARTIAL in path.name
 
 
+def is_left(path: Path) -> bool:
+    """Whether this is a temporary file or directory of a process here that runs no more."""
+    name = path.name.partition(f"{PARTIAL}{socket.gethostname()}-")
+    return is_partial(path) and bool(name[1]) and not _is_running(name[2])
+
+
 def require_new_file(target: Path, or_overwrite: bool = False) -> None:
     """Raises AlreadyExistsError if something exists at `target`.
 

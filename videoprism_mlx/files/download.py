@@ -13,27 +13,35 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from videoprism_mlx.errors import DownloadError, in_words
+from videoprism_mlx.errors import DownloadError, NetworkError, in_words
 from videoprism_mlx.files.atomic import DISK_FULL
 from videoprism_mlx.files.reading import MOST_BYTES
 
 # How long a server that has answered may be silent during a download.
 TIMEOUT_SECONDS = 30
 
-# How long a server may take to answer at all. Hugging Face's own variable sets another limit.
-ANSWER_SECONDS, ANSWER_VARIABLE = 4.0, "HF_HUB_ETAG_TIMEOUT"
+# How long a server may take to answer at all. With the start of a command, that is less than 5 s.
+# Hugging Face's own variable sets another limit.
+ANSWER_SECONDS, ANSWER_VARIABLE = 3.5, "HF_HUB_ETAG_TIMEOUT"
+
+# What needs no network.
+NO_NETWORK_NEEDED = (
+    "use a model directory (--model DIRECTORY) or videoprism_lvt_demo_tiny, a tiny model that "
+    "comes with the package"
+)
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 
-def download_bytes(url: str, kept: Path) -> bytes:
+def download_bytes(url: str, kept: Path, otherwise: str = "") -> bytes:
     """The content at a public address. HF_HUB_OFFLINE, Hugging Face's switch, is respected.
 
-    `kept` is where the caller will look for it the next time.
+    `kept` is where the caller will look for it the next time, and `otherwise` what to do instead.
     """
-    with explained(url, f"without a network, bring the file and save it as {kept}"):
+    other = f", or {otherwise}" if otherwise else ""
+    with explained(url, f"without a network, bring the file and save it as {kept}{other}"):
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
             raise ConnectionError("HF_HUB_OFFLINE is set")
         with answered(lambda: urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS)) as response:
@@ -79,28 +87,40 @@ def answered(ask: Callable[[], T]) -> T:
 
 
 @contextmanager
-def explained(what: str, hint: str) -> Iterator[None]:
-    """Turns every error of a download into a DownloadError that says what to do.
+def explained(
+    what: str,
+    hint: str | Callable[[BaseException], str],
+    reason_of: Callable[[BaseException], str | None] = lambda _: None,
+    kind: type[NetworkError] = DownloadError,
+) -> Iterator[None]:
+    """Turns every error of a download, or an upload, into a `kind` that says what to do.
 
     Only the call of a library belongs inside: libraries raise errors of many unrelated types.
+    `reason_of` knows what some of them mean. `hint` may depend on the error.
     """
     try:
         yield
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise
-        cause = error.__cause__ or error
-        reason = (in_words(cause).strip() or type(cause).__name__).splitlines()[0]
-        reason = re.sub(r"^\[Errno -?\d+\] ", "", reason)  # Libraries quote the system.
-        if any(isinstance(one, socket.gaierror) for one in causes(error)):
-            reason = "the server was not found"
-        if isinstance(error, DownloadError):
-            reason = error.reason
+        reason = reason_of(error) or usual_reason(error)
         logger.debug("why it could not be fetched:", exc_info=True)
         # The library's own traceback has a hundred lines, and says no more.
-        failed = DownloadError(f"could not fetch {what}: {reason}; {hint}")
+        advice = hint if isinstance(hint, str) else hint(error)
+        failed = kind(f"could not {kind.verb} {what}: {reason}; {advice}")
         failed.reason = reason
         raise failed from None
+
+
+def usual_reason(error: Exception) -> str:
+    """Why a download failed, as the library or the system says it, in one line."""
+    if isinstance(error, NetworkError):
+        return error.reason
+    if any(isinstance(one, socket.gaierror) for one in causes(error)):
+        return "the server was not found"
+    cause = error.__cause__ or error
+    reason = (in_words(cause).strip() or type(cause).__name__).splitlines()[0]
+    return re.sub(r"^\[Errno -?\d+\] ", "", reason)  # Libraries quote the system.
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -21,8 +21,9 @@ from videoprism_mlx.files.places import user_path
 from videoprism_mlx.files.record import differences
 from videoprism_mlx.models import canonical_name
 from videoprism_mlx.video.ffmpeg.decoding import Decoding
-from videoprism_mlx.weights.adapters import ADAPTERS_FILE
+from videoprism_mlx.weights.adapters import ADAPTERS_FILE, adapters_directory
 from videoprism_mlx.weights.directory import WEIGHTS_FILE
+from videoprism_mlx.weights.hub import split_revision
 from videoprism_mlx.weights.identity import ModelIdentity
 from videoprism_mlx.weights.integrity import known_checksum
 from videoprism_mlx.weights.loading import repository_of
@@ -76,6 +77,7 @@ class LibraryModel:
         **settings: Any,
     ):
         self._model, self._dtype, self._adapters = model, dtype, adapters
+        self._folder: Path | None = None  # Of the adapters.
         self._loaded: VideoPrismModel | None = None
         self._expected: tuple[str, Mapping[str, Any]] | None = None
         if isinstance(model, tuple):
@@ -85,9 +87,10 @@ class LibraryModel:
             require_searchable(*model)
             self.outline, self._usual = model
         else:
-            self._model = model_name(model, adapters)
+            self._folder = None if adapters is None else adapters_directory(adapters)
+            self._model = model_name(model, self._folder)
             self.outline, self._usual = check_model(
-                self._model, dtype, None, adapters, require_searchable
+                self._model, dtype, None, self._folder, require_searchable
             )
         self.configure(**settings)
 
@@ -119,8 +122,8 @@ class LibraryModel:
         if isinstance(self._model, tuple):
             return self._model[0]
         if self._loaded is None:
-            name = model_name(self._model, self._adapters)
-            self._loaded, _, _ = load_with_settings(name, self._dtype, adapters=self._adapters)
+            name = model_name(self._model, self._folder)
+            self._loaded, _, _ = load_with_settings(name, self._dtype, adapters=self._folder)
             self._require_same_weights()
         return self._loaded
 
@@ -148,8 +151,8 @@ class LibraryModel:
         """The checksums of the files that hold the weights, which are remembered."""
         directory = self.load().directory
         paths = {} if directory is None else {"weights": directory / WEIGHTS_FILE}
-        if self._adapters is not None:
-            paths["adapters"] = user_path(self._adapters) / ADAPTERS_FILE
+        if self._folder is not None:
+            paths["adapters"] = self._folder / ADAPTERS_FILE
         return {name: known_checksum(path) for name, path in paths.items()}
 
     @functools.cached_property
@@ -171,13 +174,11 @@ class LibraryModel:
                 stored = str(directory.absolute())
                 return {"model": stored, "dtype": dtype, "adapters": None, "files": self.files()}
             return {"model": None}
-        text = str(self._model)
-        is_name = canonical_name(text) is not None or repository_of(text) is not None
         adapters = self._adapters
         return {
-            "model": text if is_name else str(user_path(text).absolute()),
+            "model": lasting_name(str(self._model)),
             "dtype": self._dtype,
-            "adapters": None if adapters is None else str(user_path(adapters).absolute()),
+            "adapters": None if adapters is None else lasting_name(str(adapters)),
             "files": self.files(),
         }
 
@@ -208,6 +209,13 @@ class LibraryModel:
                 f"{'; '.join(differing)}. Leave them out to use the library's, or name another "
                 "library (--library)"
             )
+
+
+def lasting_name(name_or_dir: str) -> str:
+    """A name or Hub id as it is, and a path as an absolute one."""
+    name, _ = split_revision(name_or_dir)
+    is_name = canonical_name(name) is not None or repository_of(name_or_dir) is not None
+    return name_or_dir if is_name else str(user_path(name_or_dir).absolute())
 
 
 def require_searchable(model: VideoPrismModel, processor: Processor | None = None) -> None:

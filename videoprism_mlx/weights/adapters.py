@@ -23,24 +23,33 @@ from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputError, excerpt, shown, whole_number
 from videoprism_mlx.files.atomic import new_file, require_new_file
 from videoprism_mlx.files.checksum import require_checksum, with_checksum
-from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.places import user_path
 from videoprism_mlx.files.reading import parse_json, read_text
 from videoprism_mlx.files.record import as_json, own_version
 from videoprism_mlx.layers import AttenTokenPoolingLayer, Linear, StackedTransformer
-from videoprism_mlx.models import canonical_name
+from videoprism_mlx.weights import hub
+from videoprism_mlx.weights.base import (
+    base_checksum,
+    base_name,
+    other_base,
+    other_weights,
+    require_name,
+    weights_checksum,
+)
 from videoprism_mlx.weights.directory import (
     CONFIG_FILE,
-    WEIGHTS_FILE,
-    check_parameters,
+    PROCESSOR_FILE,
+    misfit,
     read_arrays,
     stored_shapes,
     write_arrays,
+    wrong_parameters,
 )
 from videoprism_mlx.weights.integrity import CHECKSUM_KEY, examine, require_intact
 
 ADAPTERS_FILE = "adapters.safetensors"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
+ADAPTER_FILES = (ADAPTER_CONFIG_FILE, ADAPTERS_FILE, PROCESSOR_FILE)
 
 # A larger one is a mistake: usual ones are from 1 to 512, and rounding hides the weight beyond.
 MOST_ALPHA = 1e6
@@ -248,19 +257,6 @@ def save_adapters(model: VideoPrismModel, directory: str | Path, base: str | Pat
         partial.write_text(as_json(with_checksum(described)) + "\n", encoding="utf-8")
 
 
-def base_name(base: str | Path) -> str:
-    """The name of a model, or the absolute path of its directory."""
-    is_directory = canonical_name(str(base)) is None and user_path(base).is_dir()
-    return os.path.abspath(user_path(base)) if is_directory else str(base)
-
-
-def base_checksum(model: VideoPrismModel, base: str | Path | None = None) -> str | None:
-    """The checksum of the file that a model's weights were read from. None if it is unknown."""
-    directory = model.directory or base
-    path = None if directory is None else Path(directory) / WEIGHTS_FILE
-    return sha256(path) if path and path.is_file() else None
-
-
 def read_adapter_config(directory: Path) -> tuple[AdapterSettings, dict[str, Any]]:
     """The settings in an adapter_config.json, and the name and checksum of the base model.
 
@@ -292,6 +288,15 @@ def read_adapter_config(directory: Path) -> tuple[AdapterSettings, dict[str, Any
     return settings, {**known, CHECKSUM_KEY: described.get(CHECKSUM_KEY)}
 
 
+def adapters_directory(adapters: str | Path) -> Path:
+    """The local directory of adapters, which may be on the Hub: you/adapters or you/adapters@v1."""
+    path = user_path(adapters)
+    repository, revision = hub.split_revision(adapters)
+    if path.exists() or not hub.looks_like_repository(repository):
+        return path
+    return hub.download_model(repository, revision, ADAPTER_FILES, ADAPTER_CONFIG_FILE)
+
+
 def is_adapters(directory: str | Path) -> bool:
     """Whether this is a directory of adapters, and not a model directory."""
     path = user_path(directory)
@@ -299,11 +304,11 @@ def is_adapters(directory: str | Path) -> bool:
 
 
 def base_model(adapters: str | Path) -> str:
-    """The name or directory of the model that the adapters in a directory were trained on.
+    """The name or directory of the model that adapters were trained on.
 
     Raises CheckpointError if it is a directory that is not there.
     """
-    directory = user_path(adapters)
+    directory = adapters_directory(adapters)
     name = str(read_adapter_config(directory)[1]["name"])
     if os.path.isabs(name) and not os.path.isdir(name):
         raise CheckpointError(
@@ -316,21 +321,14 @@ def base_model(adapters: str | Path) -> str:
 def load_adapters(model: VideoPrismModel, directory: str | Path) -> VideoPrismModel:
     """Adds the adapters in a directory to a loaded model, and freezes it. Returns the model.
 
-    Raises CheckpointError unless they fit the layers of the model, and its weights as well if the
-    file of the weights is known. The model stays as it was then.
+    They may be on the Hub: you/adapters or you/adapters@v1. Raises CheckpointError unless they fit
+    the layers of the model, and its weights as well if the file of the weights is known. The model
+    stays as it was then.
     """
-    directory = user_path(directory)
+    directory = adapters_directory(directory)
     settings, linears = check_adapters(model, directory)
-    _, base = read_adapter_config(directory)
     path = directory / ADAPTERS_FILE
-    require_intact(path, base)
-    checksum = base_checksum(model)
-    if None not in (checksum, base["weights"]) and checksum != base["weights"]:
-        raise CheckpointError(
-            f"{directory} was trained on {excerpt(base['name'])}, whose weights have the checksum "
-            f"{excerpt(base['weights'])}; those of {model.directory} have {checksum}. Load that "
-            "model"
-        )
+    require_intact(path, read_adapter_config(directory)[1])
     return with_adapters(model, settings, linears, read_arrays(path))
 
 
@@ -339,10 +337,12 @@ def check_adapters(
 ) -> tuple[AdapterSettings, dict[str, Linear]]:
     """The settings of the adapters in a directory, and the layers of `model` that they are for.
 
-    Raises CheckpointError unless they fit these layers.
+    `model` may be without its weights. Raises CheckpointError if it is known that the adapters
+    belong to another model.
     """
-    directory = user_path(directory)
-    settings, _ = read_adapter_config(directory)
+    directory = adapters_directory(directory)
+    settings, base = read_adapter_config(directory)
+    require_name(model, directory, base)
     try:
         linears = adapted_layers(model, settings)
     except InputError as error:
@@ -353,5 +353,12 @@ def check_adapters(
         expected[f"{name}.lora_a"] = (settings.rank, inputs)
         expected[f"{name}.lora_b"] = (outputs, settings.rank)
     path = directory / ADAPTERS_FILE
-    check_parameters(expected, stored_shapes(path), path)
+    found = stored_shapes(path)
+    checksum = weights_checksum(model)
+    is_base = None not in (checksum, base["weights"]) and checksum == base["weights"]
+    if wrong_parameters(expected, found):
+        problem = misfit(expected, found, path)
+        raise CheckpointError(problem) if is_base else other_base(model, directory, base, problem)
+    if not is_base and None not in (checksum, base["weights"]):
+        raise other_weights(model, directory, base, checksum)
     return settings, linears

@@ -47,7 +47,7 @@ from videoprism_mlx.files.output import require_own
 from videoprism_mlx.files.reading import read_json_object
 from videoprism_mlx.files.record import as_json
 from videoprism_mlx.models import checked_config
-from videoprism_mlx.tokenizers import TOKENIZER_FILE
+from videoprism_mlx.tokenizers import TOKENIZER_FILE, WORDS_FILE
 from videoprism_mlx.weights.integrity import (
     CHECKSUM_KEY,
     examine,
@@ -61,7 +61,14 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 PROCESSOR_FILE = "processor.json"
 LABELS_FILE = "labels.json"
-MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, PROCESSOR_FILE, LABELS_FILE)
+MODEL_FILES = (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    TOKENIZER_FILE,
+    WORDS_FILE,
+    PROCESSOR_FILE,
+    LABELS_FILE,
+)
 
 # The results that training writes beside a model.
 RESULT_FILE = "metrics.json"

@@ -7,12 +7,12 @@ import mlx.core as mx
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.output import require_writable
-from videoprism_mlx.files.places import user_path
 from videoprism_mlx.models import parse_dtype
 from videoprism_mlx.progress import bar
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
 from videoprism_mlx.weights.adapters import (
     ADAPTERS_FILE,
+    adapters_directory,
     base_model,
     check_adapters,
     fuse_adapters,
@@ -41,6 +41,7 @@ def load_fused(
     """
     if dtype is not None:
         parse_dtype(dtype)
+    adapters = adapters_directory(adapters)
     check_adapters(model_outline(name_or_dir, revision)[0], adapters)
     model, directory = load_with_directory(name_or_dir, revision=revision)
     return finished(fuse_adapters(load_adapters(model, adapters)), dtype), directory
@@ -58,13 +59,14 @@ def fuse_to_directory(
 
     With `overwrite`, an earlier model directory there is replaced when the new one is complete.
 
-    By default, `name_or_dir` is the model that the adapters were trained on. The tokenizer, labels
-    and settings of the processor are copied. Returns what config.json says under "source": the name
-    of the model and the checksums of its weights and of the adapters.
+    `adapters` is a directory or a Hub id. By default, `name_or_dir` is the model that they were
+    trained on. The tokenizer, labels and settings of the processor are copied. Returns what
+    config.json says under "source": the name of the model and the checksums of its weights and of
+    the adapters.
     """
-    adapters = user_path(adapters)
     require_writable(Path(output))
     require_new_model(Path(output), overwrite)
+    adapters = adapters_directory(adapters)
     name_or_dir = base_model(adapters) if name_or_dir is None else name_or_dir
     model, directory = load_fused(name_or_dir, adapters, dtype, revision)
     source = {

@@ -46,7 +46,7 @@ def load_model(
     """A model of any kind: by name, from a model directory, or from the Hub.
 
     `dtype` is the type of parameters and activations, by default the stored one. `revision` is a
-    branch, tag or commit on the Hub.
+    branch, tag or commit on the Hub. It may also follow the name: "you/model@v1".
     """
     return load_with_directory(name_or_dir, dtype, revision)[0]
 
@@ -160,13 +160,15 @@ def model_outline(
     It tells what the model can do before the weights are downloaded or read. Of a model on the Hub,
     only the other files, which are small, are downloaded.
     """
-    name, repository = canonical_name(str(name_or_dir)), repository_of(name_or_dir)
+    given_name = str(name_or_dir)
+    name_or_dir, revision = hub.split_revision(name_or_dir, revision)
+    name, repository = canonical_name(name_or_dir), repository_of(name_or_dir)
     directory: Path | None
     if name in RELEASES:
         directory = hub.converted_directory(name, revision)
         if not (directory / CONFIG_FILE).is_file():
             model = build(get_config(name))
-            model.given_name = str(name_or_dir)
+            model.given_name = given_name
             return model, None
     elif repository is not None:
         small = [file for file in HUB_FILES if not file.endswith(".safetensors")]
@@ -176,20 +178,16 @@ def model_outline(
     else:
         directory = model_directory(name_or_dir, revision)
     model = described_model(directory)
-    model.directory, model.given_name = directory, str(name_or_dir)
+    model.directory, model.given_name = directory, given_name
     return model, directory
 
 
 def repository_of(name_or_dir: str | Path) -> str | None:
     """The repository on the Hub that a name stands for; None if it stands for something else."""
-    text = str(name_or_dir)
+    text, _ = hub.split_revision(name_or_dir)
     if canonical_name(text) is not None or places.user_path(text).exists():
         return None
-    is_repository = text.count("/") == 1
-    is_path = text.startswith(("/", ".", "~"))
-    # Of Google's, those that are not known are mistyped, but for models of Transformers.
-    is_mistyped = text.startswith("google/videoprism") and not text.endswith("-hf")
-    return text if is_repository and not is_path and not is_mistyped else None
+    return text if hub.looks_like_repository(text) else None
 
 
 def finished(model: Model, dtype: str | mx.Dtype | None) -> Model:
@@ -206,7 +204,7 @@ def model_directory(name_or_dir: str | Path, revision: str | None = None) -> Pat
     A model that Transformers has written is converted as a released checkpoint is: once, to the
     cache.
     """
-    text = str(name_or_dir)
+    text, revision = hub.split_revision(name_or_dir, revision)
     name = canonical_name(text)
     if name in RELEASES:
         return converted(name, revision)

@@ -59,14 +59,15 @@ def run(options: argparse.Namespace) -> int:
     settings = {name: getattr(options, name) for name in names}
     settings["partial"] = options.partial or None
     given = (options.stream, options.tone_map, options.hardware)
+    model = shared.named_model(options)
     settings["decoding"] = None if given == (None, False, "off") else shared.decoding(options)
     try:
         if options.watch:
             note("watching; Ctrl-C ends it")
-            for added in library.watch(options.paths, options.model, **settings):
+            for added in library.watch(options.paths, model, **settings):
                 report(added, options.json, is_watching=True)
             return 0
-        added = library.add(options.paths, options.model, **settings)
+        added = library.add(options.paths, model, **settings)
     except KeyboardInterrupt:
         note("finished videos are kept; run the same command to continue")
         raise

@@ -50,6 +50,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help=f"for a folder and a new library: its model (default: {shared.DEFAULT_MODEL})",
     )
     option.completer = models
+    shared.add_revision(parser)
     parser.add_argument(
         "-k", type=int, default=10, metavar="N", help="results to print (default: %(default)s)"
     )
@@ -122,7 +123,7 @@ def folder_first(options: argparse.Namespace) -> tuple[str | None, list[str]]:
     if rest and first.endswith("/") and not is_folder:
         raise InputError(f"there is no folder {first}, with which the query begins")
     if not rest or not is_folder:
-        if options.model is not None:
+        if options.model is not None or options.revision is not None:
             raise InputError(
                 "--model is for a folder that is indexed first: begin with a folder, or leave it "
                 "out, as the library knows its model"
@@ -182,8 +183,8 @@ def indexed(options: argparse.Namespace, folder: str) -> "Searcher":
     """Adds what is new in a folder to the library, and returns what searches it."""
     from videoprism_mlx.library.library import Library
 
-    library = Library(options.library)
-    library.add([folder], options.model)
+    library, model = Library(options.library), shared.named_model(options)
+    library.add([folder], model)
     return library.searcher  # With the model that has just been loaded.
 
 

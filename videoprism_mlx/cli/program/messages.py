@@ -76,7 +76,7 @@ def set_up(options: argparse.Namespace) -> Iterator[None]:
     own.setLevel(LEVELS.get(str(loudness), logging.INFO))
     words.setLevel(logging.ERROR if loudness == QUIET else logging.NOTSET)
     logging.getLogger("huggingface_hub").propagate = False  # It prints its messages by itself.
-    if loudness == QUIET:
+    if loudness == QUIET or not (sys.stderr and sys.stderr.isatty()):
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         with progress.hidden(loudness == QUIET):

@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"--{name} is only for random views; ask for some with --views 2 or more")
     with explained_when_stopped(options):
         trained = train_classifier(
-            options.model,
+            shared.with_revision(options.model, options),
             options.data,
             options.output,
             options.val,

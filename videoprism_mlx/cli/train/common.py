@@ -37,6 +37,7 @@ def add_options(parser: argparse.ArgumentParser, data: str, model: str) -> None:
         "directory or a Hub id (default: %(default)s)",
     )
     option.completer = models
+    shared.add_revision(parser)
     shared.add_frames(parser)
     shared.add_reading(parser)
     shared.add_overwrite(parser, "remove an earlier run and begin anew; by default it is continued")

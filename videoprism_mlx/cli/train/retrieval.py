@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     )
     with explained_when_stopped(options):
         trained = train_retrieval(
-            options.model,
+            shared.with_revision(options.model, options),
             options.data,
             options.output,
             options.val,

@@ -4,7 +4,7 @@ Shapes: N moments, D width of an embedding.
 """
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,9 @@ def export(tables: Tables, output: Path, overwrite: bool = False) -> int:
     """
     tables.refresh()
     with new_file(output, replace=overwrite) as partial:
-        write = _write_npz if output.suffix.lower() == ".npz" else _write_parquet
-        return write(tables, partial)
+        if output.suffix.lower() == ".npz":
+            return _write_npz(tables, partial)
+        return write_parquet(tables, partial, tables.record)
 
 
 def _shown(tables: Tables, columns: list[str]) -> Iterator[tuple[list[str], Any]]:
@@ -79,19 +80,23 @@ def _write_npz(tables: Tables, partial: Path) -> int:
     return len(paths)
 
 
-def _write_parquet(tables: Tables, partial: Path) -> int:
+def write_parquet(
+    tables: Tables, partial: Path, record: Mapping[str, Any], has_paths: bool = True
+) -> int:
+    """Writes the moments and a record as Parquet, with or without the videos' paths."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    fields = [("video", pa.string()), ("path", pa.string())]
+    fields = [("video", pa.string()), *([("path", pa.string())] if has_paths else [])]
     fields += [("start", pa.float64()), ("end", pa.float64())]
     fields += [("embedding", pa.list_(pa.float32(), tables.dimension))]
-    schema = pa.schema(fields, metadata={RECORD: as_json(tables.record, None).encode()})
+    schema = pa.schema(fields, metadata={RECORD: as_json(dict(record), None).encode()})
     count = 0
     with pq.ParquetWriter(partial, schema) as writer:
         for found, batch in _shown(tables, ["start", "end", "embedding"]):
             names = [Path(path).name for path in found]
-            columns = [pa.array(names, pa.string()), pa.array(found, pa.string())]
+            columns = [pa.array(names, pa.string())]
+            columns += [pa.array(found, pa.string())] if has_paths else []
             columns += [batch[name] for name in ("start", "end", "embedding")]
             writer.write_table(pa.table(columns, schema=schema))
             count += len(found)

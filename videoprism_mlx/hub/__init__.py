@@ -1,0 +1,1 @@
+"""Sharing on the Hugging Face Hub, and what is kept on this machine."""
