@@ -15,7 +15,7 @@ import pytest
 
 from videoprism_mlx.errors import EXPECTED, VideoError
 from videoprism_mlx.video import sampling
-from videoprism_mlx.video.ffmpeg import opening, reader
+from videoprism_mlx.video.ffmpeg import opening, walker
 from videoprism_mlx.video.ffmpeg.decoder import Decoder
 from videoprism_mlx.video.ffmpeg.reader import VideoFile
 
@@ -82,7 +82,7 @@ def test_a_download_that_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 30 <= len(frames) < 60
     assert frames == list(range(len(frames)))
     assert shown(path, partial=True) == spread(frames, 16)
-    monkeypatch.setattr(reader, "SEEK_BEYOND", 4)
+    monkeypatch.setattr(walker, "SEEK_BEYOND", 4)
     assert shown(path, partial=True) == spread(frames, 16)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from videoprism_mlx.video import sampling
-from videoprism_mlx.video.ffmpeg import decoder, reader
+from videoprism_mlx.video.ffmpeg import decoder, walker
 from videoprism_mlx.video.ffmpeg.colours import Converter
 from videoprism_mlx.video.ffmpeg.decoder import Decoder
 from videoprism_mlx.video.ffmpeg.opening import open_stream
@@ -96,7 +96,7 @@ def test_every_frame_in_order(name: str) -> None:
 def test_any_frame_by_seeking(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path, expected = media.clip(name), held(name)
     whole = sampling.read_video(path, None, size=None)
-    monkeypatch.setattr(reader, "SEEK_BEYOND", 4)
+    monkeypatch.setattr(walker, "SEEK_BEYOND", 4)
     chosen = spread(list(range(len(whole))), 16)
     sampled = sampling.read_video(path, size=None)
     assert media.numbers(sampled) == [expected[n] for n in chosen]
@@ -229,7 +229,7 @@ def test_a_short_file_is_opened_once(name: str, kept: int, monkeypatch: pytest.M
 @pytest.mark.parametrize("name", ["mpeg4.avi", "bare.mjpeg", "b.mp4"])
 def test_going_back_by_seeking(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """FFmpeg refuses to seek to before the start, as for the first key frames."""
-    monkeypatch.setattr(reader, "SEEK_BEYOND", 4)
+    monkeypatch.setattr(walker, "SEEK_BEYOND", 4)
     file = VideoFile(media.clip(name))
     assert [media.number(at(file, number)) for number in (99, 30, 17, 13, 2)] == [99, 30, 17, 13, 2]
     file.close()
@@ -239,7 +239,7 @@ def test_frames_with_the_same_clock_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second recording begins at the clock of the first one's last frame."""
-    monkeypatch.setattr(reader, "SEEK_BEYOND", 4)
+    monkeypatch.setattr(walker, "SEEK_BEYOND", 4)
     first = ["-c:v", "mpeg2video", "-g", "5"]
     media.write(tmp_path / "a.ts", frames=60, arguments=first)
     offset = ["-output_ts_offset", str(60 / media.FPS)]
@@ -267,7 +267,7 @@ def test_a_long_file_is_sought_in(
     assert seeks >= 7
     assert grabs < len(LONG_FRAMES) / 2
 
-    monkeypatch.setattr(reader, "SEEK_BEYOND", 100)
+    monkeypatch.setattr(walker, "SEEK_BEYOND", 100)
     assert shown(path, 16) == spread(LONG_FRAMES, 16)
     grabs, seeks = cost()
     assert seeks >= 10

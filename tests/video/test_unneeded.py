@@ -72,7 +72,7 @@ def test_the_frames_are_those_of_all(name: str) -> None:
             numbers = sorted(random.choice(len(everything), count, replace=False).tolist())
             for number, frame in zip(numbers, fetched(source, numbers), strict=True):
                 assert np.array_equal(frame, everything[number]), (number, numbers)
-        assert source._can_leave_out or name in COUNTED
+        assert source._walker.can_leave_out or name in COUNTED
 
 
 def test_a_frame_that_was_left_out_can_be_asked_for_later() -> None:
@@ -81,7 +81,7 @@ def test_a_frame_that_was_left_out_can_be_asked_for_later() -> None:
             fetched(source, [number])
             for later in (number + 1, number + 2, number + 3):
                 assert media.number(fetched(source, [later])[0]) == later
-        assert not source._is_counted
+        assert not source._walker.is_counted
 
 
 def test_few_frames_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_without_frames_that_should_come_nothing_is_left_out(
     monkeypatch.setattr(Decoder, "_leaves_out", without_a_word)
     with closing(VideoFile(media.clip("b.mp4"))) as source:
         assert media.numbers(np.array(fetched(source, [0, 41, 50]))) == [0, 41, 50]
-        assert not source._can_leave_out and not source._is_counted
+        assert not source._walker.can_leave_out and not source._walker.is_counted
 
 
 def damaged(tmp_path: Path, is_needed: bool) -> tuple[Path, int]:

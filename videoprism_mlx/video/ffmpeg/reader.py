@@ -7,7 +7,7 @@ differ, all frames are decoded once to see what the file really holds: see `cons
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,11 +28,8 @@ from videoprism_mlx.video.ffmpeg.index import (
     read_table,
 )
 from videoprism_mlx.video.ffmpeg.opening import open_stream
+from videoprism_mlx.video.ffmpeg.walker import Walker
 from videoprism_mlx.video.frame import Frame
-
-# To go further ahead than this, seeking is cheaper than decoding: a seek starts at a key frame, and
-# encoders rarely set key frames further apart. What lies between is not checked for damage then.
-SEEK_BEYOND = 300
 
 # Rates above this, which no camera has, are mistakes of the file.
 DEFAULT_FPS, FASTEST_FPS = 25.0, 1000.0
@@ -62,13 +59,11 @@ class VideoFile:
         self.path = Path(path)
         self.partial = partial
         self._convert = Converter(decoding.tone_map)
-        self._is_counted = False  # Whether the index comes from the frames themselves.
-        self._can_seek = True
-        self._can_leave_out = not partial
         with video_errors(f"{self.path} cannot be opened"):
             self._decoder = Decoder(functools.partial(open_stream, self.path, decoding))
             try:
-                self._index = self._begun()
+                self._walker = Walker(self._decoder, self._begun())
+                self._walker.can_leave_out = not partial and self.damage is None
             except BaseException:
                 self.close()
                 raise
@@ -78,7 +73,6 @@ class VideoFile:
         if self.partial and damage.fault(self.path, deep=True):
             self._decoder.threads = False
             self._decoder.restart()
-        self._begin(-1)
         stream = self._decoder.opened.stream
         rate = float(stream.guessed_rate or stream.average_rate or 0)
         self.fps = rate if 0 < rate <= FASTEST_FPS else DEFAULT_FPS
@@ -95,6 +89,10 @@ class VideoFile:
             note_hdr(self.path, transfer)
         self.aspect = pixel_aspect(stream, first)
         return index.begun_at(first.pts, index is table)
+
+    @property
+    def _index(self) -> Index:
+        return self._walker.index
 
     def close(self) -> None:
         """Closes the file."""
@@ -127,21 +125,11 @@ class VideoFile:
 
     def fetch(self, numbers: Iterable[int]) -> Iterator[Frame]:
         """The frames of ascending `numbers`, each (H, W, 3), RGB, 0-255, the right way up."""
-        numbers = self._only(numbers)
-        for number in numbers:
+        for number in self._walker.only(numbers):
             with video_errors(f"{self.path}: frame {number} cannot be decoded"):
                 self._go_to(number)
-                frame = self._convert(self._frame)
+                frame = self._convert(self._walker.frame)
             yield frame
-
-    def _only(self, numbers: Iterable[int]) -> Sequence[int]:
-        """The same numbers. From here on, frames with others are decoded where that is needed."""
-        listed = [int(number) for number in numbers]
-        self._can_leave_out &= self._index.is_exact and not self._is_counted and not self.damage
-        # The last frame shows that the file is complete.
-        wanted = {int(self._index.clocks[number]) for number in (*listed, -1)}
-        self._decoder.wanted = wanted if self._can_leave_out else None
-        return listed
 
     def require_whole(self) -> None:
         """Raises VideoError if the file is cut short or damaged, unless a part of it will do."""
@@ -156,7 +144,7 @@ class VideoFile:
             if any(frame is not None for frame in self._decoder.frames):
                 self._count()
         self.require_whole()
-        is_hidden = self._decoder.skips_damage and self._key < 0  # And all was read, without seeks.
+        is_hidden = self._decoder.skips_damage and self._walker.has_seen_all
         if is_hidden and not self.partial and (why := damage.fault(self.path, deep=True)):
             raise self._broken(len(self.times), why)
 
@@ -174,83 +162,18 @@ class VideoFile:
             f"({seconds:.1f} s): {why}. With partial=True (--partial), what can be decoded is used"
         )
 
-    def _begin(self, position: int, key: int = -1, since: int | None = None) -> None:
-        """Frames are decoded from after number `position`.
-
-        After a seek to key frame `key`, pictures before the clock `since` are guesses.
-        """
-        self._position, self._key, self._since = position, key, since
-
     def _go_to(self, number: int) -> None:
         """Makes frame `number` the one that was decoded last."""
-        index, ahead = self._index, number - self._position
-        key = index.key_of(number) if index.is_exact and self._can_seek else -1
-        is_left_out = ahead > 0 and int(index.clocks[number]) in self._decoder.left_out
-        is_here = (
-            ahead >= 0
-            and not is_left_out
-            and (
-                key <= 0
-                or ahead <= SEEK_BEYOND
-                or index.keys[key] <= index.clocks[max(self._position, 0)]
-            )
-        )
-        if not is_here:
-            self._start_from(key, number)
-        while not self._walk(number):
-            if self._decoder.has_left_out:  # It may be a mistake to leave frames out.
-                self._decoder.wanted, self._can_leave_out = None, False
-                self._start_from(self._key, number)
-                continue
-            if self._key < 0:
-                self._count()
-            self._start_from(self._key - 1, number)
-
-    def _start_from(self, key: int, number: int) -> None:
-        """Goes to that key frame or one before it, or to the start, to decode frame `number`."""
-        for earlier in range(key, 0, -1):
-            place = self._decoder.seek(self._index, earlier, int(self._index.clocks[number]))
-            if place is not None:
-                self._begin(place - 1, earlier, int(self._index.clocks[place]))
-                return
-        self._decoder.restart()
-        self._begin(-1)
-
-    def _walk(self, number: int) -> bool:
-        """Decodes on to frame `number`. Whether it came, and each one before it as expected."""
-        index = self._index
-        if self._position >= number:
-            return True
-        for frame in self._decoder.frames:
-            if frame is None:
-                if self._is_counted or self._since is not None:
-                    continue
-                self._decoder.threads = False
-                return False
-            if self._since is not None and frame.pts is not None and frame.pts < self._since:
-                continue
-            self._position, self._since = self._following(), None
-            if index.is_exact and frame.pts != index.clocks[self._position]:
-                return False
-            self._frame = frame
-            if self._position == number:
-                return True
-        return False
-
-    def _following(self) -> int:
-        """The number of the frame that is decoded after the last one."""
-        number, left_out = self._position + 1, self._decoder.left_out
-        while left_out and int(self._index.clocks[number]) in left_out:
-            left_out.discard(int(self._index.clocks[number]))
-            number += 1
-        return number
+        if not self._walker.go_to(number):
+            self._count()
 
     def _count(self) -> None:
         """Makes the index from the frames themselves, which decodes all of them."""
-        if self._is_counted:
-            if not self._can_seek:
+        walker = self._walker
+        if walker.is_counted:
+            if not walker.can_seek:
                 raise VideoError(f"{self.path} does not decode to the same frames each time")
-            self._can_seek = False  # In this file, a seek may end at a wrong frame.
+            walker.can_seek = False  # In this file, a seek may end at a wrong frame.
             raise _Reindexed
         self._decoder.wanted = None
         clocks, broken_at = self._decode_all()
@@ -259,16 +182,16 @@ class VideoFile:
             clocks, _ = self._decode_all()
         elif broken_at is not None:
             raise self._broken(broken_at, self.damage or self._broken_frame(broken_at))
-        index = index_of(clocks, self._index.keys, self._base, self.fps)
-        self._index = dataclasses.replace(index, lost=self._index.lost)
-        self._is_counted, self._can_seek = True, self._can_seek and broken_at is None
+        index = index_of(clocks, walker.index.keys, self._base, self.fps)
+        walker.index = dataclasses.replace(index, lost=walker.index.lost)
+        walker.is_counted, walker.can_seek = True, walker.can_seek and broken_at is None
         self.__dict__.pop("damage", None)
-        self._start_from(-1, 0)
+        walker.start_from(-1, 0)
         raise _Reindexed
 
     def _decode_all(self) -> tuple[list[int], int | None]:
         """The clocks of all frames, and the first frame that is damaged or lost."""
-        self._start_from(-1, 0)
+        self._walker.start_from(-1, 0)
         clocks: list[int] = []
         broken_at = None
         for frame in self._decoder.frames:
