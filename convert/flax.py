@@ -41,6 +41,7 @@ from videoprism_mlx.weights.directory import (
 )
 from videoprism_mlx.weights.integrity import require_intact
 from videoprism_mlx.weights.outline import Shapes
+from videoprism_mlx.weights.quantize.settings import require_dense
 
 READABLE = {np.dtype(name) for name in ("float16", "float32", "float64")} | {BFLOAT16}
 
@@ -122,10 +123,11 @@ def mlx_to_flax(
     """
     path = Path(model_dir) / WEIGHTS_FILE
     config, described = read_checked_config(Path(model_dir))
+    require_dense(model_dir, described)
     if scan is None:
         source = described.get("source")
         scan = not isinstance(source, Mapping) or source.get("layout") != "unscanned"
-    check_shapes(Path(model_dir), config)
+    check_shapes(Path(model_dir), config, described)
     require_intact(path, described)
     layout = Layout(config)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.cli.program import quantization
 from videoprism_mlx.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,11 +20,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "convert",
         help="convert an official Flax checkpoint to a model directory, or back",
         description="Converts an official Flax checkpoint to a model directory: config.json, "
-        "model.safetensors and the tokenizer. Given a model directory, it writes a Flax .npz.",
+        "model.safetensors and the tokenizer. Given a model directory, it writes a Flax .npz. With "
+        "-q it quantizes any of them.",
         epilog="examples:\n"
         "  videoprism-mlx convert videoprism_lvt_public_v1_base -o my-model\n"
         "  videoprism-mlx convert flax_base.npz -o my-model --dtype bfloat16\n"
-        "  videoprism-mlx convert my-model -o flax.npz",
+        "  videoprism-mlx convert my-model -o flax.npz\n"
+        "  videoprism-mlx convert my-model -o small -q --q-bits 8",
     )
     parser.add_argument(
         "source",
@@ -57,11 +60,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         type=Path,
         help="replay saved Flax activations through the converted model, and compare",
     )
+    quantization.add_options(parser)
     shared.add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
+    if quantization.is_asked_for(options):
+        return quantization.run(options)
     from videoprism_mlx import convert
     from videoprism_mlx.errors import printable
     from videoprism_mlx.models import SHIPPED, canonical_name
