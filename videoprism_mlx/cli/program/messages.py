@@ -46,7 +46,7 @@ class ToStderr(logging.Handler):
 def add_loudness(parser: argparse.ArgumentParser) -> None:
     """Adds -v and -q, which may stand before and after the name of a command.
 
-    A command that has a -q of its own gets --quiet only.
+    A command that has a -q of its own, such as `convert`, gets --quiet only.
     """
     group = parser.add_mutually_exclusive_group()
     for short, long, help in (
