@@ -6,7 +6,6 @@ Shapes: B batch, L queries, S keys, D width, H head width.
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -86,11 +85,11 @@ class Linear(nn.Linear):
         group_size: int | None = None,
         bits: int | None = None,
         mode: str = "affine",
-        **kwargs: Any,
+        quantize_input: bool = False,
     ) -> nn.Module:
         """The quantized layer, or this one if the group size does not divide its width."""
-        if kwargs.get("quantize_input"):
-            raise InputError("quantize_input is set; expected layers without a bias for it")
+        if quantize_input:
+            raise InputError("quantize_input is set; MLX has it for layers without a bias only")
         usual_size, usual_bits = QUANTIZATION_DEFAULTS.get(mode, (64, 4))
         group_size, bits = group_size or usual_size, bits or usual_bits
         # The patch projection has 972 inputs, which no group size divides.

@@ -88,9 +88,8 @@ def require_between(budget_bits: float, least: float) -> None:
 def average_bits(model: nn.Module, packings: Packings) -> float:
     """The bits of a quantized weight on average, without scales."""
     shapes = layer_shapes(model)
-    sizes = {path: math.prod(shapes[path]) for path, each in packings.items() if each}
-    bits = sum(size * packings[path].bits for path, size in sizes.items())  # type: ignore[union-attr]
-    return bits / sum(sizes.values())
+    packed = [(math.prod(shapes[path]), each.bits) for path, each in packings.items() if each]
+    return sum(size * bits for size, bits in packed) / sum(size for size, _ in packed)
 
 
 def kept_at_most(
@@ -141,8 +140,9 @@ def is_text(model: VideoPrismModel, path: str) -> bool:
 def as_if_quantized(weight: mx.array, packing: Packing) -> mx.array:
     """A weight (O, I), quantized and dequantized."""
     settings = packing._asdict()
-    packed = cast(list[mx.array], mx.quantize(weight, **settings))
-    return mx.dequantize(*packed, **settings).astype(weight.dtype)
+    packed, scales, *biases = cast(list[mx.array], mx.quantize(weight, **settings))
+    rounded = mx.dequantize(packed, scales, biases[0] if biases else None, **settings)
+    return rounded.astype(weight.dtype)
 
 
 def moved(before: Sequence[mx.array], after: Sequence[mx.array]) -> float:

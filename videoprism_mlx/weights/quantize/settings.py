@@ -96,7 +96,7 @@ def require_dividing(path: str, inputs: int, each: Packing) -> None:
 
 def layers_in(shapes: Shapes) -> dict[str, tuple[int, ...]]:
     """The layers that can be quantized among parameters: their paths, and the shapes (O, I)."""
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for name, shape in shapes.items():
         path = name.removesuffix(WEIGHT)
         if name.endswith(WEIGHT) and len(shape) == 2 and not path.endswith(POSITIONS):
