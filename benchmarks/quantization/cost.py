@@ -43,6 +43,7 @@ def memory(load: Load, way: str, arrays: Any) -> dict[str, Any]:
     mx.clear_cache()
     before = mx.get_active_memory()
     model = stored(load, WAYS[way], [], {})
+    mx.eval(model.parameters())
     size = sum(array.nbytes for array in named_parameters(model).values())
     mx.clear_cache()
     held = mx.get_active_memory() - before

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import mlx.core as mx
-
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import InputError, InputTypeError, excerpt, shown, suggestion
 from videoprism_mlx.video.source import Source
@@ -58,7 +56,6 @@ def quantize(
     if budget_bits is not None and calibration is not None:
         fixed = named_layers(layers or {}, packings).keys()
         packings, spent = spend(model, packings, fixed, budget_bits, calibration)
-    mx.eval(mx.random.state)
     quantize_layers(model, packings, evaluates=True)
     model.spent = spent
     model.directory = None  # Its weights differ from those there now.
