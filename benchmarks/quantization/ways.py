@@ -1,7 +1,7 @@
 """The ways to store a model that are compared, and models stored so."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -20,8 +20,7 @@ class Way:
     group_size: int | None = None
     mode: str = "affine"
     budget: float | None = None
-    dtype: str = "float32"
-    layers: Mapping[str, Any] | None = None
+    dtype: str = "float32"  # Of the stored weights. All ways compute in float32.
 
     @property
     def is_plain(self) -> bool:
@@ -62,6 +61,7 @@ def stored(
     model = load()
     if way.is_plain:
         model.set_dtype(getattr(mx, way.dtype))
+        model.set_dtype(mx.float32)
         mx.eval(model.parameters())
         return model
     group_size = way.group_size
