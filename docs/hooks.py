@@ -64,9 +64,11 @@ def documentation_of(room: str | None, name: str) -> str:
 
 
 def module_of(room: str, name: str) -> str | None:
-    """The module of a room that defines a name."""
+    """The module of a room that defines a name. A room may be one module."""
     definition = re.compile(rf"^(class|def) {name}\b", re.MULTILINE)
-    for path in sorted((HOUSE / room).rglob("*.py")):
+    for path in (HOUSE / f"{room}.py", *sorted((HOUSE / room).rglob("*.py"))):
+        if not path.is_file():
+            continue
         if definition.search(path.read_text(encoding="utf-8")):
             return ".".join(path.relative_to(HOUSE).with_suffix("").parts)
     return None

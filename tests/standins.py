@@ -8,7 +8,11 @@ without a network.
 import json
 import shutil
 import struct
+import sys
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import huggingface_hub
@@ -150,3 +154,26 @@ def save_classifier(folder: Path) -> None:
     """The classifier that another page has trained."""
     classifier = vp.load_classifier("videoprism_public_v1_base", len(CLASSES))
     vp.save_model(classifier, folder / "my-classifier")
+
+
+class Texts:
+    """A data loader of texts, in one batch."""
+
+    def __init__(self, texts: list[str]):
+        self.dataset = [{"text": text} for text in texts]
+
+    def __iter__(self) -> Iterator[dict[str, list[str]]]:
+        yield {"text": [item["text"] for item in self.dataset]}
+
+
+def replace_mteb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for MTEB, which is large, and whose tasks are downloads: it encodes two texts."""
+
+    def evaluate(model: Any, tasks: list[str]) -> dict[str, float]:
+        first, second = model.encode(Texts(CLASSES))
+        return dict.fromkeys(tasks, float(first @ second))
+
+    module: Any = ModuleType("mteb")
+    module.__spec__ = ModuleSpec("mteb", None)
+    module.get_tasks, module.evaluate = (lambda tasks: tasks), evaluate
+    monkeypatch.setitem(sys.modules, "mteb", module)

@@ -12,6 +12,7 @@ __version__: str
 
 if TYPE_CHECKING:  # Type checkers read these lines, and not _HOMES and __getattr__ below.
     from videoprism_mlx import convert as convert
+    from videoprism_mlx import mteb as mteb
     from videoprism_mlx.datasets.captions import read_captions as read_captions
     from videoprism_mlx.datasets.labels import read_labels as read_labels
     from videoprism_mlx.encoders import FactorizedEncoder as FactorizedEncoder
@@ -44,6 +45,7 @@ if TYPE_CHECKING:  # Type checkers read these lines, and not _HOMES and __getatt
     from videoprism_mlx.tokenizers import canonicalize_text as canonicalize_text
     from videoprism_mlx.tokenizers import tokenize_texts as tokenize_texts
     from videoprism_mlx.training.classifier import train_classifier as train_classifier
+    from videoprism_mlx.training.probe import evaluate_probe as evaluate_probe
     from videoprism_mlx.training.recipe import Recipe as Recipe
     from videoprism_mlx.training.retrieval import Tuning as Tuning
     from videoprism_mlx.training.retrieval import train_retrieval as train_retrieval
@@ -91,6 +93,7 @@ _HOMES = {
     "runtime.device": ["set_block_size"],
     "tokenizers": ["canonicalize_text", "tokenize_texts"],
     "training.classifier": ["train_classifier"],
+    "training.probe": ["evaluate_probe"],
     "training.recipe": ["Recipe"],
     "training.retrieval": ["Tuning", "train_retrieval"],
     "video.ffmpeg.decoding": ["Decoding"],
@@ -106,9 +109,9 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 # Modules and rooms that `vp.NAME` gives without an import of their own.
-_MODULES = {"convert", *(home.partition(".")[0] for home in _HOMES)}
+_MODULES = {"convert", "mteb", *(home.partition(".")[0] for home in _HOMES)}
 
-__all__ = sorted(["convert", *_HOME_OF])
+__all__ = sorted(["convert", "mteb", *_HOME_OF])
 
 
 if not TYPE_CHECKING:  # To a type checker it would say that every name exists, with any type.

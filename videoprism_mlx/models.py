@@ -1,6 +1,7 @@
 """The known models and their configurations; building a model from one."""
 
 import inspect
+import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -273,6 +274,15 @@ def with_defaults(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     parameters = inspect.signature(MODEL_CLASSES[class_name]).parameters.values()
     defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
     return defaults | dict(config)
+
+
+def whole_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A checked configuration with the defaults of its class, in values of JSON.
+
+    Those of two configurations are equal if they are of the same model.
+    """
+    whole: dict[str, Any] = json.loads(json.dumps(with_defaults(config["model"], config)))
+    return whole
 
 
 def check_keywords(

@@ -77,18 +77,22 @@ def draw_library(folder: Path, tokenizer: Path | None, count: int) -> Path:
         "source": {"model": str(model), "dtype": None, "adapters": None},
         "preprocessing": preprocessing,
     }
-    tables = Tables.create(folder / "library", record, 768)
+    add_moments(Tables.create(folder / "library", record, 768), count)
+    return folder / "library"
+
+
+def add_moments(tables: Tables, count: int) -> None:
+    """Adds `count` moments to a library, in videos that there are not."""
     random = np.random.default_rng(0)
     for first in range(0, count // TEN, 1000):
-        numbers = range(first, min(first + 1000, count // TEN))
-        add_videos(tables, random, numbers)
-    return folder / "library"
+        add_videos(tables, random, range(first, min(first + 1000, count // TEN)))
 
 
 def add_videos(tables: Tables, random: np.random.Generator, numbers: range) -> None:
     """Videos of TEN moments each, whose embeddings are in a cluster."""
-    middles = random.normal(size=(len(numbers), 1, 768))
-    vectors = middles + random.normal(size=(len(numbers), TEN, 768))
+    width = tables.dimension
+    middles = random.normal(size=(len(numbers), 1, width))
+    vectors = middles + random.normal(size=(len(numbers), TEN, width))
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
     count = vectors.shape[0] * TEN
     place = np.tile(np.arange(TEN), len(numbers))
@@ -99,7 +103,7 @@ def add_videos(tables: Tables, random: np.random.Generator, numbers: range) -> N
         number=pa.array(place.astype(np.int32)),
         start=pa.array(4.0 * place),
         end=pa.array(4.0 * place + 4),
-        embedding=pa.FixedSizeListArray.from_arrays(flat, 768),
+        embedding=pa.FixedSizeListArray.from_arrays(flat, width),
         picture=pa.array([b"\0" * 4000] * count),
     )
     tables.add_moments(pa.table(columns, schema=tables.moments.schema))

@@ -262,7 +262,7 @@ def test_a_configuration_may_leave_defaults_out(
     directory: Path, official_clip: Path, tmp_path: Path
 ) -> None:
     whole = shutil.copytree(directory, tmp_path / "whole")
-    config = published.settings(models.get_config(reference_config("clip_mild")))
+    config = models.whole_settings(models.get_config(reference_config("clip_mild")))
     assert len(config) > len(reference_config("clip_mild"))
     (whole / "config.json").write_text(json.dumps(config))
     assert all(one.agrees for one in compare(whole, official_clip))

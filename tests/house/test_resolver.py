@@ -16,15 +16,29 @@ dependencies = [
 ]
 
 [project.optional-dependencies]
-more = ["other"]
+pictures = ["drawing"] # a comment
+parquet = ["tables>=17"]
+completion = []
+library = [
+    "found",
+    "server[fast]>=1; python_version < '3.12'",
+]
+test = ["other"]
 """
+
+EXTRAS = ["drawing", "tables>=17", "found"]
 
 
 @pytest.mark.parametrize(
     ("system", "processor", "python", "expected"),
     [
-        ("darwin", "arm64", "3.10", ["mlx>=0.30", "numpy", "old>=1,<2"]),
-        ("linux", "aarch64", "3.14", ["mlx[cpu]>=0.30", "numpy", "fast"]),
+        (
+            "darwin",
+            "arm64",
+            "3.10",
+            ["mlx>=0.30", "numpy", "old>=1,<2", *EXTRAS, "server[fast]>=1"],
+        ),
+        ("linux", "aarch64", "3.14", ["mlx[cpu]>=0.30", "numpy", "fast", *EXTRAS]),
     ],
 )
 def test_what_is_required(system: str, processor: str, python: str, expected: list[str]) -> None:

@@ -15,7 +15,7 @@ import pytest
 import standins
 
 import videoprism_mlx as vp
-from videoprism_mlx import cli, convert, pictures
+from videoprism_mlx import cli, convert, mteb, pictures
 from videoprism_mlx.library import table
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,10 @@ NOT_RUN = {
     "/usr/bin/time": "it measures a conversion at full size",
 }
 # What makes a command smaller, which its own options leave at a size that takes long.
-SMALLER = {"demo": ["--clips", "13"]}
+SMALLER = {
+    "demo": ["--clips", "13"],
+    "evaluate probe": ["--sizes", "2", "all", "--epochs", "2"],
+}
 
 
 class Block(NamedTuple):
@@ -115,6 +118,7 @@ def reader(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     folder = tmp_path / "work"
     shutil.copytree(prepared / "work", folder, symlinks=True)
     standins.shrink_models(monkeypatch, prepared)
+    standins.replace_mteb(monkeypatch)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(table, "data_directory", lambda: tmp_path / "data")
     monkeypatch.setattr(sys, "argv", ["python"])
@@ -128,8 +132,9 @@ def run_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         assert arguments[1] == "videoprism_mlx.convert", f"what is this command? {words}"
         program, arguments = "videoprism-mlx", ["convert", *arguments[2:]]
     if program == "videoprism-mlx":
+        smaller = SMALLER.get(arguments[0], SMALLER.get(" ".join(arguments[:2]), []))
         try:
-            code = cli.main([*arguments, *SMALLER.get(arguments[0], [])])
+            code = cli.main([*arguments, *smaller])
         except SystemExit as stopped:  # argparse does so after --help, and for wrong options.
             code = stopped.code
         assert code == 0, f"{shlex.join(words)} ended with exit code {code}"
@@ -203,8 +208,8 @@ def test_links_of_the_readme_lead_somewhere() -> None:
 def test_every_public_name_is_in_the_reference() -> None:
     text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     named = set(re.findall(r"^::: vp\.(\w+)$", text, re.MULTILINE))
-    assert named == set(vp.__all__) - {"convert"}
-    for room in (convert, pictures):
+    assert named == set(vp.__all__) - {"convert", "mteb"}
+    for room in (convert, mteb, pictures):
         inner = room.__name__.rpartition(".")[2]
         named = set(re.findall(rf"^::: vp\.{inner}\.(\w+)$", text, re.MULTILINE))
         assert named == set(room.__all__)

@@ -75,7 +75,7 @@ def test_a_long_video_is_windows_with_pictures_of_their_middles(tmp_path: Path) 
     expected = np.stack([one.features["embedding"] for one in windows])
     np.testing.assert_allclose(vectors(tmp_path / "library", path), expected, atol=2e-6)
     pictures = [picture(one[3]) for one in moments]
-    assert {one.shape for one in pictures} == {(96, 192, 3)}
+    assert {one.shape for one in pictures} == {(80, 160, 3)}
     assert [media.number(one) for one in pictures] == [20, 60, 90]
     [row] = Tables.open(tmp_path / "library").rows()
     facts = ("path", "size", "width", "height", "rate", "codec", "moments", "status")

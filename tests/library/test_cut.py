@@ -38,6 +38,7 @@ def numbers(path: Path) -> list[int]:
         ("open.mp4", 1.34, 2.0, True, 36, 59),
         ("late.mp4", 0.8, 2.0, True, None, 59),
         ("hevc.mp4", 0.0, 1.0, True, 0, 29),
+        ("b.avi", 0.0, 1.0, True, 0, 29),  # Whose first frame is shown after the file's start.
         ("vp9.webm", 1.0, 2.0, False, 30, 59),
         ("refresh.mp4", 2.0, 3.0, False, 60, 89),  # Without key frames.
     ],

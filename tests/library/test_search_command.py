@@ -171,6 +171,20 @@ def test_the_player_that_can_begin_at_a_time(
         assert opening.command("/a {path}.mp4", 12.5) == [str(program), *arguments]
 
 
+def test_a_program_that_cannot_open_a_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "xdg-open"
+    program.write_text("#!/bin/sh\nexit 3\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(opening, "PLAYERS", ())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "a.mp4").touch()
+    with pytest.raises(FileNotFoundError, match=r"^xdg-open could not open .* with 3"):
+        opening.open_at(str(tmp_path / "a.mp4"), 1)
+
+
 @pytest.fixture
 def jpeg() -> bytes:
     """A picture, red above blue."""

@@ -8,14 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from library_media import given
 from web_server import ROW, Site, serving
 
-import videoprism_mlx as vp
 from videoprism_mlx.library.web.limits import Limits
-from videoprism_mlx.models import DEMO_MODEL
 
 SECRET = b"nobody may read this"
 LIMITS = Limits(body_idle_seconds=1, body_seconds=3, head_seconds=3, upload_bytes=2**20)
@@ -165,25 +161,3 @@ def test_many_clients_at_once(web_library: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_five_hundred_requests_of_fifty_clients(web_library: Path, tmp_path: Path) -> None:
     attack(web_library, tmp_path, clients=50, requests=500, most_seconds=15)
-
-
-@pytest.mark.slow
-def test_first_results_among_ten_thousand_moments(tmp_path: Path) -> None:
-    random_numbers = np.random.default_rng(0)
-    width = vp.models.get_config(DEMO_MODEL)["model_dim"]
-    videos = {f"/{n}.mp4": random_numbers.normal(size=(10, width)) for n in range(1000)}
-    given(tmp_path / "library", {path: unit(rows) for path, rows in videos.items()})
-    with serving(tmp_path / "library", tmp_path / "previews") as site:
-        assert site.ask("/api/search", q="a circle").status == 200  # It loads the model.
-        seconds = []
-        for colour in ("red", "orange", "yellow", "green", "blue", "purple", "pink"):
-            began = time.perf_counter()
-            found = site.ask("/api/search", q=f"a {colour} star moves left", k=24).json["moments"]
-            seconds.append(time.perf_counter() - began)
-            assert len(found) == 24
-    assert np.median(seconds) < 0.3
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    """Rows of length one."""
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)

@@ -5,8 +5,7 @@ none of them.
 """
 
 import dataclasses
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ from videoprism_mlx.errors import DownloadError, InputError
 from videoprism_mlx.features.processor import PROMPT, processor_for
 from videoprism_mlx.files.download import explained
 from videoprism_mlx.files.places import cache_directory
-from videoprism_mlx.models import RELEASES, canonical_name, get_config, with_defaults
+from videoprism_mlx.models import RELEASES, canonical_name, get_config, whole_settings
 from videoprism_mlx.tokenizers import (
     TOKENIZER_FILE,
     TOKENIZER_URLS,
@@ -150,15 +149,9 @@ def figures(
 def name_of(model: VideoPrismModel, given: str | Path) -> str:
     """The model with published figures that has the configuration of `model`."""
     for name in FIGURES:
-        if settings(get_config(name)) == settings(model.config):
+        if whole_settings(get_config(name)) == whole_settings(model.config):
             return name
     raise InputError(without_figures(f"the configuration of {given}"))
-
-
-def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A checked configuration with the defaults of its class, in values of JSON."""
-    whole: dict[str, Any] = json.loads(json.dumps(with_defaults(config["model"], config)))
-    return whole
 
 
 def without_figures(what: str) -> str:

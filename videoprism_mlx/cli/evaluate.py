@@ -4,10 +4,21 @@ import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from videoprism_mlx.cli import shared
-from videoprism_mlx.cli.program.tables import class_lines, direction_lines, metric_lines
+from videoprism_mlx.cli.program.tables import (
+    class_lines,
+    direction_lines,
+    metric_lines,
+    probe_lines,
+    published_lines,
+)
+from videoprism_mlx.cli.train.common import add_recipe, recipe
+from videoprism_mlx.evaluation.figures import with_protocol
+
+if TYPE_CHECKING:
+    from videoprism_mlx.features.processor import Needs
 
 LABELLED = (
     "a CSV with columns video and label (names, or numbers from 0 on); a JSON list of "
@@ -27,6 +38,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     kinds = parser.add_subparsers(metavar="WHAT", title="commands")
 
+    for add_kind in (add_retrieval, add_zero_shot, add_classifier, add_probe):
+        add_kind(kinds)
+
+
+def add_retrieval(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command for retrieval."""
     parser = kinds.add_parser(
         "retrieval",
         help="how well videos are found by captions, and captions by videos",
@@ -45,8 +62,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--template", help="the prompt, with {} for the caption; by default the model's"
     )
+    add_dataset(parser, "retrieval")
     add_common(parser, run_retrieval)
 
+
+def add_zero_shot(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command for zero-shot classification."""
     parser = kinds.add_parser(
         "zero-shot",
         help="how well a video-text model finds classes by their names",
@@ -63,8 +84,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="prompts, with {} for the name; the embeddings of several prompts are averaged "
         "(default: the model's prompt, or: a video of {}.)",
     )
+    add_dataset(parser, "zero-shot")
     add_common(parser, run_zero_shot)
 
+
+def add_classifier(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command for trained classifiers."""
     parser = kinds.add_parser(
         "classifier",
         help="the accuracy of a trained classifier",
@@ -75,7 +100,57 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     add_data(parser, LABELLED)
     add_labels(parser)
+    add_dataset(parser, "probe")
     add_common(parser, run_classifier, needs_model=True)
+
+
+def add_probe(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command that trains probes."""
+    parser = kinds.add_parser(
+        "probe",
+        help="how well a frozen encoder tells classes apart, by the size of the training set",
+        description="Trains probes on a frozen encoder, each an attention pooler and a projection, "
+        "on parts of the data, and measures them on other videos: mean and standard deviation over "
+        "several seeds. The encoder's features are computed once and kept, and so are finished "
+        "probes.",
+        epilog="example:\n"
+        "  videoprism-mlx evaluate probe --model DIR --data train.json --val val.json",
+    )
+    add_data(parser, f"the videos to train on: {LABELLED}")
+    parser.add_argument(
+        "--val", type=Path, required=True, metavar="PATH", help="the videos to measure on, likewise"
+    )
+    add_labels(parser)
+    parser.add_argument(
+        "--sizes",
+        type=size,
+        nargs="+",
+        default=[16, 64, "all"],
+        metavar="N|all",
+        help="numbers of videos to train on (default: 16 64 all)",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=3,
+        metavar="N",
+        help="probes of each size, which start from --seed and the N - 1 numbers after it "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        metavar="FILE.png",
+        help="also draw the metrics over the number of videos to train on; needs matplotlib",
+    )
+    add_dataset(parser, "probe")
+    add_recipe(parser, epochs=50, batch_size=4, learning_rate=1e-4, patience=False)
+    add_common(parser, run_probe, needs_model=True)
+
+
+def size(text: str) -> int | str:
+    """A number of videos, or "all"."""
+    return text if text == "all" else int(text)
 
 
 def add_data(parser: argparse.ArgumentParser, what: str) -> None:
@@ -90,6 +165,16 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="the names of the classes, one on each line, in the order of their numbers",
+    )
+
+
+def add_dataset(parser: argparse.ArgumentParser, protocol: str) -> None:
+    """The option for published figures."""
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="which dataset this is, to print what was published for a released model, and how "
+        f"the protocols differ: {', '.join(with_protocol(protocol))}",
     )
 
 
@@ -124,7 +209,8 @@ def run_retrieval(options: argparse.Namespace) -> int:
 
     require_outputs(options)
     pairs = read_captions(options.data)
-    model, processor, directory = shared.load(options, require_tokenizer)
+    needs = with_figures(options, "retrieval", require_tokenizer)
+    model, processor, directory = shared.load(options, needs)
     how = common(options, model, directory)
     result = evaluate_retrieval(model, processor, pairs, options.captions, **how)
     return report(options, result, retrieval_table(result))
@@ -139,7 +225,8 @@ def run_zero_shot(options: argparse.Namespace) -> int:
     templates = shared.read_texts(options) if has_templates else None
     labelled = read_labels(options.data, options.labels and read_names(options.labels))
     needs = partial(check_zero_shot, labelled=labelled, templates=templates)
-    model, processor, directory = shared.load(options, needs)
+    checked = with_figures(options, "zero-shot", needs)
+    model, processor, directory = shared.load(options, checked)
     how = common(options, model, directory)
     result = evaluate_zero_shot(model, processor, labelled, templates, **how)
     return report(options, result, class_table(result))
@@ -166,10 +253,71 @@ def run_classifier(options: argparse.Namespace) -> int:
         labelled = read_labels(options.data, names)
         check_classes(model, labelled, names)
 
-    model, processor, directory = shared.load(options, needs)
+    checked = with_figures(options, "classifier", needs)
+    model, processor, directory = shared.load(options, checked)
     how = common(options, model, directory)
     result = evaluate_classifier(model, processor, labelled, names, **how)
     return report(options, result, class_table(result))
+
+
+def run_probe(options: argparse.Namespace) -> int:
+    from videoprism_mlx.errors import counted
+    from videoprism_mlx.training.classes import read_lists
+    from videoprism_mlx.training.probe import check_probe, check_sizes, evaluate_probe
+
+    require_outputs(options)
+    if options.picture is not None:
+        require_drawing(options.picture)
+    trained_by = recipe(options)
+    check_probe(options.sizes, options.seeds, trained_by)
+    lists = read_lists(options.data, options.val, options.labels)
+    check_sizes(options.sizes, len(lists.training.videos))
+    needs = with_figures(options, "probe", lambda model, _: model.video_encoder)
+    model, processor, directory = shared.load(options, needs)
+    how = {"sizes": options.sizes, "seeds": options.seeds, **common(options, model, directory)}
+    data = how.pop("data")
+    result = evaluate_probe(
+        model, processor, data, options.val, lists=lists, recipe=trained_by, **how
+    )
+    if options.picture is not None:
+        draw(options.picture, result)
+    measured = counted(result["validation_videos"], "video")
+    seeds = "" if options.seeds == 1 else f", mean ± standard deviation of {options.seeds} seeds"
+    return report(options, result, [*probe_lines(result["sizes"]), f"on {measured}{seeds}"])
+
+
+def require_drawing(picture: Path) -> None:
+    """Raises an error unless a PNG can be drawn there."""
+    from videoprism_mlx.errors import InputError
+    from videoprism_mlx.files.output import require_writable
+    from videoprism_mlx.pictures.drawing import require_matplotlib
+
+    if picture.suffix.lower() != ".png":
+        raise InputError(f"{picture} does not end in .png; name another picture")
+    require_writable(picture, is_file=True)
+    require_matplotlib("drawing probes")
+
+
+def draw(picture: Path, result: dict[str, Any]) -> None:
+    """Draws probes, and what was published of such ones."""
+    from videoprism_mlx.evaluation.metrics import TITLES
+    from videoprism_mlx.pictures.probes import write_probes
+
+    figures = result.get("published", {}).get("figures", ())
+    published = {figure["metric"]: figure["published"] for figure in figures}
+    write_probes(picture, result["sizes"], TITLES, published)
+
+
+def with_figures(options: argparse.Namespace, protocol: str, needs: "Needs") -> "Needs":
+    """As `needs`, which also raises InputError if --dataset is given and nothing was published."""
+    from videoprism_mlx.evaluation.published import figures_of
+
+    def check(model: Any, processor: Any) -> None:
+        needs(model, processor)
+        if options.dataset is not None:
+            figures_of(model, protocol, options.dataset, options.adapters)
+
+    return check
 
 
 def require_outputs(options: argparse.Namespace) -> None:
@@ -194,6 +342,7 @@ def common(options: argparse.Namespace, model: Any, directory: Path) -> dict[str
             model, directory, str(shared.chosen_model(options)), options.adapters
         ),
         data=options.data,
+        dataset=options.dataset,
         output=options.output,
     )
 
@@ -206,11 +355,15 @@ def report(options: argparse.Namespace, result: dict[str, Any], table: Sequence[
     if options.json:
         shared.print_json(result)
     else:
-        print("\n".join(map(printable, table)))
+        lines = [*table]
+        if "published" in result:
+            lines += ["", *published_lines(result["published"])]
+        print("\n".join(map(printable, lines)))
     skipped = len(result["skipped"])
     without = f", {skipped} skipped" if skipped else ""
     measured, total = result["measured"], result["videos"]
-    note(f"{measured} of {counted(total, 'video')} {are(measured, total)} measured{without}")
+    done = "used" if result["protocol"] == "probe" else "measured"
+    note(f"{measured} of {counted(total, 'video')} {are(measured, total)} {done}{without}")
     return 1 if skipped else 0
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from videoprism_mlx.datasets.rows import files_of, rows_of, take
+from videoprism_mlx.datasets.rows import base_of, files_of, rows_of, take
 from videoprism_mlx.errors import InputError, shown
 from videoprism_mlx.video.source import Files
 
@@ -29,8 +29,10 @@ def read_captions(path: str | Path) -> list[Captioned]:
             f"{path} is a folder; expected a CSV with the columns video and caption, or a JSON list"
         )
     captions: dict[Files, list[str]] = {}
-    for where, row in rows_of(path):
-        video = files_of(row, path.parent, where)
+    rows = list(rows_of(path))
+    folder = base_of(rows, path)
+    for where, row in rows:
+        video = files_of(row, folder, where)
         given = take(row, CAPTION_KEYS, where)
         for caption in given if isinstance(given, list) and given else [given]:
             if not isinstance(caption, str) or not caption.strip():

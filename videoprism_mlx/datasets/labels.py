@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from videoprism_mlx.datasets.rows import Row, files_of, rows_of, take
+from videoprism_mlx.datasets.rows import Row, base_of, files_of, rows_of, take
 from videoprism_mlx.errors import InputError, are, counted, excerpt, shown
 from videoprism_mlx.files.reading import read_text
 from videoprism_mlx.video.find import files_below, is_video_name, natural_order
@@ -64,8 +64,9 @@ def labelled_rows(path: Path, names: Sequence[str] | None) -> Labelled:
     by_name = {} if has_numbers or names is None else {name: n for n, name in enumerate(names)}
 
     videos, labels, multi_label = [], [], None
+    folder = base_of(rows, path)
     for where, row in rows:
-        videos.append(files_of(row, path.parent, where))
+        videos.append(files_of(row, folder, where))
         value = take(row, keys, where)
         is_list = isinstance(value, list)
         if multi_label is None:

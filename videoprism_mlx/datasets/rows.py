@@ -1,10 +1,12 @@
 """Rows of a CSV, JSON or JSON Lines file that lists videos.
 
-Paths in a file are relative to the folder that the file is in.
+Paths in a file are relative to the folder that the file is in or, as in the lists of the official
+demo, to one above it.
 """
 
 import csv
 import io
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +19,12 @@ from videoprism_mlx.video.source import Files
 # The names that the column or key of the video may have.
 VIDEO_KEYS = ("video", "file", "files", "path", "video_id")
 
+# So many rows of a list are looked for in the folders above it.
+LOOKED_FOR = 1000
+
 Row = Mapping[str, Any]
+
+logger = logging.getLogger(__name__)
 
 
 def rows_of(path: Path) -> Iterator[tuple[str, Row]]:
@@ -78,6 +85,24 @@ def take(row: Row, keys: Sequence[str], where: str) -> Any:
             return row[key]
     has = excerpt(", ".join(repr(key) for key, value in row.items() if value is not None))
     raise InputError(f"{where}: has {has or 'nothing'}; expected {' or '.join(keys[:2])}")
+
+
+def base_of(rows: Sequence[tuple[str, Row]], path: Path) -> Path:
+    """The folder that the paths in a list are relative to.
+
+    It is the folder of the list or, if that has none of the files, the nearest folder above it that
+    has one. If no folder has any, it is the folder of the list.
+    """
+    values = (next((row[key] for key in VIDEO_KEYS if row.get(key)), None) for _, row in rows)
+    firsts = (value[0] if isinstance(value, list) else value for value in values)
+    names = [str(name) for name in firsts if is_file_name(name)]
+    if any(os.path.exists(path.parent / name) for name in names):
+        return path.parent
+    for folder in Path(os.path.abspath(path.parent)).parents:
+        if any(os.path.exists(folder / name) for name in names[:LOOKED_FOR]):
+            logger.info("the paths in %s are relative to %s", path, folder)
+            return folder
+    return path.parent
 
 
 def files_of(row: Row, folder: Path, where: str) -> Files:

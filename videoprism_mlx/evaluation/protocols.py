@@ -17,6 +17,7 @@ from videoprism_mlx.datasets.captions import Captioned
 from videoprism_mlx.datasets.labels import Labelled
 from videoprism_mlx.encoders import FactorizedVideoClassifier, VideoPrismModel
 from videoprism_mlx.errors import InputError, are, counted
+from videoprism_mlx.evaluation.figures import Figure
 from videoprism_mlx.evaluation.metrics import (
     class_rows,
     cosines,
@@ -25,6 +26,7 @@ from videoprism_mlx.evaluation.metrics import (
     recalls,
     single_label_metrics,
 )
+from videoprism_mlx.evaluation.published import beside, figures_of
 from videoprism_mlx.features.cache import ArrayCache, fill, require_usable
 from videoprism_mlx.features.encode import check_features, video_features
 from videoprism_mlx.features.pipeline import not_finite
@@ -56,6 +58,7 @@ def evaluate_retrieval(
     cache: str | Path | None = None,
     identity: ModelIdentity | None = None,
     data: str | Path | None = None,
+    dataset: str | None = None,
     output: str | Path | None = None,
 ) -> dict[str, Any]:
     """Measures how well videos are found by their captions, and captions by their videos.
@@ -66,13 +69,17 @@ def evaluate_retrieval(
 
     The result has `metrics` as in `recalls`, the number of videos and texts, and `settings`, which
     say how it was made. `identity` and `data`, the file or folder that the list is from, are noted
-    there. `output` is a JSON file to which the result is written as well.
+    there. `dataset` names the dataset, such as "msrvtt": what was published for a released model is
+    then in `published`, with the differences between the protocols. `output` is a JSON file to
+    which the result is written as well.
     """
     require_tokenizer(model, processor)
     if captions not in CAPTIONS:
         raise InputError(f"captions is {captions!r}; expected one of {', '.join(CAPTIONS)}")
     if not pairs:
         raise InputError("there are no videos with captions")
+    noted = (identity, data, dataset, output)
+    evaluation = Evaluation("retrieval", model, processor, partial, skip_bad, cache, *noted)
     said = [texts_of(pair, captions) for pair in pairs]
     texts = [text for each in said for text in each]
     owners = np.repeat(np.arange(len(pairs)), [len(each) for each in said])
@@ -80,7 +87,6 @@ def evaluate_retrieval(
     longer = dataclasses.replace(processor, max_length=processor.max_length + 1)
     is_cut = longer.tokenize(texts)[1][:, -1] == 0
 
-    evaluation = Evaluation(model, processor, partial, skip_bad, cache, identity, data, output)
     vectors = evaluation.vectors([pair.video for pair in pairs], "embedding")
     kept = np.isin(owners, vectors.numbers)
     similarity = cosines(vectors.rows, text_embeddings[kept])
@@ -91,7 +97,7 @@ def evaluate_retrieval(
         "texts_cut": int(is_cut[kept].sum()),
     }
     settings = {"captions": captions, "template": processor.template}
-    return evaluation.result("retrieval", measured, settings)
+    return evaluation.result(measured, settings)
 
 
 def texts_of(pair: Captioned, captions: str) -> list[str]:
@@ -112,6 +118,7 @@ def evaluate_zero_shot(
     cache: str | Path | None = None,
     identity: ModelIdentity | None = None,
     data: str | Path | None = None,
+    dataset: str | None = None,
     output: str | Path | None = None,
 ) -> dict[str, Any]:
     """Measures how well a video-text model classifies videos by the names of the classes.
@@ -125,13 +132,14 @@ def evaluate_zero_shot(
     assert labelled.names is not None  # It has been checked.
     if templates is None:
         templates = [PROMPT if processor.template == "{}" else processor.template]
+    noted = (identity, data, dataset, output)
+    evaluation = Evaluation("zero-shot", model, processor, partial, skip_bad, cache, *noted)
     classes = class_embeddings(model, processor, labelled.names, templates)
-    evaluation = Evaluation(model, processor, partial, skip_bad, cache, identity, data, output)
     vectors = evaluation.vectors(labelled.videos, "embedding")
     measured = classified(vectors, cosines(vectors.rows, classes), labelled, labelled.names)
     if labelled.multi_label:  # Cosines have no threshold that means yes or no.
         measured["metrics"] = {"map": measured["metrics"]["map"]}
-    return evaluation.result("zero-shot", measured, {"templates": list(templates)})
+    return evaluation.result(measured, {"templates": list(templates)})
 
 
 def check_zero_shot(
@@ -183,6 +191,7 @@ def evaluate_classifier(
     cache: str | Path | None = None,
     identity: ModelIdentity | None = None,
     data: str | Path | None = None,
+    dataset: str | None = None,
     output: str | Path | None = None,
 ) -> dict[str, Any]:
     """Measures a trained classifier on labelled videos; `names` are those of its classes.
@@ -192,11 +201,12 @@ def evaluate_classifier(
     """
     classifier = require_classifier(model)
     check_classes(classifier, labelled, names)
-    evaluation = Evaluation(model, processor, partial, skip_bad, cache, identity, data, output)
+    noted = (identity, data, dataset, output)
+    evaluation = Evaluation("classifier", model, processor, partial, skip_bad, cache, *noted)
     vectors = evaluation.vectors(labelled.videos, "pooled")
     logits = np.array(classifier.projection(mx.array(vectors.rows)).astype(mx.float32))
     measured = classified(vectors, logits, labelled, names)
-    return evaluation.result("classifier", measured)
+    return evaluation.result(measured)
 
 
 def check_classes(classifier: VideoPrismModel, labelled: Labelled, names: Sequence[str]) -> None:
@@ -239,6 +249,7 @@ class Vectors:
 class Evaluation:
     """The common part of all protocols: a vector for each video, and the form of the result."""
 
+    protocol: str
     model: VideoPrismModel
     processor: Processor
     partial: bool
@@ -246,11 +257,20 @@ class Evaluation:
     cache: str | Path | None
     identity: ModelIdentity | None
     data: str | Path | None
+    dataset: str | None
     output: str | Path | None
 
     def __post_init__(self) -> None:
         if self.output is not None:
             require_writable(Path(self.output), is_file=True)
+        if self.dataset is not None:
+            self.figures()
+
+    def figures(self) -> list[Figure]:
+        """What was published. Raises InputError if nothing was."""
+        assert self.dataset is not None
+        adapters = None if self.identity is None else self.identity.adapters_directory
+        return figures_of(self.model, self.protocol, self.dataset, adapters)
 
     @functools.cached_property
     def record(self) -> dict[str, Any]:
@@ -286,7 +306,7 @@ class Evaluation:
         return Vectors(rows, np.array([number for number, _ in usable]), skipped)
 
     def result(
-        self, protocol: str, measured: Mapping[str, Any], settings: Mapping[str, Any] | None = None
+        self, measured: Mapping[str, Any], settings: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """The result: what was measured, with the protocol and settings. Also writes `output`."""
         noted = {**self.record, **(settings or {})}
@@ -296,7 +316,9 @@ class Evaluation:
             path = Path(self.data)
             checksum = sha256(path) if path.is_file() else None
             noted["data"] = {"path": str(self.data), "sha256": checksum}
-        result = {"protocol": protocol, **measured, "settings": noted}
+        result = {"protocol": self.protocol, **measured, "settings": noted}
+        if self.dataset is not None:
+            result["published"] = beside(self.figures(), self.dataset, self.model, result)
         if self.output is not None:
             with new_file(self.output, replace=True) as partial:
                 written = as_json(result, ascii=False) + "\n"

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from videoprism_mlx.pictures.colours import feature_colours, principal_components
     from videoprism_mlx.pictures.curves import draw_curves, write_curves
     from videoprism_mlx.pictures.film import write_feature_video
+    from videoprism_mlx.pictures.probes import write_probes
     from videoprism_mlx.pictures.sheets import draw_features, draw_search
     from videoprism_mlx.pictures.timeline import draw_timeline, find_peaks
 
@@ -20,6 +21,7 @@ __all__ = [
     "principal_components",
     "write_curves",
     "write_feature_video",
+    "write_probes",
 ]
 
 # The module of each name. It is imported when the name is first used.
@@ -33,6 +35,7 @@ _HOME_OF = {
     "principal_components": "colours",
     "write_curves": "curves",
     "write_feature_video": "film",
+    "write_probes": "probes",
 }
 
 

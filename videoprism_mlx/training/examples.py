@@ -52,6 +52,12 @@ class Examples:
         targets = multi_hot(labels, classes) if listed.multi_label else np.array(labels)[:, 0]
         return cls(cache, tuple(path for path, _ in usable), labels, targets)
 
+    def part(self, rows: Rows) -> "Examples":
+        """The examples with these numbers."""
+        paths = tuple(self.paths[row] for row in rows)
+        labels = tuple(self.labels[row] for row in rows)
+        return dataclasses.replace(self, paths=paths, labels=labels, targets=self.targets[rows])
+
     def batch(self, rows: Rows, views: Rows) -> tuple[mx.array, mx.array]:
         """The features of one view of each example, (B, T * N, D) in float32, and the targets."""
         tokens = [

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from videoprism_mlx.errors import NotFoundError
@@ -21,14 +22,24 @@ ON_MAC = {
 }
 
 
+# A program that cannot open a file says so within these seconds.
+PATIENCE = 1.0
+
+
 def open_at(path: str, seconds: float) -> None:
     """Opens a video at a time, or at its beginning if no player is known that can do more."""
     if not Path(path).exists():
         raise NotFoundError(f"{path} is gone, so it cannot be opened; index its folder again")
-    quiet = subprocess.DEVNULL
-    subprocess.Popen(
-        command(path, seconds), stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
+    quiet, chosen = subprocess.DEVNULL, command(path, seconds)
+    player = subprocess.Popen(
+        chosen, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
     )
+    with suppress(subprocess.TimeoutExpired):  # It plays.
+        if code := player.wait(PATIENCE):
+            program = Path(chosen[0]).name
+            raise NotFoundError(
+                f"{program} could not open {path} (it ended with {code}); install mpv or VLC"
+            )
 
 
 def command(path: str, seconds: float) -> list[str]:

@@ -96,3 +96,57 @@ def direction_lines(metrics: Mapping[str, Any]) -> list[str]:
         median, mean = (metrics[f"{way}/{name}"] for name in ("median_rank", "mean_rank"))
         lines.append(f"{way.replace('_', ' '):14}{shares}{median:10.1f}{mean:11.1f}")
     return lines
+
+
+def published_lines(published: Mapping[str, Any]) -> list[str]:
+    """Published figures beside those measured, what differs, and what the sources do not say."""
+    sources = list(published["sources"])
+    figures: dict[str, dict[str, Any]] = {}
+    for figure in published["figures"]:
+        figures.setdefault(figure["metric"], {})[figure["source"]] = figure
+    columns = "".join(f"{name:>9}" for name in ("here", *sources))
+    lines = [f"published of {published['model']} for {published['title']}", f"{'':24}{columns}"]
+    for metric, by_source in figures.items():
+        values = [next(iter(by_source.values()))["here"]]
+        values += [by_source[name]["published"] if name in by_source else None for name in sources]
+        shown = "".join(f"{'-' if value is None else f'{value:.1%}':>9}" for value in values)
+        lines.append(f"{title_of(metric):24}{shown}")
+    for source in sources:
+        own = [each for each in published["settings"] if each["source"] == source]
+        for each in own:
+            if each["same"] is False:
+                here, there = (shown_setting(each[key]) for key in ("here", "published"))
+                lines.append(f"not as in {source}: {each['setting']} ({here} here, {there} there)")
+        if unsaid := [each["setting"] for each in own if each["same"] is None]:
+            lines.append(f"not said by {source}: {', '.join(unsaid)}")
+    return [*lines, *(f"{name}: {place}" for name, place in published["sources"].items())]
+
+
+def title_of(metric: str) -> str:
+    """What a metric is called in a table."""
+    from videoprism_mlx.evaluation.metrics import TITLES
+
+    return TITLES.get(metric, metric.replace("/recall@", " R@").replace("_", " "))
+
+
+def shown_setting(value: Any) -> str:
+    """A setting of a protocol as it is printed."""
+    if isinstance(value, list):
+        return cut(", ".join(map(repr, value)), LONGEST_NAME)
+    return f"{value:,}" if isinstance(value, int) else cut(str(value), LONGEST_NAME)
+
+
+def probe_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each size of the training set: the mean and the spread of each metric."""
+    names = list(rows[0]["mean"])
+    columns = {name: max(14, len(title_of(name))) for name in names}
+    titles = (f"{title_of(name):>{columns[name]}}" for name in names)
+    lines = ["  ".join(["videos to train on", *titles])]
+    for row in rows:
+        cells = [f"{row['videos']:18,}"]
+        for name in names:
+            spread = row["spread"][name]
+            value = f"{row['mean'][name]:.1%}" + ("" if spread is None else f" ± {spread:.1%}")
+            cells.append(f"{value:>{columns[name]}}")
+        lines.append("  ".join(cells))
+    return lines

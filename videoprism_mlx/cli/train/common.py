@@ -52,8 +52,9 @@ def add_recipe(
     weight_decay: float = 0.0,
     lr_schedule: str = "constant",
     max_grad_norm: float | None = None,
+    patience: bool = True,
 ) -> None:
-    """Adds the options of a `Recipe`, with these defaults."""
+    """Adds the options of a `Recipe`, with these defaults. `patience` says whether it has that."""
     group = parser.add_argument_group("training")
 
     def add(flag: str, default: Any, help: str, type: Any = int, metavar: str = "N") -> None:
@@ -77,7 +78,10 @@ def add_recipe(
     norm_help = f"scale gradients of a larger norm down to this one (default: {limit})"
     add("--max-grad-norm", max_grad_norm, norm_help, float, "NORM")
     add_alias(group, "--clip", "--max-grad-norm", type=float)
-    add("--patience", None, "stop after N epochs in a row without an improvement")
+    if patience:
+        add("--patience", None, "stop after N epochs in a row without an improvement")
+    else:
+        parser.set_defaults(patience=None)
     add("--seed", 0, "the same seed gives the same result (default: %(default)s)")
 
 

@@ -25,8 +25,8 @@ from videoprism_mlx.video.resize import as_floats, resized, thumbnail
 from videoprism_mlx.video.sampling import choose_frames
 from videoprism_mlx.video.source import FrameSource, open_source
 
-# The pictures of moments.
-PICTURE_HEIGHT, PICTURE_WIDTH, PICTURE_QUALITY = 96, 384, 80
+# The pictures of moments: how large they are at most, and how good.
+PICTURE_HEIGHT, PICTURE_WIDTH, PICTURE_QUALITY = 160, 640, 80
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +142,8 @@ def facts_of(opened: FrameSource, image: Frame) -> Facts:
 def small_picture(image: Frame, aspect: float) -> bytes:
     """A frame as a small JPEG, in the aspect that players show."""
     width = image.shape[1] * aspect
-    height = round(min(PICTURE_HEIGHT, PICTURE_WIDTH * image.shape[0] / width))
+    most = min(PICTURE_HEIGHT, image.shape[0])
+    height = round(min(most, PICTURE_WIDTH * image.shape[0] / width))
     try:
         small = thumbnail(image, max(1, height), aspect)
     except VideoError:  # It is one pixel high, or so.

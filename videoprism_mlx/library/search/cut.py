@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -124,9 +124,16 @@ def cut(video: str | Path, start: float, end: float, output: str | Path) -> bool
 
 
 def origin(opened: Opened) -> float:
-    """The time of the first frame, from which the reader counts, on the clock of the file."""
+    """The time of the first frame, from which the reader counts, on the clock of the file.
+
+    The file's own word is the time of the first packet, which may be shown later: it is decoded.
+    """
     stream = opened.stream
-    return (stream.start_time or 0) * time_step(stream)
+    first = None
+    with suppress(*DAMAGE):
+        first = next((one for one in opened.container.decode(stream) if one.pts is not None), None)
+    begin = stream.start_time if first is None else first.pts
+    return (begin or 0) * time_step(stream)
 
 
 def time_step(stream: Any) -> float:

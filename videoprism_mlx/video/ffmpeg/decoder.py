@@ -1,7 +1,7 @@
 """Decoding the frames of a stream one after the other, from its start or from a key frame."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 
 import av
@@ -13,6 +13,7 @@ from av.video.stream import VideoStream
 from videoprism_mlx.video.failures import DAMAGE
 from videoprism_mlx.video.ffmpeg.index import Index
 from videoprism_mlx.video.ffmpeg.opening import Opened
+from videoprism_mlx.video.ffmpeg.unneeded import Unneeded
 
 # Packets of a file with no more bytes than this are kept once they are read.
 KEPT_BYTES = 2**25
@@ -22,9 +23,14 @@ SEEK_EARLY = (0, 8, 64)
 
 
 class Decoder:
-    """The frames of a stream, in `frames`, and None where a frame or packet is damaged."""
+    """The frames of a stream, in `frames`, and None where a frame or packet is damaged.
+
+    Once the clocks of the frames that are `wanted` are given, others are left out if that is no
+    loss for the rest: see `Unneeded`. `left_out` are the clocks of these, until they are passed.
+    """
 
     frames: Iterator[VideoFrame | None]
+    wanted: Container[int] | None = None
 
     def __init__(self, reopen: Callable[..., Opened]):
         self._reopen = reopen
@@ -103,11 +109,16 @@ class Decoder:
 
     def _begin(self, *read: "Packet[VideoStream]") -> None:
         """Decodes from here on, first the packets that were `read` already."""
+        self.left_out: set[int] = set()
+        self.has_left_out = False  # Since the last seek.
+        self._is_unneeded = Unneeded(self.opened.stream)
         self.frames = self._decoded(*read)
 
     def _decoded(self, *read: "Packet[VideoStream]") -> Iterator[VideoFrame | None]:
         try:
             for packet in itertools.chain(read, self.opened.container.demux(self.opened.stream)):
+                if self._leaves_out(packet):
+                    continue
                 try:
                     for frame in packet.decode():
                         yield None if frame.is_corrupt else frame
@@ -115,3 +126,12 @@ class Decoder:
                     yield None
         except DAMAGE:
             yield None
+
+    def _leaves_out(self, packet: "Packet[VideoStream]") -> bool:
+        clock = packet.pts
+        if self.wanted is None or clock is None or clock in self.wanted:
+            return False
+        if is_unneeded := self._is_unneeded(packet):
+            self.left_out.add(clock)
+            self.has_left_out = True
+        return is_unneeded

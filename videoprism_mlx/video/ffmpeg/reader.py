@@ -7,7 +7,7 @@ differ, all frames are decoded once to see what the file really holds: see `cons
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,6 +64,7 @@ class VideoFile:
         self._convert = Converter(decoding.tone_map)
         self._is_counted = False  # Whether the index comes from the frames themselves.
         self._can_seek = True
+        self._can_leave_out = not partial
         with video_errors(f"{self.path} cannot be opened"):
             self._decoder = Decoder(functools.partial(open_stream, self.path, decoding))
             try:
@@ -126,11 +127,21 @@ class VideoFile:
 
     def fetch(self, numbers: Iterable[int]) -> Iterator[Frame]:
         """The frames of ascending `numbers`, each (H, W, 3), RGB, 0-255, the right way up."""
+        numbers = self._only(numbers)
         for number in numbers:
             with video_errors(f"{self.path}: frame {number} cannot be decoded"):
                 self._go_to(number)
                 frame = self._convert(self._frame)
             yield frame
+
+    def _only(self, numbers: Iterable[int]) -> Sequence[int]:
+        """The same numbers. From here on, frames with others are decoded where that is needed."""
+        listed = [int(number) for number in numbers]
+        self._can_leave_out &= self._index.is_exact and not self._is_counted and not self.damage
+        # The last frame shows that the file is complete.
+        wanted = {int(self._index.clocks[number]) for number in (*listed, -1)}
+        self._decoder.wanted = wanted if self._can_leave_out else None
+        return listed
 
     def require_whole(self) -> None:
         """Raises VideoError if the file is cut short or damaged, unless a part of it will do."""
@@ -174,14 +185,23 @@ class VideoFile:
         """Makes frame `number` the one that was decoded last."""
         index, ahead = self._index, number - self._position
         key = index.key_of(number) if index.is_exact and self._can_seek else -1
-        is_here = ahead >= 0 and (
-            key <= 0
-            or ahead <= SEEK_BEYOND
-            or index.keys[key] <= index.clocks[max(self._position, 0)]
+        is_left_out = ahead > 0 and int(index.clocks[number]) in self._decoder.left_out
+        is_here = (
+            ahead >= 0
+            and not is_left_out
+            and (
+                key <= 0
+                or ahead <= SEEK_BEYOND
+                or index.keys[key] <= index.clocks[max(self._position, 0)]
+            )
         )
         if not is_here:
             self._start_from(key, number)
         while not self._walk(number):
+            if self._decoder.has_left_out:  # It may be a mistake to leave frames out.
+                self._decoder.wanted, self._can_leave_out = None, False
+                self._start_from(self._key, number)
+                continue
             if self._key < 0:
                 self._count()
             self._start_from(self._key - 1, number)
@@ -209,13 +229,21 @@ class VideoFile:
                 return False
             if self._since is not None and frame.pts is not None and frame.pts < self._since:
                 continue
-            self._position, self._since = self._position + 1, None
+            self._position, self._since = self._following(), None
             if index.is_exact and frame.pts != index.clocks[self._position]:
                 return False
             self._frame = frame
             if self._position == number:
                 return True
         return False
+
+    def _following(self) -> int:
+        """The number of the frame that is decoded after the last one."""
+        number, left_out = self._position + 1, self._decoder.left_out
+        while left_out and int(self._index.clocks[number]) in left_out:
+            left_out.discard(int(self._index.clocks[number]))
+            number += 1
+        return number
 
     def _count(self) -> None:
         """Makes the index from the frames themselves, which decodes all of them."""
@@ -224,6 +252,7 @@ class VideoFile:
                 raise VideoError(f"{self.path} does not decode to the same frames each time")
             self._can_seek = False  # In this file, a seek may end at a wrong frame.
             raise _Reindexed
+        self._decoder.wanted = None
         clocks, broken_at = self._decode_all()
         if broken_at is not None and self.partial:
             self._decoder.threads = False

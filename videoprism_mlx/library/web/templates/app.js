@@ -247,6 +247,7 @@ async function upload(file) {
     message("wrong", "That did not work", `${file.name} is too large: at most ${Math.floor(status.uploadBytes / 2 ** 20)} MB can be searched by.`);
     return;
   }
+  byId("chip").hidden = true; // It shows the earlier query.
   main.replaceChildren(el("div", { class: "heading" }, el("h1", {}, `Looking at ${file.name}`)), ghosts());
   say(`Looking at ${file.name}`);
   try {
