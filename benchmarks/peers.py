@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from benchmarks.timing import ratios, save
 from benchmarks.work import MODELS, inputs_of
-from videoprism_mlx.convert import draw_checkpoint, flax_to_mlx
+from videoprism_mlx.convert import draw_checkpoint, flax_to_mlx, mlx_to_transformers
 from videoprism_mlx.convert.verify import distance
 from videoprism_mlx.errors import MissingLibraryError
 from videoprism_mlx.models import get_config
@@ -97,45 +97,16 @@ def make_flax(config: Mapping[str, Any], checkpoint: Path) -> Forward:
 
 
 def transformers_model(config: Mapping[str, Any], checkpoint: Path) -> Any:
-    """The model of Hugging Face Transformers, with our weights under its names."""
-    import torch
+    """The model of Hugging Face Transformers, with our weights."""
     import transformers
 
     with tempfile.TemporaryDirectory() as folder:
-        weights = parameters_of(flax_to_mlx(checkpoint, f"{folder}/model", config).output)
-    has_text = "vocabulary_size" in config
-    frames, rows, _ = config["pos_emb_shape"]
-    common = dict(
-        hidden_size=config["model_dim"],
-        intermediate_size=config["mlp_dim"],
-        num_attention_heads=config["num_heads"],
-    )
-    vision = common | dict(
-        image_size=rows * config["patch_size"],
-        num_frames=frames,
-        num_spatial_layers=config["num_spatial_layers"],
-        num_temporal_layers=config["num_temporal_layers"],
-        num_auxiliary_layers=config.get("num_auxiliary_layers", 0),
-        tubelet_size=[1, config["patch_size"], config["patch_size"]],
-    )
-    if has_text:
-        text = common | dict(
-            vocab_size=config["vocabulary_size"], num_hidden_layers=config["num_unimodal_layers"]
-        )
-        settings = transformers.VideoPrismConfig(vision_config=vision, text_config=text)
-        model = transformers.VideoPrismClipModel(settings)
-    else:
-        settings = transformers.VideoPrismVisionConfig(**vision)
-        model = transformers.VideoPrismVisionModel(settings)
-    state = {
-        name: torch.from_numpy(array)
-        for key, array in weights.items()
-        for name, array in [in_transformers(key, array, config["patch_size"], has_text)]
-    }
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    missing = [name for name in missing if "text_model.embeddings.position" not in name]
-    if missing or unexpected:
-        raise SystemExit(f"Transformers has other parameters: {missing}, {unexpected}")
+        ours = flax_to_mlx(checkpoint, f"{folder}/ours", config).output
+        theirs = mlx_to_transformers(ours, f"{folder}/theirs")
+        model_class = getattr(transformers, theirs.model)
+        model, info = model_class.from_pretrained(theirs.output, output_loading_info=True)
+    if any(info.values()):
+        raise SystemExit(f"Transformers has other parameters: {info}")
     return model.eval()
 
 
@@ -159,62 +130,6 @@ def make_transformers(config: Mapping[str, Any], checkpoint: Path) -> Forward:
         return {"0": outputs.video_embeds.numpy(), "1": outputs.text_embeds.numpy()}
 
     return run
-
-
-def parameters_of(directory: Path) -> Arrays:
-    """The parameters of a model directory."""
-    from safetensors.numpy import load_file
-
-    return load_file(directory / "model.safetensors")
-
-
-# The names of parts of a parameter's path in Transformers.
-RENAMED = {
-    "vision_encoder.": "video_model.vision_model.",
-    "spatial_encoder.transformers_stack.x_layers": "spatial_layers",
-    "temporal_encoder.transformers_stack.x_layers": "temporal_layers",
-    "auxiliary_encoder.transformers_stack.x_layers": "video_model.auxiliary_layers",
-    "text_encoder.unimodal_transformer.x_layers": "text_model.layers",
-    "text_encoder.unimodal_ln": "text_model.layernorm",
-    "text_encoder.token_emb": "text_model.embeddings.token_embedding",
-    "text_encoder.cls_emb": "text_model.embeddings.cls_emb",
-    "contrastive_vision_pooler.pooling_attention_layer_norm": "video_model.head_layernorm",
-    "contrastive_vision_pooler.pooling_attention_query": "video_model.head.pooling_attention_query",
-    "contrastive_vision_pooler.pooling_attention.": "video_model.head.",
-    "per_dim_scale.per_dim_scale": "per_dim_scale",
-    "self_attention": "attention",
-    "query.": "q_proj.",
-    "key.": "k_proj.",
-    "value.": "v_proj.",
-    "post.": "o_proj.",
-    "ff_layer.layer_norm": "layernorm_after",
-    ".layer_norm.": ".layernorm_before.",
-    "ff_layer.ffn_layer1.linear": "mlp.fc1",
-    "ff_layer.ffn_layer2.linear": "mlp.fc2",
-    "spatial_ln": "layernorm1",
-    "temporal_ln": "layernorm2",
-    "spatial_pos_emb.weight": "spatial_embeddings.position_embeddings",
-    "temporal_pos_emb.weight": "temporal_embeddings.position_embeddings",
-    "patch_projection.linear": "spatial_embeddings.patch_embeddings.projection",
-}
-
-
-def in_transformers(
-    key: str, array: npt.NDArray[Any], patch: int, has_text: bool
-) -> tuple[str, npt.NDArray[Any]]:
-    """A parameter's name and layout in Transformers."""
-    name = key
-    for ours, theirs in RENAMED.items():
-        name = name.replace(ours, theirs)
-    if key.endswith("patch_projection.linear.weight"):
-        array = array.reshape(-1, patch, patch, 3).transpose(0, 3, 1, 2)[:, :, None]
-    if name.endswith("position_embeddings"):
-        array = array[None]
-    if name.endswith("pooling_attention_query"):
-        array = array.reshape(1, 1, -1)
-    if "layernorm" in name and name.endswith("weight"):
-        array = array - 1  # Transformers stores the difference from one, as Flax does.
-    return name, np.ascontiguousarray(array)
 
 
 MAKERS = {

@@ -11,7 +11,8 @@ import mlx.core as mx
 import numpy as np
 
 from videoprism_mlx.convert.npz import BFLOAT16, Archive
-from videoprism_mlx.convert.rules import Array, Layout, Leaf
+from videoprism_mlx.convert.rules import SCALE, Array, Layout, Leaf
+from videoprism_mlx.convert.scales import Scales, read_scales, scale_of, scales_metadata
 from videoprism_mlx.errors import CheckpointError, DownloadError, InputError, counted
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.checksum import require_checksum
@@ -88,8 +89,9 @@ def flax_to_mlx(
 
         checksum = background.submit(sha256, archive.path)
         arrays: dict[str, mx.array] = {}
+        scales: dict[str, Array] = {}
         for group in bar(list(layout.groups.values()), "converting", "array"):
-            arrays |= read_group(archive, group, mlx_dtype)
+            arrays |= read_group(archive, group, mlx_dtype, scales)
         stacks = [key for key, group in layout.groups.items() if group[0].layer is not None]
         is_scanned = any(key in archive.shapes for key in [*stacks, *layout.empty])
         source = {
@@ -99,7 +101,10 @@ def flax_to_mlx(
             "layout": "scanned" if is_scanned else "unscanned",
             "converter": f"videoprism_mlx {own_version()}",
         }
-    write_directory(output, config, arrays, source, tokenizer, overwrite=overwrite)
+    metadata = scales_metadata(scales) if mlx_dtype == mx.float32 else {}
+    write_directory(
+        output, config, arrays, source, tokenizer, overwrite=overwrite, metadata=metadata
+    )
     return Conversion(
         Path(output),
         config["model"],
@@ -127,18 +132,19 @@ def mlx_to_flax(
     if scan is None:
         source = described.get("source")
         scan = not isinstance(source, Mapping) or source.get("layout") != "unscanned"
+    require_official(Path(model_dir), config)
     check_shapes(Path(model_dir), config, described)
     require_intact(path, described)
     layout = Layout(config)
 
-    stored = read_arrays(path)
+    stored, scales = read_arrays(path), read_scales(path)
     size = 0
     with (
         new_file(output, replace=overwrite) as partial,
         zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive,
     ):
         for key, group in bar(list(layout.groups.items()), "converting", "array"):
-            layers = [to_flax(each, stored.pop(each.name), layout.heads) for each in group]
+            layers = [to_flax(each, stored.pop(each.name), layout.heads, scales) for each in group]
             if group[0].layer is None:
                 entries = {key: layers[0]}
             elif scan:
@@ -151,6 +157,16 @@ def mlx_to_flax(
         for key, shape in layout.empty.items() if scan else ():
             write_array(archive, key, np.zeros(shape, np.float32))
     return Conversion(Path(output), config["model"], size, 4 * size)
+
+
+def require_official(model_dir: Path, config: Mapping[str, Any]) -> None:
+    """Raises CheckpointError if the official model has another pooler."""
+    width = config.get("pooler_dim", 0)
+    if width and width != (official := config["encoder_params"]["model_dim"]):
+        raise CheckpointError(
+            f"{model_dir} cannot go to Flax: its pooler is {width} wide, as in Transformers, and "
+            f"the official one {official}"
+        )
 
 
 def given_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
@@ -232,9 +248,12 @@ def tokenizer_for(config: Mapping[str, Any], given: str | Path | None) -> Path |
 
 
 def read_group(
-    archive: Archive, group: list[Leaf], dtype: mx.Dtype
+    archive: Archive, group: list[Leaf], dtype: mx.Dtype, scales: dict[str, Array]
 ) -> Iterator[tuple[str, mx.array]]:
-    """The parameters of one key of a scanned checkpoint, from either layout."""
+    """The parameters of one key of a scanned checkpoint, from either layout.
+
+    If they are weights of LayerNorms, their scales are added to `scales`.
+    """
     stack = archive.read(group[0].key) if group[0].key in archive.shapes else None
     for index, each in enumerate(group):
         if stack is None:
@@ -243,18 +262,27 @@ def read_group(
             array = stack if each.layer is None else stack[index]
         if not np.isfinite(array).all():
             raise CheckpointError(f"{archive.path}: {each.key} holds NaN or infinite values")
-        is_wide = array.dtype != np.float32
-        with np.errstate(over="ignore"):  # It is checked below.
-            array = np.ascontiguousarray(each.rule.to_mlx(array), np.float32)
-        parameter = mx.array(array).astype(dtype)
-        if (is_wide or dtype != mx.float32) and not mx.isfinite(parameter).all().item():
-            raise CheckpointError(
-                f"{archive.path}: {each.key} holds values beyond the range of {dtype}; "
-                "convert to a wider type"
-            )
-        yield each.name, parameter
+        if each.rule is SCALE:
+            scales[each.name] = array.astype(np.float32)
+        yield each.name, as_parameter(each.rule.to_mlx(array), dtype, f"{archive.path}: {each.key}")
 
 
-def to_flax(each: Leaf, array: mx.array, heads: int) -> Array:
-    """A parameter in Flax's layout, in float32."""
-    return each.rule.to_flax(np.array(array.astype(mx.float32)), heads)
+def as_parameter(array: Array, dtype: mx.Dtype, what: str) -> mx.array:
+    """An array in that type. If it is too narrow, raises an error that begins with `what`."""
+    is_wide = array.dtype != np.float32
+    with np.errstate(over="ignore"):  # It is checked below.
+        array = np.ascontiguousarray(array, np.float32)
+    parameter = mx.array(array).astype(dtype)
+    if (is_wide or dtype != mx.float32) and not mx.isfinite(parameter).all().item():
+        raise CheckpointError(
+            f"{what} holds values beyond the range of {dtype}; convert to a wider type"
+        )
+    return parameter
+
+
+def to_flax(each: Leaf, array: mx.array, heads: int, scales: Scales) -> Array:
+    """A parameter in Flax's layout, in float32. `scales` are those that are kept."""
+    values = np.array(array.astype(mx.float32))
+    if each.rule is SCALE:
+        return scale_of(values, scales.get(each.name))
+    return each.rule.to_flax(values, heads)

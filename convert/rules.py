@@ -63,6 +63,7 @@ RULES = (
     Rule(r"\w+_emb\.weight", "emb_var", lambda w: w, lambda w, heads: w),
 )
 SAME = Rule("", "", lambda w: w, lambda w, heads: w)
+SCALE = next(rule for rule in RULES if rule.flax_leaf == "scale")
 
 
 class Leaf(NamedTuple):

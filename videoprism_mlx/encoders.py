@@ -574,15 +574,21 @@ class FactorizedVideoCLIP(VideoPrismModel):
 
 
 class FactorizedVideoClassifier(VideoPrismModel):
-    """Videos to class logits."""
+    """Videos to class logits.
+
+    `pooler_dim` is the width of the pooler's attention. 0 is the official one, that of the encoder.
+    Classifiers that were trained with Transformers have another.
+    """
 
     feature_names = ("tokens", "frames", "pooled")
 
-    def __init__(self, encoder_params: dict[str, Any], num_classes: int):
+    def __init__(self, encoder_params: dict[str, Any], num_classes: int, pooler_dim: int = 0):
         super().__init__()
         self.encoder = FactorizedEncoder(**encoder_params)
         model_dim = self.encoder.spatial_ln.weight.size
-        self.atten_pooler = AttenTokenPoolingLayer(model_dim, model_dim, self.encoder.num_heads)
+        self.atten_pooler = AttenTokenPoolingLayer(
+            model_dim, pooler_dim or model_dim, self.encoder.num_heads
+        )
         self.projection = FeedForward(model_dim, num_classes)
 
     def __call__(

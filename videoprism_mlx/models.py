@@ -134,7 +134,7 @@ for _name in RELEASES:
 NOT_SETTINGS = ("source", "scan", "quantization", "weights_sha256", "crc32")
 
 # Endings of the settings that may be zero. Every other size is above zero.
-MAY_BE_ZERO = ("_layers", "_class_tokens")
+MAY_BE_ZERO = ("_layers", "_class_tokens", "pooler_dim")
 
 # The most that a setting may be, by the ending of its name: ten times and more of what the largest
 # transformers have. Above is a damaged configuration, which would exhaust the memory.
@@ -147,6 +147,7 @@ MOST = {
     "pos_emb_shape": 2**16,
     "model_dim": 2**16,
     "mlp_dim": 2**18,
+    "pooler_dim": 2**18,
     "vocabulary_size": 2**24,
     "num_classes": 2**24,
 }
@@ -249,7 +250,7 @@ def parameter_estimate(class_name: str, config: Mapping[str, Any]) -> int:
     if class_name == "FactorizedVideoClassifier":
         encoder = settings["encoder_params"]
         width = with_defaults("FactorizedEncoder", encoder)["model_dim"]
-        head = int(width * (4 * width + settings["num_classes"]))
+        head = int(width * (4 * (settings["pooler_dim"] or width) + settings["num_classes"]))
         return parameter_estimate("FactorizedEncoder", encoder) + head
     width, mlp_dim = settings["model_dim"], settings["mlp_dim"]
 

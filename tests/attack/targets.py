@@ -116,6 +116,21 @@ def weights(folder: Path) -> Target:
     return Target(directory / "model.safetensors", lambda: loaded(directory), exact=True)
 
 
+def of_transformers(folder: Path, kind: str, name: str) -> Target:
+    """A file of a model of Transformers, which is converted. It has no checksums."""
+    import shutil
+
+    shutil.copytree(REFERENCE / "transformers" / kind, folder / "theirs")
+
+    def read() -> Any:
+        try:
+            return vp.convert.transformers_to_mlx(folder / "theirs", folder / "m")
+        finally:
+            shutil.rmtree(folder / "m", ignore_errors=True)
+
+    return Target(folder / "theirs" / name, read)
+
+
 def config(folder: Path) -> Target:
     directory = model_directory(folder)
     return Target(directory / "config.json", lambda: loaded(directory), exact=True)
@@ -237,6 +252,7 @@ TARGETS: dict[str, dict[str, Make]] = {
         "quantized": lambda folder: quantized(folder, "model.safetensors"),
         "adapters": lambda folder: adapters(folder, "adapters.safetensors"),
         "training": training_state,
+        "transformers": lambda folder: of_transformers(folder, "text", "model.safetensors"),
     },
     "json": {
         "config": config,
@@ -245,6 +261,10 @@ TARGETS: dict[str, dict[str, Make]] = {
         "record": record,
         "labels": labels,
         "processor": processor,
+        "transformers": lambda folder: of_transformers(folder, "clip", "config.json"),
+        "index": lambda folder: of_transformers(folder, "clip", "model.safetensors.index.json"),
+        "tokenizer": lambda folder: of_transformers(folder, "text", "tokenizer.json"),
+        "video_processor": lambda folder: of_transformers(folder, "clip", "processor_config.json"),
     },
     "tokenizer": {"model": tokenizer},
     "image": {

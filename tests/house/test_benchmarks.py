@@ -131,21 +131,6 @@ def test_peers_take_turns_and_are_compared(
     assert f"{names[2]} is left out: no such package" in said
 
 
-def test_parameters_go_by_the_names_of_transformers() -> None:
-    layer = "vision_encoder.spatial_encoder.transformers_stack.x_layers.3"
-    for ours, theirs in {
-        f"{layer}.self_attention.query.weight": "spatial_layers.3.attention.q_proj.weight",
-        f"{layer}.ff_layer.layer_norm.bias": "spatial_layers.3.layernorm_after.bias",
-        f"{layer}.layer_norm.bias": "spatial_layers.3.layernorm_before.bias",
-    }.items():
-        found, _ = peers.in_transformers(ours, np.zeros(2), 18, True)
-        assert found == f"video_model.vision_model.{theirs}"
-    weight = np.arange(2 * 12, dtype=np.float32).reshape(2, 12)
-    _, kernel = peers.in_transformers("patch_projection.linear.weight", weight, 2, False)
-    assert kernel.shape == (2, 3, 1, 2, 2)
-    assert kernel[1, 2, 0, 1, 0] == weight[1, (1 * 2 + 0) * 3 + 2]
-
-
 def test_a_library_is_filled_and_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "AT_ONCE", 4)
     monkeypatch.setattr(library, "QUERIES", 20)

@@ -11,6 +11,7 @@ from videoprism_mlx.cli.program import quantization
 from videoprism_mlx.errors import InputError
 
 if TYPE_CHECKING:
+    from videoprism_mlx.convert import Conversion
     from videoprism_mlx.convert.verify import Comparison
 
 
@@ -18,21 +19,23 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command."""
     parser = commands.add_parser(
         "convert",
-        help="convert an official Flax checkpoint to a model directory, or back",
-        description="Converts an official Flax checkpoint to a model directory: config.json, "
-        "model.safetensors and the tokenizer. Given a model directory, it writes a Flax .npz. With "
-        "-q it quantizes any of them.",
+        help="convert a checkpoint of Flax or Transformers to a model directory, or back",
+        description="Converts an official Flax checkpoint, or a model of Transformers, to a model "
+        "directory: config.json, model.safetensors and the tokenizer. Given a model directory, it "
+        "writes a Flax .npz or, with --to transformers, a directory for Transformers. With -q it "
+        "quantizes any of them.",
         epilog="examples:\n"
         "  videoprism-mlx convert videoprism_lvt_public_v1_base -o my-model\n"
         "  videoprism-mlx convert flax_base.npz -o my-model --dtype bfloat16\n"
         "  videoprism-mlx convert my-model -o flax.npz\n"
+        "  videoprism-mlx convert my-model -o for-transformers --to transformers\n"
         "  videoprism-mlx convert my-model -o small -q --q-bits 8",
     )
     parser.add_argument(
         "source",
         metavar="CHECKPOINT",
-        help="a Flax .npz; the name or Hugging Face id of a released checkpoint; "
-        "or a model directory",
+        help="a Flax .npz; the name or Hugging Face id of a released checkpoint; a directory "
+        "or Hub id of a model of Transformers; or a model directory",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="OUT", help="the directory (or .npz) to write"
@@ -52,6 +55,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         type=Path,
         metavar="FILE",
         help="a SentencePiece .model to put beside a video-text model",
+    )
+    parser.add_argument(
+        "--to",
+        choices=("flax", "transformers"),
+        help="what a model directory is converted to (default: flax)",
     )
     parser.add_argument("--revision", metavar="NAME", help="a branch, tag or commit on the Hub")
     parser.add_argument(
@@ -76,14 +84,19 @@ def run(options: argparse.Namespace) -> int:
 
     name = canonical_name(options.source)
     source = SHIPPED.get(name or "", Path(options.source))
-    is_model = source.is_dir() and (name is None or name in SHIPPED)
-    check(options, is_model)
+    is_foreign = name is None and is_of_transformers(options.source)
+    is_model = source.is_dir() and (name is None or name in SHIPPED) and not is_foreign
+    check(options, is_model, is_foreign)
 
     model, summary = source, {}
     if options.output is not None:
         started = time.perf_counter()
-        if is_model:
+        if is_model and options.to == "transformers":
+            result = convert.mlx_to_transformers(source, options.output, options.overwrite)
+        elif is_model:
             result = convert.mlx_to_flax(source, options.output, overwrite=options.overwrite)
+        elif is_foreign:
+            result, model = from_transformers(options), options.output
         else:
             model = options.output
             if name is None:
@@ -123,9 +136,41 @@ def run(options: argparse.Namespace) -> int:
     return code
 
 
-def check(options: argparse.Namespace, is_model: bool) -> None:
-    """Raises an error for what would fail later. `is_model` says that a model goes back to Flax."""
+def is_of_transformers(source: str) -> bool:
+    """Whether this is the directory of a model of Transformers, or an id on the Hub."""
+    from videoprism_mlx.convert.transformers import is_transformers
+    from videoprism_mlx.weights.loading import repository_of
+
+    is_id = not source.endswith(".npz") and repository_of(source) is not None
+    return is_id or is_transformers(Path(source))
+
+
+def from_transformers(options: argparse.Namespace) -> "Conversion":
+    """Converts a model of Transformers, which is downloaded if it has to be."""
+    from videoprism_mlx.convert import transformers_to_mlx
+    from videoprism_mlx.weights.loading import download_transformers, repository_of
+
+    directory, origin = Path(options.source), None
+    if (repository := repository_of(options.source)) is not None:
+        directory, origin = download_transformers(repository, options.revision)
+    return transformers_to_mlx(
+        directory,
+        options.output,
+        options.dtype or "float32",
+        options.tokenizer,
+        origin,
+        options.overwrite,
+    )
+
+
+def check(options: argparse.Namespace, is_model: bool, is_foreign: bool = False) -> None:
+    """Raises an error for what would fail later.
+
+    `is_model` says that a model directory is converted to another format, and `is_foreign` that a
+    model of Transformers is converted to a model directory.
+    """
     from videoprism_mlx.convert.flax import given_config
+    from videoprism_mlx.convert.transformers.writing import require_new_transformers
     from videoprism_mlx.convert.verify import read_activations
     from videoprism_mlx.files.atomic import require_new_file
     from videoprism_mlx.files.output import require_writable
@@ -135,25 +180,29 @@ def check(options: argparse.Namespace, is_model: bool) -> None:
 
     if options.output is None and not (is_model and options.verify):
         raise InputError("there is no output; name it with -o")
-    if is_model:
-        refuse(
-            options,
-            ("config", "dtype", "tokenizer", "revision"),
-            "when a model is converted back to Flax",
-        )
+    to_transformers = is_model and options.to == "transformers"
+    refuse_others(options, is_model, is_foreign)
     if is_model:
         read_config(SHIPPED.get(options.source, Path(options.source)))
     if options.output is not None:
-        if is_model and options.output.suffix != ".npz":
+        if is_model and not to_transformers and options.output.suffix != ".npz":
             raise InputError(
                 f"{options.source} is a model directory already, from which a Flax .npz is "
-                f"written; {options.output} does not end in .npz"
+                f"written; {options.output} does not end in .npz. For a directory that "
+                "Transformers loads, add --to transformers"
             )
-        if not is_model:
+        if is_foreign and options.output.suffix == ".npz":
+            raise InputError(
+                f"{options.source} is a model of Transformers, from which a model directory is "
+                f"written; {options.output} would be a Flax .npz: convert that directory to it"
+            )
+        if to_transformers:
+            require_new_transformers(options.output, options.overwrite)
+        elif not is_model:
             require_new_model(options.output, options.overwrite)
         elif not options.overwrite:
             require_new_file(options.output, or_overwrite=True)
-        require_writable(options.output, is_file=is_model)
+        require_writable(options.output, is_file=is_model and not to_transformers)
     if options.dtype is not None:
         parse_dtype(options.dtype)
     if options.config is not None:
@@ -162,6 +211,25 @@ def check(options: argparse.Namespace, is_model: bool) -> None:
         load_text_tokenizer(options.tokenizer)
     if options.verify is not None:
         read_activations(options.verify)
+
+
+def refuse_others(options: argparse.Namespace, is_model: bool, is_foreign: bool) -> None:
+    """Raises InputError if an option is given that has no effect on this kind of source."""
+    if is_model:
+        format_name = "to Transformers" if options.to == "transformers" else "back to Flax"
+        refuse(
+            options,
+            ("config", "dtype", "tokenizer", "revision"),
+            f"when a model is converted {format_name}",
+        )
+    elif options.to is not None:
+        raise InputError(
+            f"--to says what a model directory is converted to, and {options.source} is none; "
+            "convert it to one first, and that with --to"
+        )
+    if is_foreign:
+        is_local = Path(options.source).is_dir()
+        refuse(options, ("config",) + ("revision",) * is_local, "for a model of Transformers")
 
 
 def refuse(options: argparse.Namespace, names: Sequence[str], where: str) -> None:

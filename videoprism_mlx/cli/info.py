@@ -199,11 +199,15 @@ def megabytes(size: int) -> str:
 
 def verify(name_or_dir: str) -> dict[str, Any]:
     """What was found when all weights of a model were read."""
+    from videoprism_mlx.convert import transformers
+    from videoprism_mlx.files.places import user_path
     from videoprism_mlx.models import canonical_name
     from videoprism_mlx.weights import hub
     from videoprism_mlx.weights.directory import verify_weights
 
     directory = find(name_or_dir)[1]
+    if transformers.is_transformers(user_path(name_or_dir)):
+        directory = transformers.kept(user_path(name_or_dir))
     if directory is None:
         directory = hub.converted_directory(canonical_name(name_or_dir) or name_or_dir)
     if not directory.is_dir():
@@ -253,6 +257,7 @@ def describe(name_or_dir: str) -> dict[str, Any]:
     import math
 
     from videoprism_mlx.features.processor import processor_for
+    from videoprism_mlx.files.places import user_path
     from videoprism_mlx.models import build, canonical_name
     from videoprism_mlx.weights.outline import parameter_shapes
     from videoprism_mlx.weights.quantize.settings import in_words, stored_bytes
@@ -261,7 +266,7 @@ def describe(name_or_dir: str) -> dict[str, Any]:
     model = build(config)
     shapes = parameter_shapes(model)
     parameters = sum(map(math.prod, shapes.values()))
-    name = canonical_name(name_or_dir) or str(directory)
+    name = canonical_name(name_or_dir) or str(user_path(name_or_dir))
     described = {"name": name, "model": config["model"], "parameters": parameters}
     if config["model"] != "TextEncoder":
         processor = processor_for(model, directory)
@@ -285,6 +290,7 @@ def find(name_or_dir: str) -> tuple[dict[str, Any], Path | None, Any, Any]:
 
     The last is how its layers are quantized; None if they are not.
     """
+    from videoprism_mlx.convert import transformers
     from videoprism_mlx.files.places import user_path
     from videoprism_mlx.models import RELEASES, SHIPPED, canonical_name, get_config
     from videoprism_mlx.weights import hub
@@ -292,6 +298,9 @@ def find(name_or_dir: str) -> tuple[dict[str, Any], Path | None, Any, Any]:
 
     name, directory = canonical_name(name_or_dir), user_path(name_or_dir)
     if name is None and directory.is_dir():
+        if transformers.is_transformers(directory):
+            outline = transformers.outlined(directory)
+            return read_checked_config(outline)[0], outline, "Transformers", None
         config, described = read_checked_config(directory)
         packings = check_shapes(directory, config, described)
         return config, directory, described.get("source", "not recorded"), packings

@@ -270,15 +270,16 @@ def write_directory(
     tokenizer: str | Path | None = None,
     copied: Iterable[Path] = (),
     overwrite: bool = False,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a new model directory, complete or not at all.
 
     `source` says where the weights come from. `copied` are other files to copy, names and all. With
-    `overwrite`, an earlier directory is replaced. Raises CheckpointError if a parameter is not
-    finite.
+    `overwrite`, an earlier directory is replaced. `metadata` goes into the file of the weights.
+    Raises CheckpointError if a parameter is not finite.
     """
     with replaced_directory(directory) if overwrite else nullcontext(directory) as new:
-        checksum = _write_files(new, config, arrays, source, tokenizer, copied)
+        checksum = _write_files(new, config, arrays, source, tokenizer, copied, metadata)
     remember(FileIdentity.of(Path(directory) / WEIGHTS_FILE), checksum)
 
 
@@ -289,10 +290,11 @@ def _write_files(
     source: Mapping[str, Any] | None = None,
     tokenizer: str | Path | None = None,
     copied: Iterable[Path] = (),
+    metadata: Mapping[str, str] | None = None,
 ) -> str:
     """As `write_directory`. Returns the checksum of the weights."""
     with new_directory(directory) as partial:
-        write_arrays(partial / WEIGHTS_FILE, arrays)
+        write_arrays(partial / WEIGHTS_FILE, arrays, {**MLX_FORMAT, **(metadata or {})})
         # The disk takes the file while its checksum is computed.
         with ThreadPoolExecutor(1) as background:
             flushed = background.submit(flush, partial / WEIGHTS_FILE)

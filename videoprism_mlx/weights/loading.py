@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 import mlx.core as mx
 
 from videoprism_mlx import convert
+from videoprism_mlx.convert import transformers
 from videoprism_mlx.encoders import FactorizedEncoder, FactorizedVideoClassifier, VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputError, counted, whole_number
 from videoprism_mlx.files import places
@@ -36,6 +37,9 @@ from videoprism_mlx.weights.quantize.layers import quantize_layers
 from videoprism_mlx.weights.quantize.settings import Packings, parse_spent
 
 logger = logging.getLogger(__name__)
+
+# What is downloaded of a model on the Hub: a model directory, or one that Transformers has written.
+HUB_FILES = tuple(dict.fromkeys((*MODEL_FILES, *transformers.FILES, transformers.SHARDS)))
 
 Model = TypeVar("Model", bound=VideoPrismModel)
 
@@ -182,8 +186,10 @@ def model_outline(
             model.given_name = str(name_or_dir)
             return model, None
     elif repository is not None:
-        small = [file for file in MODEL_FILES if file != WEIGHTS_FILE]
+        small = [file for file in HUB_FILES if not file.endswith(".safetensors")]
         directory = hub.download_model(repository, revision, small)
+        if transformers.is_transformers(directory):
+            directory = transformers.outlined(directory, has_weights=False)
     else:
         directory = model_directory(name_or_dir, revision)
     model = described_model(directory)
@@ -197,8 +203,10 @@ def repository_of(name_or_dir: str | Path) -> str | None:
     if canonical_name(text) is not None or places.user_path(text).exists():
         return None
     is_repository = text.count("/") == 1
-    is_path = text.startswith(("/", ".", "~", "google/videoprism"))
-    return text if is_repository and not is_path else None
+    is_path = text.startswith(("/", ".", "~"))
+    # Of Google's, those that are not known are mistyped, but for models of Transformers.
+    is_mistyped = text.startswith("google/videoprism") and not text.endswith("-hf")
+    return text if is_repository and not is_path and not is_mistyped else None
 
 
 def finished(model: Model, dtype: str | mx.Dtype | None) -> Model:
@@ -210,7 +218,11 @@ def finished(model: Model, dtype: str | mx.Dtype | None) -> Model:
 
 
 def model_directory(name_or_dir: str | Path, revision: str | None = None) -> Path:
-    """The local directory of a model, which is downloaded and converted if it has to be."""
+    """The local directory of a model, which is downloaded and converted if it has to be.
+
+    A model that Transformers has written is converted as a released checkpoint is: once, to the
+    cache.
+    """
     text = str(name_or_dir)
     name = canonical_name(text)
     if name in RELEASES:
@@ -223,7 +235,7 @@ def model_directory(name_or_dir: str | Path, revision: str | None = None) -> Pat
     if text and path.is_dir():
         if revision is not None:
             raise InputError(f"{path} is a local directory, which has no revision {revision!r}")
-        return path
+        return transformers.kept(path) if transformers.is_transformers(path) else path
     if name is not None:
         raise InputError(unpublished(name))
     if path.is_file():
@@ -231,10 +243,31 @@ def model_directory(name_or_dir: str | Path, revision: str | None = None) -> Pat
         hint = f": convert it with `videoprism-mlx convert {path} -o DIRECTORY`"
         raise InputError(f"{path} is a file; expected a model directory{hint * is_checkpoint}")
     if (repository := repository_of(text)) is not None:
-        return hub.download_model(repository, revision)
+        path = hub.download_model(repository, revision, HUB_FILES)
+        if not transformers.is_transformers(path):
+            return path
+        return transformers.kept(path, hub_origin(repository, revision))
     raise InputError(
         f"no model is called {text!r}, and there is no such directory{known_models(text)}"
     )
+
+
+def download_transformers(
+    repository: str, revision: str | None = None
+) -> tuple[Path, dict[str, str]]:
+    """A model of Transformers from a repository on the Hub, and its origin for a config.json."""
+    directory = hub.download_model(repository, revision, HUB_FILES)
+    if not transformers.is_transformers(directory):
+        raise InputError(
+            f"{repository} is not a model of Transformers; if it is a model directory, it needs no "
+            "conversion: load it by its id"
+        )
+    return directory, hub_origin(repository, revision)
+
+
+def hub_origin(repository: str, revision: str | None) -> dict[str, str]:
+    """Where a model on the Hub comes from, for a config.json."""
+    return {"repository": repository, "revision": revision or "main"}
 
 
 def converted(name: str, revision: str | None = None) -> Path:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from videoprism_mlx import convert
+from videoprism_mlx.convert.scales import read_scales, scales_metadata
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.files.identity import sha256
@@ -177,9 +178,17 @@ def write(
 ) -> Written:
     """Writes a model, with what lies beside its weights in `directory`."""
     arrays = named_parameters(model)
-    copied = [directory / name for name in BESIDE if (directory / name).is_file()]
     config = stored_config(model)
-    write_directory(output, config, arrays, source, copied=copied, overwrite=overwrite)
+    copied = [directory / name for name in BESIDE if (directory / name).is_file()]
+    write_directory(
+        output,
+        config,
+        arrays,
+        source,
+        copied=copied,
+        overwrite=overwrite,
+        metadata=scales_metadata(read_scales(directory / WEIGHTS_FILE)),  # Of LayerNorms.
+    )
     packings = packings_of(model)
     size = sum(array.nbytes for array in arrays.values())
     words = in_words(packings) if is_quantized(model) else None

@@ -1,0 +1,17 @@
+"""Checkpoints of Hugging Face Transformers to model directories, and back."""
+
+from videoprism_mlx.convert.transformers.config import is_transformers
+from videoprism_mlx.convert.transformers.reading import kept, outlined, transformers_to_mlx
+from videoprism_mlx.convert.transformers.settings import FILES
+from videoprism_mlx.convert.transformers.weights import SHARDS
+from videoprism_mlx.convert.transformers.writing import mlx_to_transformers
+
+__all__ = [
+    "FILES",
+    "SHARDS",
+    "is_transformers",
+    "kept",
+    "mlx_to_transformers",
+    "outlined",
+    "transformers_to_mlx",
+]
