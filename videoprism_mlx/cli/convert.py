@@ -74,8 +74,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    if quantization.is_asked_for(options):
-        return quantization.run(options)
+    asked_for = quantization.is_asked_for(options)
+    return quantization.run(options) if asked_for else run_conversion(options)
+
+
+def run_conversion(options: argparse.Namespace) -> int:
+    """Converts from one format to another, and prints what was written."""
     from videoprism_mlx import convert
     from videoprism_mlx.errors import printable
     from videoprism_mlx.models import SHIPPED, canonical_name
