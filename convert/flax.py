@@ -42,6 +42,7 @@ from videoprism_mlx.weights.directory import (
 )
 from videoprism_mlx.weights.integrity import require_intact
 from videoprism_mlx.weights.outline import Shapes
+from videoprism_mlx.weights.quantize.settings import require_dense
 
 READABLE = {np.dtype(name) for name in ("float16", "float32", "float64")} | {BFLOAT16}
 
@@ -127,11 +128,12 @@ def mlx_to_flax(
     """
     path = Path(model_dir) / WEIGHTS_FILE
     config, described = read_checked_config(Path(model_dir))
+    require_dense(model_dir, described)
     if scan is None:
         source = described.get("source")
         scan = not isinstance(source, Mapping) or source.get("layout") != "unscanned"
     require_official(Path(model_dir), config)
-    check_shapes(Path(model_dir), config)
+    check_shapes(Path(model_dir), config, described)
     require_intact(path, described)
     layout = Layout(config)
 

@@ -25,7 +25,7 @@ from videoprism_mlx.convert.npz import Array
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputError, counted
 from videoprism_mlx.files.npz import NpzFile
-from videoprism_mlx.layers import Linear
+from videoprism_mlx.layers import Linear, QuantizedLinear
 from videoprism_mlx.progress import bar
 from videoprism_mlx.runtime import rounding
 from videoprism_mlx.runtime.device import plain
@@ -102,8 +102,9 @@ def longest_sum(model: VideoPrismModel, inputs: Mapping[str, Any]) -> int:
 
     Only the models that pool attend to all patches of a clip at once.
     """
-    layers = (module for _, module in model.named_modules() if isinstance(module, Linear))
-    terms = [math.ceil(layer.weight.shape[-1] / layer.parts) for layer in layers]
+    kinds = (Linear, QuantizedLinear)
+    layers = (module for _, module in model.named_modules() if isinstance(module, kinds))
+    terms = [math.ceil(layer.dims[1] / layer.parts) for layer in layers]
     video = inputs.get("inputs")
     if video is not None and video.ndim == 5:
         _, frames, height, width, _ = video.shape

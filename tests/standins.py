@@ -33,11 +33,11 @@ from videoprism_mlx.tokenizers import C4_EN_VOCABULARY_SIZE
 
 SMALL = dict(
     pos_emb_shape=(4, 4, 4),
-    model_dim=24,
+    model_dim=64,  # Groups of 64 weights divide it.
     num_spatial_layers=1,
     num_temporal_layers=1,
     num_heads=4,
-    mlp_dim=40,
+    mlp_dim=64,
 )
 SMALL_TEXT = dict(num_unimodal_layers=1, num_auxiliary_layers=1)
 

@@ -65,6 +65,8 @@ if TYPE_CHECKING:  # Type checkers read these lines, and not _HOMES and __getatt
     from videoprism_mlx.weights.loading import load_classifier as load_classifier
     from videoprism_mlx.weights.loading import load_model as load_model
     from videoprism_mlx.weights.loading import load_video_encoder as load_video_encoder
+    from videoprism_mlx.weights.quantize.model import dequantize as dequantize
+    from videoprism_mlx.weights.quantize.model import quantize as quantize
 
 # Where the public names live. They are imported when first used, so that a script pays for what
 # it needs, and `videoprism-mlx --help` for next to nothing.
@@ -107,6 +109,7 @@ _HOMES = {
     "weights.catalogue": ["list_models"],
     "weights.directory": ["save_model"],
     "weights.loading": ["load_classifier", "load_model", "load_video_encoder"],
+    "weights.quantize.model": ["dequantize", "quantize"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -116,6 +116,7 @@ class VideoPrismModel(nn.Module):
     directory: Path | None = None  # Where the weights were read from.
     given_name: str | None = None  # The name, id or directory that it was loaded by.
     adapters: Any = None  # The settings of the model's adapters; None without adapters.
+    spent: Any = None  # How a budget of bits was spent when it was quantized; else None.
     _settings: Settings | None = None
 
     def describe(self, config: Mapping[str, Any]) -> None:
@@ -426,7 +427,9 @@ class TextEncoder(VideoPrismModel):
             ids, paddings = ids[:, :length], paddings[:, :length]
 
         scale = self.unimodal_ln.weight.size**0.5
-        features = self.token_emb(ids) * scale + self.pos_emb(ids.shape[1]).astype(self.dtype)
+        # Of some modes, a quantized table gives bfloat16.
+        embeddings = self.token_emb(ids).astype(self.dtype)
+        features = embeddings * scale + self.pos_emb(ids.shape[1]).astype(self.dtype)
         if "cls_emb" in self:
             class_tokens = self.cls_emb.shape[1]
             class_embeddings = mx.repeat(self.cls_emb * scale, len(ids), axis=0)

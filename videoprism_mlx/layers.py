@@ -5,8 +5,7 @@ Shapes: B batch, L queries, S keys, D width, H head width.
 
 import itertools
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -18,6 +17,9 @@ from videoprism_mlx.runtime.functions import LARGEST_CAP
 
 NORM_POLICIES = ("pre", "primer_hybrid", "post", "post_skip")
 EPSILON = 1e-6
+
+# For each mode of quantization: the weights in a group and the bits of a weight by default.
+QUANTIZATION_DEFAULTS = {"affine": (64, 4), "mxfp4": (32, 4), "mxfp8": (32, 8), "nvfp4": (16, 4)}
 
 # Replaces a masked logit. If all keys of a row are masked, the row attends to all of them equally.
 MASKED_LOGIT = -0.7 * mx.finfo(mx.float32).max
@@ -66,27 +68,99 @@ class Linear(nn.Linear):
 
     def __call__(self, inputs: mx.array) -> mx.array:
         """(..., input_dims) to (..., output_dims)."""
-        if self.parts == 1:
-            outputs: mx.array = super().__call__(inputs)
-            return outputs
-        *shape, width = inputs.shape
-        cuts = [width * part // self.parts for part in range(self.parts + 1)]
-        rows, outputs = inputs.flatten(0, -2), self.bias  # Columns of a matrix need no copy.
-        for start, stop in itertools.pairwise(cuts):
-            factors = rows[:, start:stop], self.weight[:, start:stop].T
-            if outputs.dtype == mx.float32:  # In addmm, a BLAS may go on with the earlier sum.
-                outputs = outputs + factors[0] @ factors[1]
-            else:  # Here addmm rounds once, not twice.
-                outputs = mx.addmm(outputs, *factors)
-        return mx.unflatten(outputs, 0, shape)
+        return product(inputs, self.weight, self.bias, self.parts)
 
-    def to_quantized(self, group_size: int | None = None, *args: Any, **kwargs: Any) -> nn.Module:
+    @property
+    def dims(self) -> tuple[int, int]:
+        """The numbers of outputs and inputs."""
+        outputs, inputs = self.weight.shape
+        return outputs, inputs
+
+    def dense_weight(self, dtype: mx.Dtype) -> mx.array:
+        """The weight (output_dims, input_dims), which has its type already."""
+        return self.weight
+
+    def to_quantized(
+        self,
+        group_size: int | None = None,
+        bits: int | None = None,
+        mode: str = "affine",
+        quantize_input: bool = False,
+    ) -> nn.Module:
         """The quantized layer, or this one if the group size does not divide its width."""
+        if quantize_input:
+            raise InputError("quantize_input is set; MLX has it for layers without a bias only")
+        usual_size, usual_bits = QUANTIZATION_DEFAULTS.get(mode, (64, 4))
+        group_size, bits = group_size or usual_size, bits or usual_bits
         # The patch projection has 972 inputs, which no group size divides.
-        if self.weight.shape[-1] % (group_size or 64):
+        if self.dims[1] % group_size:
             return self
-        quantized: nn.Module = super().to_quantized(group_size, *args, **kwargs)
-        return quantized
+        packed = mx.quantize(self.weight, group_size, bits, mode=mode)
+        return QuantizedLinear(packed, self.bias, group_size, bits, mode, self.parts)
+
+
+class QuantizedLinear(nn.QuantizedLinear):
+    """A `Linear` whose weight is quantized: packed integers, with a scale for each group of them.
+
+    Where MLX's quantized products are slow, which they are on the CPU, the weight is dequantized
+    for each product.
+    """
+
+    weight: mx.array
+    scales: mx.array
+    bias: mx.array
+
+    def __init__(
+        self,
+        packed: Sequence[mx.array],
+        bias: mx.array,
+        group_size: int,
+        bits: int,
+        mode: str = "affine",
+        parts: int = 1,
+    ):
+        nn.Module.__init__(self)  # That of nn.QuantizedLinear draws a weight.
+        self.group_size, self.bits, self.mode, self.parts = group_size, bits, mode, parts
+        self.weight, self.scales = packed[0], packed[1]
+        self.biases = packed[2] if len(packed) > 2 else None
+        self.bias = bias
+        self.freeze()
+
+    def __call__(self, inputs: mx.array) -> mx.array:
+        """(..., input_dims) to (..., output_dims)."""
+        if device.backend().dequantizes:
+            return product(inputs, self.dense_weight(inputs.dtype), self.bias, self.parts)
+        outputs: mx.array = super().__call__(inputs)
+        return outputs
+
+    @property
+    def dims(self) -> tuple[int, int]:
+        """The numbers of outputs and inputs."""
+        outputs, groups = self.scales.shape
+        return outputs, groups * self.group_size
+
+    def dense_weight(self, dtype: mx.Dtype) -> mx.array:
+        """The weight (output_dims, input_dims), dequantized."""
+        weight = mx.dequantize(
+            self.weight, self.scales, self.get("biases"), self.group_size, self.bits, self.mode
+        )
+        return weight.astype(dtype)  # Without a type in its scales, it is bfloat16, and exact.
+
+
+def product(inputs: mx.array, weight: mx.array, bias: mx.array, parts: int = 1) -> mx.array:
+    """`inputs` (..., I) times `weight` (O, I), plus `bias` (O): (..., O). The sum is in parts."""
+    if parts == 1:
+        return mx.addmm(bias, inputs, weight.T)
+    *shape, width = inputs.shape
+    cuts = [width * part // parts for part in range(parts + 1)]
+    rows, outputs = inputs.flatten(0, -2), bias  # Columns of a matrix need no copy.
+    for start, stop in itertools.pairwise(cuts):
+        factors = rows[:, start:stop], weight[:, start:stop].T
+        if outputs.dtype == mx.float32:  # In addmm, a BLAS may go on with the earlier sum.
+            outputs = outputs + factors[0] @ factors[1]
+        else:  # Here addmm rounds once, not twice.
+            outputs = mx.addmm(outputs, *factors)
+    return mx.unflatten(outputs, 0, shape)
 
 
 class FeedForward(nn.Module):
@@ -241,14 +315,21 @@ class DotProductAttention(nn.Module):
         the same to all logits of a query, which a softmax ignores.
         """
         query = self._scale(self._split_heads(self.query(query)))[0]  # (heads, H)
-        to_keys = mx.unflatten(self.key.weight, 0, (self.num_heads, -1))  # (heads, H, D)
-        to_values = mx.unflatten(self.value.weight, 0, (self.num_heads, -1))
+        to_keys, to_values = (
+            mx.unflatten(layer.dense_weight(tokens.dtype), 0, (self.num_heads, -1))
+            for layer in (self.key, self.value)
+        )  # (heads, H, D)
         projected_query = (query[:, None] @ to_keys).squeeze(1).astype(mx.float32)  # (heads, D)
         logits = tokens.astype(mx.float32) @ projected_query.T  # (B, S, heads)
         weights = mx.softmax(logits, axis=1).astype(tokens.dtype)
         averages = (weights.swapaxes(1, 2) @ tokens)[:, :, None]  # (B, heads, 1, D)
         values = (averages @ to_values.swapaxes(1, 2)).flatten(1) + self.value.bias
         return self.post(values[:, None])
+
+    @property
+    def can_pool(self) -> bool:
+        """Whether `pool` computes what `__call__` does. With adapters, it would leave them out."""
+        return all(type(layer) in (Linear, QuantizedLinear) for layer in (self.key, self.value))
 
     def _is_capped(self, dtype: mx.Dtype) -> bool:
         return 0 < self.logit_cap <= LARGEST_CAP and dtype != mx.float16
@@ -392,7 +473,7 @@ class AttenTokenPoolingLayer(nn.Module):
     def __call__(self, tokens: mx.array) -> mx.array:
         """(B, S, D) to (B, D)."""
         attention = self.pooling_attention
-        if device.is_plain() or type(attention.key) is not Linear:  # It may be quantized.
+        if device.is_plain() or not attention.can_pool:
             query = mx.broadcast_to(
                 self.pooling_attention_query, (len(tokens), *self.pooling_attention_query.shape)
             )

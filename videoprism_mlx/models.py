@@ -130,8 +130,8 @@ for _name in RELEASES:
     CONFIGS[_name] = CONFIGS[_name.replace("public_", "")]
 
 # What a config.json says beside the settings of the model: where its weights come from, how their
-# Flax checkpoint was laid out, their checksum and its own.
-NOT_SETTINGS = ("source", "scan", "weights_sha256", "crc32")
+# Flax checkpoint was laid out, how they are quantized, their checksum and its own.
+NOT_SETTINGS = ("source", "scan", "quantization", "weights_sha256", "crc32")
 
 # Endings of the settings that may be zero. Every other size is above zero.
 MAY_BE_ZERO = ("_layers", "_class_tokens", "pooler_dim")

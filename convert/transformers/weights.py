@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from videoprism_mlx.encoders import PositionalEmbedding
 from videoprism_mlx.errors import CheckpointError, counted, excerpt, shown
 from videoprism_mlx.files.reading import read_json_object
-from videoprism_mlx.weights.directory import STORED_TYPES, WEIGHTS_FILE, read_arrays
+from videoprism_mlx.weights.directory import WEIGHTS_FILE, read_arrays
+from videoprism_mlx.weights.quantize.settings import FLOATS
 
 INDEX_FILE = "model.safetensors.index.json"
 SHARDS = "model-*-of-*.safetensors"
@@ -88,10 +89,10 @@ class Weights:
                 "copy or download it again"
             ) from None
         for name, kind in types.items():
-            if kind not in STORED_TYPES and not (kind == "I64" and name.endswith(POSITION_IDS)):
+            if kind not in FLOATS and not (kind == "I64" and name.endswith(POSITION_IDS)):
                 raise CheckpointError(
                     f"{path}: {excerpt(name)} is of type {kind}; "
-                    f"expected one of {', '.join(STORED_TYPES)}"
+                    f"expected one of {', '.join(FLOATS)}"
                 )
         if self._places:
             expected = {name for name, place in self._places.items() if place == path}

@@ -39,7 +39,6 @@ from videoprism_mlx.tokenizers import C4_EN_VOCABULARY_SIZE, TOKENIZER_FILE
 from videoprism_mlx.weights.directory import (
     CONFIG_FILE,
     WEIGHTS_FILE,
-    check_parameters,
     check_shapes,
     mlx_path,
     read_arrays,
@@ -47,7 +46,7 @@ from videoprism_mlx.weights.directory import (
     write_arrays,
 )
 from videoprism_mlx.weights.integrity import require_intact
-from videoprism_mlx.weights.outline import outline
+from videoprism_mlx.weights.quantize.settings import require_dense
 
 CLASSIFIER = "FactorizedVideoClassifier"
 
@@ -65,7 +64,8 @@ def mlx_to_transformers(
     model_dir, output = Path(model_dir), Path(output)
     require_new_transformers(output, overwrite)
     config, described = read_checked_config(model_dir)
-    check_shapes(model_dir, config)
+    require_dense(model_dir, described)
+    check_shapes(model_dir, config, described)
     length = read_processor(model_dir, config)["max_length"]
     content = expressed(model_dir, config, described, length)
     path = model_dir / WEIGHTS_FILE
@@ -128,10 +128,6 @@ def transformers_arrays(path: Path, config: Mapping[str, Any]) -> Iterator[tuple
     `config` is that of the weights.
     """
     stored, scales = read_arrays(path), read_scales(path)
-    # A quantized model has other arrays, which Transformers' VideoPrism lacks.
-    check_parameters(
-        outline(config).shapes, {name: array.shape for name, array in stored.items()}, path
-    )
     values: dict[str, Any] = {}
     if config["model"] == CLASSIFIER:
         values = {name: np.array(stored.pop(name).astype(mx.float32)) for name in AXES}

@@ -136,6 +136,12 @@ def config(folder: Path) -> Target:
     return Target(directory / "config.json", lambda: loaded(directory), exact=True)
 
 
+def quantized(folder: Path, name: str) -> Target:
+    config = SMALL | dict(model_dim=32, mlp_dim=32)
+    vp.save_model(vp.quantize(vp.get_model(config), group_size=32), folder / "q")
+    return Target(folder / "q" / name, lambda: loaded(folder / "q"), exact=True)
+
+
 def adapters(folder: Path, name: str) -> Target:
     directory = model_directory(folder)
     vp.save_adapters(vp.add_adapters(vp.load_model(directory), 2), folder / "a", directory)
@@ -243,12 +249,14 @@ TARGETS: dict[str, dict[str, Make]] = {
     "features": {name: features_in(name) for name in FORMATS},
     "safetensors": {
         "model": weights,
+        "quantized": lambda folder: quantized(folder, "model.safetensors"),
         "adapters": lambda folder: adapters(folder, "adapters.safetensors"),
         "training": training_state,
         "transformers": lambda folder: of_transformers(folder, "text", "model.safetensors"),
     },
     "json": {
         "config": config,
+        "quantization": lambda folder: quantized(folder, "config.json"),
         "adapter_config": lambda folder: adapters(folder, "adapter_config.json"),
         "record": record,
         "labels": labels,

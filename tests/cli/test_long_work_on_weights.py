@@ -51,7 +51,7 @@ def test_bars(
     encoder = converted("encoder")
     said = bars(monkeypatch, "fuse", "--adapters", adapters, "-o", tmp_path / "new", *loudness)
     assert ("fusing: " in said) == (loudness == ())
-    said = bars(monkeypatch, "convert", encoder, "--verify", ACTIVATIONS, *loudness)
+    said = bars(monkeypatch, *loudness, "convert", encoder, "--verify", ACTIVATIONS)
     assert ("verifying: " in said) == (loudness == ())
     monkeypatch.setattr(integrity, "REMEMBERED_BYTES", 1)
     said = bars(monkeypatch, "info", encoder, "--verify", *loudness)

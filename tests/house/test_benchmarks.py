@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+import quantizing
 from conftest import reference_config
 
 ROOT = Path(__file__).parents[2]
@@ -19,10 +20,12 @@ from benchmarks import (  # noqa: E402
     library,
     peers,
     pipeline,
+    quantization,
     scaling,
     timing,
     work,
 )
+from benchmarks.quantization import __main__ as all_ways  # noqa: E402
 from videoprism_mlx import convert, models  # noqa: E402
 
 
@@ -158,3 +161,32 @@ def test_pipelines_give_the_same_vectors(tmp_path: Path, monkeypatch: pytest.Mon
     slow = {"to_ours": {"median": 0.9}}
     assert pipeline.is_within({"ours": ours})
     assert not pipeline.is_within({"ours": ours, "transformers": slow})
+
+
+def test_ways_to_store_a_model_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(models.CONFIGS, "videoprism_small", quantizing.CONFIG)
+    load = quantization.quality.drawn_model("videoprism_small", tmp_path, 1.0)
+    names = ["float32", "8 bits", "4 bits", "4 bits, 6 on average"]
+    cosines = quantization.quality.compare(load, names, [0])
+    assert list(cosines) == names[1:]
+    assert cosines["8 bits"].keys() == {
+        "spatial_features", "tokens", "frames", "pooled", "embedding", "text embedding"
+    }  # fmt: skip
+    for feature in cosines["8 bits"]:
+        eight, six, four = (cosines[name][feature] for name in (names[1], names[3], names[2]))
+        assert 1 > eight > four and eight > six, feature
+
+    found = quantization.cost.compare("videoprism_small", load, names, rounds=1)
+    whole, eight, four = (found[name] for name in names[:3])
+    assert whole["bytes"] > eight["bytes"] > four["bytes"]
+    assert eight["held"] == pytest.approx(eight["bytes"], rel=0.2)
+    assert four["peak"] > four["held"] and eight["seconds"]["median"] > 0
+    assert all_ways.merged({"a": {"b": 1}}, {"a": {"c": 2}}) == {"a": {"b": 1, "c": 2}}
+
+    monkeypatch.setattr(quantization.search, "HELD_OUT", 6)
+    monkeypatch.setattr(quantization.search, "SETS", 1)
+    recall = quantization.search.compare(["float32", "8 bits"], [0])
+    assert recall["float32"].keys() == {"text to video", "video to text", "motion"}
+    assert all(value > 0.5 for each in recall.values() for value in each.values())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from videoprism_mlx.video import sampling
-from videoprism_mlx.video.ffmpeg import decoder, walker
+from videoprism_mlx.video.ffmpeg import decoder, reader, walker
 from videoprism_mlx.video.ffmpeg.colours import Converter
 from videoprism_mlx.video.ffmpeg.decoder import Decoder
 from videoprism_mlx.video.ffmpeg.opening import open_stream

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from videoprism_mlx.check.replay import Result
 
 DEPARTS = (
-    "Weights that were trained further or are stored in half precision must differ. For others, "
+    "Weights that were trained further, are quantized or are stored in half precision must "
+    "differ. For others, "
     "`videoprism-mlx check` tells whether this machine is the cause."
 )
 FIGURE_LINE = "{:<17}{:<10}{:>12}{:>12}{:>12}{:>9}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.cli.program import quantization
 from videoprism_mlx.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,12 +22,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="convert a checkpoint of Flax or Transformers to a model directory, or back",
         description="Converts an official Flax checkpoint, or a model of Transformers, to a model "
         "directory: config.json, model.safetensors and the tokenizer. Given a model directory, it "
-        "writes a Flax .npz or, with --to transformers, a directory for Transformers.",
+        "writes a Flax .npz or, with --to transformers, a directory for Transformers. With -q it "
+        "quantizes any of them.",
         epilog="examples:\n"
         "  videoprism-mlx convert videoprism_lvt_public_v1_base -o my-model\n"
         "  videoprism-mlx convert flax_base.npz -o my-model --dtype bfloat16\n"
         "  videoprism-mlx convert my-model -o flax.npz\n"
-        "  videoprism-mlx convert my-model -o for-transformers --to transformers",
+        "  videoprism-mlx convert my-model -o for-transformers --to transformers\n"
+        "  videoprism-mlx convert my-model -o small -q --q-bits 8",
     )
     parser.add_argument(
         "source",
@@ -69,11 +72,31 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         metavar="REPO",
         help="also upload the model directory to this repository on the Hub, as you/name",
     )
+    quantization.add_options(parser)
     shared.add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
+    asked_for = quantization.is_asked_for(options)
+    return run_quantization(options) if asked_for else run_conversion(options)
+
+
+def run_quantization(options: argparse.Namespace) -> int:
+    """Quantizes or dequantizes a model, and uploads the result if that is asked for."""
+    refuse(options, ("to",), "with -q and --dequantize")
+    if options.upload_repo is not None:
+        check_upload(options, is_model=False)
+    summary = quantization.run(options)
+    if options.upload_repo is not None:
+        summary["uploaded"] = upload(options, None)
+    if options.json:
+        shared.print_json(summary)
+    return 0
+
+
+def run_conversion(options: argparse.Namespace) -> int:
+    """Converts from one format to another, and prints what was written."""
     from videoprism_mlx import convert
     from videoprism_mlx.errors import printable
     from videoprism_mlx.models import SHIPPED, canonical_name

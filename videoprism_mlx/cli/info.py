@@ -27,6 +27,8 @@ SOURCES = (
     ("trained_from", "trained from", None),
     ("base", "fused from", "base_weights"),
     ("adapters", "adapters", None),
+    ("quantized_from", "quantized from", "quantized_from_weights"),
+    ("dequantized_from", "dequantized", "dequantized_from_weights"),
     ("repository", "repository", None),
     ("revision", "revision", None),
     ("file", "checkpoint", "sha256"),
@@ -277,17 +279,19 @@ def video_rows(described: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def describe(name_or_dir: str) -> dict[str, Any]:
     """The facts that `info` prints about a model."""
-    from mlx.utils import tree_flatten
+    import math
 
     from videoprism_mlx.features.processor import processor_for
     from videoprism_mlx.files.places import user_path
     from videoprism_mlx.models import build, canonical_name
     from videoprism_mlx.weights.hub import split_revision
+    from videoprism_mlx.weights.outline import parameter_shapes
+    from videoprism_mlx.weights.quantize.settings import in_words, stored_bytes
 
-    config, directory, source = find(name_or_dir)
+    config, directory, source, packings = find(name_or_dir)
     model = build(config)
-    arrays = dict(tree_flatten(model.parameters()))
-    parameters = sum(array.size for array in arrays.values())
+    shapes = parameter_shapes(model)
+    parameters = sum(map(math.prod, shapes.values()))
     name = canonical_name(split_revision(name_or_dir)[0]) or str(user_path(name_or_dir))
     described = {"name": name, "model": config["model"], "parameters": parameters}
     if config["model"] != "TextEncoder":
@@ -299,12 +303,19 @@ def describe(name_or_dir: str) -> dict[str, Any]:
         }
     described["source"] = source
     sizes = {"float32": 4, "bfloat16": 2, "float16": 2}
-    described["weights_bytes"] = {dtype: size * parameters for dtype, size in sizes.items()}
+    if packings is not None:
+        described["quantization"] = in_words(packings)
+    described["weights_bytes"] = {
+        dtype: stored_bytes(shapes, packings, size) for dtype, size in sizes.items()
+    }
     return described
 
 
-def find(name_or_dir: str) -> tuple[dict[str, Any], Path | None, Any]:
-    """A model's configuration, its directory if it is on this machine, and where it is from."""
+def find(name_or_dir: str) -> tuple[dict[str, Any], Path | None, Any, Any]:
+    """A model's configuration, its directory if it is on this machine, and where it is from.
+
+    The last is how its layers are quantized; None if they are not.
+    """
     from videoprism_mlx.convert import transformers
     from videoprism_mlx.files.places import user_path
     from videoprism_mlx.models import RELEASES, SHIPPED, canonical_name, get_config
@@ -318,15 +329,15 @@ def find(name_or_dir: str) -> tuple[dict[str, Any], Path | None, Any]:
     if name is None and directory.is_dir():
         if transformers.is_transformers(directory):
             outline = transformers.outlined(directory)
-            return read_checked_config(outline)[0], outline, "Transformers"
+            return read_checked_config(outline)[0], outline, "Transformers", None
         config, described = read_checked_config(directory)
-        check_shapes(directory, config)
-        return config, directory, described.get("source", "not recorded")
+        packings = check_shapes(directory, config, described)
+        return config, directory, described.get("source", "not recorded"), packings
     config = get_config(named)
     if name in SHIPPED:
-        return config, SHIPPED[name], "comes with the package"
+        return config, SHIPPED[name], "comes with the package", None
     if name in RELEASES:
         kept = hub.converted_directory(name, revision)
         known = f"kept in {kept}" if kept.is_dir() else "not fetched yet"
-        return config, None, f"https://huggingface.co/{RELEASES[name].repository}, {known}"
-    return config, None, "no published weights"
+        return config, None, f"https://huggingface.co/{RELEASES[name].repository}, {known}", None
+    return config, None, "no published weights", None

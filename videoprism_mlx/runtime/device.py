@@ -60,6 +60,7 @@ class Backend(NamedTuple):
     block_megabytes: float
     streams: Sequence[mx.Stream | None]  # Blocks take turns on them. None is the current stream.
     clip_by_clip: bool  # Whether the clips of a batch are faster one by one.
+    dequantizes: bool = False  # Whether a quantized weight is dequantized for each product.
 
 
 @contextmanager
@@ -111,7 +112,10 @@ def gpu_backend() -> Backend:
     usable = memory.working_set(mx.gpu)
     if usable is not None and usable < SMALL_WORKING_SET:
         lower_cache_limit(int(usable * GPU_CACHE_SHARE))
-    return Backend(nn.gelu, functions.capped_exp, gpu_block(usable), [None], False)
+    # Metal multiplies by quantized weights. What other GPUs do with them was not tried.
+    dequantizes = not mx.metal.is_available()
+    block = gpu_block(usable)
+    return Backend(nn.gelu, functions.capped_exp, block, [None], False, dequantizes)
 
 
 def gpu_block(usable: int | None) -> float:
@@ -128,7 +132,8 @@ def cpu_backend() -> Backend:
     lower_cache_limit(CPU_CACHE)
     new_stream = getattr(mx, "new_thread_local_stream", mx.new_stream)
     streams = [new_stream(mx.cpu) for _ in range(available_cores())]
-    return Backend(functions.rational_gelu, functions.rational_capped_exp, CPU_BLOCK, streams, True)
+    gelu, capped_exp = functions.rational_gelu, functions.rational_capped_exp
+    return Backend(gelu, capped_exp, CPU_BLOCK, streams, True, True)
 
 
 def lower_cache_limit(limit: int) -> None:

@@ -63,6 +63,7 @@ from videoprism_mlx.weights.loading import (
     model_directory,
     with_new_head,
 )
+from videoprism_mlx.weights.quantize.layers import dequantize_layers
 
 # What is trained, by its names in the classifier.
 TRAINED = ("atten_pooler", "projection")
@@ -361,7 +362,10 @@ def starting_model(
         raise InputError(f"seed is {seed}; expected a number below {SEEDS}")
     mx.random.seed(seed)
     if is_classifier(directory, count):
-        return load_classifier(directory, dtype=dtype), directory
+        trained = load_classifier(directory, dtype=dtype)
+        for part in TRAINED:  # A quantized head is trained, and stored, dequantized.
+            dequantize_layers(trained[part], trained.dtype)
+        return trained, directory
     if config["model"] != "FactorizedVideoClassifier":
         return with_new_head(load_video_encoder(directory, dtype), count), directory
     classifier: Any = get_model(config, num_classes=count)

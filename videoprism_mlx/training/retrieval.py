@@ -46,6 +46,7 @@ from videoprism_mlx.weights.adapters import (
 from videoprism_mlx.weights.directory import PROCESSOR_FILE, RESULT_FILE, WEIGHTS_FILE, publish
 from videoprism_mlx.weights.identity import ModelIdentity
 from videoprism_mlx.weights.loading import load_with_directory
+from videoprism_mlx.weights.quantize.layers import is_quantized
 
 # The temperature that training starts from, as in CLIP, and the lowest one that is allowed.
 START_TEMPERATURE, LEAST_TEMPERATURE = 0.07, 0.01
@@ -210,6 +211,11 @@ def check_tuning(model: VideoPrismModel, processor: Processor, tuning: Tuning) -
         alpha = tuning.rank if tuning.alpha is None else tuning.alpha
         settings = AdapterSettings(tuning.rank, alpha, tuning.towers, tuning.layers)
         adapted_layers(model, settings)
+    elif is_quantized(model):
+        raise InputError(
+            f"{model.called} is quantized, so only adapters can be trained; give a rank (--rank), "
+            "or dequantize it first (`videoprism-mlx convert DIR -o OUT --dequantize`)"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

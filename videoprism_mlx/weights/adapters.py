@@ -17,7 +17,6 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_unflatten
 
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import CheckpointError, InputError, excerpt, shown, whole_number
@@ -26,7 +25,7 @@ from videoprism_mlx.files.checksum import require_checksum, with_checksum
 from videoprism_mlx.files.places import user_path
 from videoprism_mlx.files.reading import parse_json, read_text
 from videoprism_mlx.files.record import as_json, own_version
-from videoprism_mlx.layers import AttenTokenPoolingLayer, Linear, StackedTransformer
+from videoprism_mlx.layers import AttenTokenPoolingLayer, StackedTransformer
 from videoprism_mlx.weights import hub
 from videoprism_mlx.weights.base import (
     base_checksum,
@@ -46,6 +45,15 @@ from videoprism_mlx.weights.directory import (
     wrong_parameters,
 )
 from videoprism_mlx.weights.integrity import CHECKSUM_KEY, examine, require_intact
+from videoprism_mlx.weights.lora import (
+    ADAPTER_NAMES,
+    Adapted,
+    AnyLinear,
+    LoRALinear,
+    LoRAQuantizedLinear,
+    with_adapter,
+)
+from videoprism_mlx.weights.quantize.layers import freeze_packed, replace_layers
 
 ADAPTERS_FILE = "adapters.safetensors"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
@@ -53,47 +61,6 @@ ADAPTER_FILES = (ADAPTER_CONFIG_FILE, ADAPTERS_FILE, PROCESSOR_FILE)
 
 # A larger one is a mistake: usual ones are from 1 to 512, and rounding hides the weight beyond.
 MOST_ALPHA = 1e6
-
-# The parameters that an adapter adds to a layer.
-ADAPTER_NAMES = ("lora_a", "lora_b")
-
-
-class LoRALinear(Linear):
-    """A linear layer plus the product of its inputs with two matrices, (R, I) and (O, R).
-
-    The layer's own weight and bias are frozen. The matrices may have a more precise type.
-    """
-
-    lora_a: mx.array
-    lora_b: mx.array
-
-    def __init__(self, linear: Linear, lora_a: mx.array, lora_b: mx.array, scale: float):
-        output_dims, input_dims = linear.weight.shape
-        super().__init__(input_dims, output_dims, parts=linear.parts)
-        self.weight, self.bias = linear.weight, linear.bias
-        self.lora_a, self.lora_b = lora_a, lora_b
-        self.scale = scale
-        self.freeze(keys=["weight", "bias"])
-
-    def __call__(self, inputs: mx.array) -> mx.array:
-        """(..., I) to (..., O)."""
-        lora_a, lora_b = (part.astype(inputs.dtype) for part in (self.lora_a, self.lora_b))
-        return super().__call__(inputs) + self.scale * ((inputs @ lora_a.T) @ lora_b.T)
-
-    def fused(self) -> Linear:
-        """A linear layer with the adapter added to its weight."""
-        output_dims, input_dims = self.weight.shape
-        linear = Linear(input_dims, output_dims, parts=self.parts)
-        weight, lora_a, lora_b = (
-            part.astype(mx.float32) for part in (self.weight, self.lora_a, self.lora_b)
-        )
-        linear.weight = (weight + self.scale * (lora_b @ lora_a)).astype(self.weight.dtype)
-        linear.bias = self.bias
-        return linear
-
-    def to_quantized(self, group_size: int | None = None, *args: Any, **kwargs: Any) -> nn.Module:
-        """Raises InputError: a quantized layer could not be fused."""
-        raise InputError("a layer with adapters cannot be quantized; call fuse_adapters first")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +105,7 @@ def add_adapters(
     keys = mx.random.split(random_key(seed), len(linears))
     arrays = {}
     for key, (path, linear) in zip(keys, linears.items(), strict=True):
-        outputs, inputs = linear.weight.shape
+        outputs, inputs = linear.dims
         bound = inputs**-0.5
         arrays[f"{path}.lora_a"] = mx.random.uniform(-bound, bound, (rank, inputs), key=key)
         arrays[f"{path}.lora_b"] = mx.zeros((outputs, rank))
@@ -148,17 +115,17 @@ def add_adapters(
 def with_adapters(
     model: VideoPrismModel,
     settings: AdapterSettings,
-    linears: Mapping[str, Linear],
+    linears: Mapping[str, AnyLinear],
     arrays: Mapping[str, mx.array],
 ) -> VideoPrismModel:
     """Freezes `model` and gives each of `linears` the adapter of its path in `arrays`."""
     scale = settings.alpha / settings.rank
     model.freeze()
-    adapted: list[tuple[str, Any]] = []
+    adapted: list[tuple[str, nn.Module]] = []
     for path, linear in linears.items():
         lora_a, lora_b = (arrays[f"{path}.{name}"] for name in ADAPTER_NAMES)
-        adapted.append((path, LoRALinear(linear, lora_a, lora_b, scale)))
-    model.update_modules(tree_unflatten(adapted))
+        adapted.append((path, with_adapter(linear, lora_a, lora_b, scale)))
+    replace_layers(model, adapted)
     model.adapters = settings
     return model
 
@@ -170,22 +137,22 @@ def random_key(seed: int) -> mx.array:
     return mx.random.key(whole_number(seed, "seed"))
 
 
-def adapted_layers(model: VideoPrismModel, settings: AdapterSettings) -> dict[str, Linear]:
+def adapted_layers(model: VideoPrismModel, settings: AdapterSettings) -> dict[str, AnyLinear]:
     """The linear layers that get adapters, by path. Raises InputError if one cannot have any."""
     if not settings.towers or not all(tower in model.towers for tower in settings.towers):
         raise InputError(
             f"towers are {excerpt(', '.join(map(str, settings.towers)) or 'none')}; "
             f"{model.called} has {' and '.join(model.towers)}"
         )
-    linears: dict[str, Linear] = {}
+    linears: dict[str, AnyLinear] = {}
     for path, linear in sorted(chosen_layers(model, settings), key=lambda pair: pair[0]):
-        if isinstance(linear, LoRALinear):
+        if isinstance(linear, Adapted):
             raise InputError(f"{path} has an adapter already; call fuse_adapters first")
-        if not isinstance(linear, Linear):
-            raise InputError(f"{path} is quantized; add the adapters before quantizing")
-        if settings.rank > min(linear.weight.shape):
+        if not isinstance(linear, AnyLinear):
+            raise InputError(f"{path} is a {type(linear).__name__}; quantize with vp.quantize")
+        if settings.rank > min(linear.dims):
             raise InputError(
-                f"rank is {shown(settings.rank)}; expected {min(linear.weight.shape)} at most, "
+                f"rank is {shown(settings.rank)}; expected {min(linear.dims)} at most, "
                 f"the width of {path}"
             )
         linears[path] = linear
@@ -214,22 +181,26 @@ def chosen_layers(
                     yield f"{prefix}.{path}", linear
 
 
-def adapted_modules(model: VideoPrismModel) -> dict[str, LoRALinear]:
+def adapted_modules(model: VideoPrismModel) -> dict[str, LoRALinear | LoRAQuantizedLinear]:
     """The layers of a model that have adapters, by path. Raises InputError without adapters."""
     if not isinstance(model, VideoPrismModel) or model.adapters is None:
         raise InputError(f"this {type(model).__name__} has no adapters; see add_adapters")
-    return {path: each for path, each in model.named_modules() if isinstance(each, LoRALinear)}
+    kinds = (LoRALinear, LoRAQuantizedLinear)
+    return {path: each for path, each in model.named_modules() if isinstance(each, kinds)}
 
 
 def fuse_adapters(model: VideoPrismModel) -> VideoPrismModel:
-    """Adds a model's adapters to its weights, so that it has no adapters any more. Returns it."""
-    fused: list[tuple[str, Any]] = [
-        (path, each.fused()) for path, each in adapted_modules(model).items()
-    ]
-    model.update_modules(tree_unflatten(fused))
+    """Adds a model's adapters to its weights, so that it has no adapters any more. Returns it.
+
+    Layers that were quantized are dequantized for that, and stay so: in a few bits, most of what
+    the adapters have learned would be lost.
+    """
+    fused = [(path, each.fused()) for path, each in adapted_modules(model).items()]
+    replace_layers(model, fused)
     model.adapters = None
     model.directory = None  # Its weights differ from those there now.
     model.unfreeze()
+    freeze_packed(model)
     return model
 
 
@@ -334,7 +305,7 @@ def load_adapters(model: VideoPrismModel, directory: str | Path) -> VideoPrismMo
 
 def check_adapters(
     model: VideoPrismModel, directory: str | Path
-) -> tuple[AdapterSettings, dict[str, Linear]]:
+) -> tuple[AdapterSettings, dict[str, AnyLinear]]:
     """The settings of the adapters in a directory, and the layers of `model` that they are for.
 
     `model` may be without its weights. Raises CheckpointError if it is known that the adapters
@@ -349,7 +320,7 @@ def check_adapters(
         raise CheckpointError(f"{directory} does not fit the model: {error}") from None
     expected = {}
     for name, linear in linears.items():
-        outputs, inputs = linear.weight.shape
+        outputs, inputs = linear.dims
         expected[f"{name}.lora_a"] = (settings.rank, inputs)
         expected[f"{name}.lora_b"] = (outputs, settings.rank)
     path = directory / ADAPTERS_FILE

@@ -1,7 +1,8 @@
 """The format of a model directory: how its files are named, read, checked and written.
 
-config.json          the configuration, the checksum of the weights, and under "source" where they
-                     come from. It, processor.json and labels.json hold a checksum of their own
+config.json          the configuration, the checksum of the weights, under "quantization" how they
+                     are quantized, and under "source" where they come from. It, processor.json and
+                     labels.json hold a checksum of their own
 model.safetensors    the parameters, by their names in the model
 sentencepiece.model  the tokenizer, for a video-text model
 processor.json       how videos and texts are preprocessed, if not as the configuration implies
@@ -56,28 +57,26 @@ from videoprism_mlx.weights.integrity import (
     verify,
 )
 from videoprism_mlx.weights.outline import Shapes, outline
+from videoprism_mlx.weights.quantize.layers import stored_config
+from videoprism_mlx.weights.quantize.settings import (
+    KEY,
+    Packings,
+    expected_types,
+    packed_shapes,
+    parse,
+)
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 PROCESSOR_FILE = "processor.json"
 LABELS_FILE = "labels.json"
-MODEL_FILES = (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    TOKENIZER_FILE,
-    WORDS_FILE,
-    PROCESSOR_FILE,
-    LABELS_FILE,
-)
+MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, PROCESSOR_FILE, LABELS_FILE, WORDS_FILE)
 
 # The results that training writes beside a model.
 RESULT_FILE = "metrics.json"
 
 # The folder inside a model directory in which `publish` prepares the files.
 STAGED_FOLDER = ".publishing"
-
-# The types of parameters, as they are called in a safetensors file.
-STORED_TYPES = ("F32", "BF16", "F16")
 
 # The metadata of a safetensors file that MLX's tools expect.
 MLX_FORMAT = {"format": "mlx"}
@@ -99,18 +98,23 @@ def read_config(directory: Path) -> dict[str, Any]:
     return read_json_object(path, CheckpointError)
 
 
-def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in a safetensors file. Raises CheckpointError if the file is damaged."""
+def stored_shapes(path: Path, packings: Packings | None = None) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in a safetensors file. Raises CheckpointError if the file is damaged.
+
+    `packings` says which layers are quantized. The types must be those that it implies.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path.parent} has no {path.name}: the weights are missing")
     try:
         with safe_open(path, framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in list(file.keys())}
+            require_scales(path, slices, packings)
             for name, stored in slices.items():
-                if stored.get_dtype() not in STORED_TYPES:
+                expected = expected_types(name, packings)
+                if stored.get_dtype() not in expected:
                     raise CheckpointError(
                         f"{path}: {excerpt(name)} is of type {stored.get_dtype()}; "
-                        f"expected one of {', '.join(STORED_TYPES)}"
+                        f"expected {'one of ' * (len(expected) > 1)}{', '.join(expected)}"
                     )
             return {name: tuple(stored.get_shape()) for name, stored in slices.items()}
     except SafetensorError as error:
@@ -118,6 +122,24 @@ def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             f"{path} is damaged or not a safetensors file ({excerpt(error)}); "
             "convert or download it again"
         ) from None
+
+
+def require_scales(path: Path, names: Iterable[str], packings: Packings | None) -> None:
+    """Raises CheckpointError unless the layers that have scales are those in `packings`."""
+    found = {name.removesuffix(".scales") for name in names if name.endswith(".scales")}
+    expected = {layer for layer, each in (packings or {}).items() if each is not None}
+    if packings is None and found:
+        raise CheckpointError(
+            f"{path} holds quantized weights, such as {excerpt(min(found))}, and {CONFIG_FILE} "
+            f'beside it has no "{KEY}"; copy both files again from where they were made'
+        )
+    if missing := expected - found:
+        raise CheckpointError(
+            f'{path} has no scales for {excerpt(min(missing))}: "{KEY}" in {CONFIG_FILE} says that '
+            f"{counted(len(expected), 'layer')} {are(len(expected))} quantized, and "
+            f"{len(expected) - len(missing):,} {are(len(expected) - len(missing))}. Copy both "
+            f'files again or, if the weights are not quantized, remove "{KEY}"'
+        )
 
 
 def wrong_parameters(expected: Shapes, found: Shapes) -> list[str]:
@@ -167,17 +189,30 @@ def read_checked_config(directory: Path) -> tuple[dict[str, Any], dict[str, Any]
     return config, described
 
 
-def check_shapes(directory: Path, config: Mapping[str, Any]) -> None:
-    """Raises CheckpointError unless a directory holds the parameters of a configuration.
+def check_shapes(
+    directory: Path, config: Mapping[str, Any], described: Mapping[str, Any]
+) -> Packings | None:
+    """Raises CheckpointError unless a directory holds the parameters that its config.json means.
 
-    It reads the header of the weights and builds no layers, so it takes a moment.
+    `config` is its checked configuration, and `described` all that it holds. It reads the header of
+    the weights and builds no layers, so it takes a moment. Returns how the layers are quantized;
+    None if no layer is.
     """
     path = Path(directory) / WEIGHTS_FILE
+    shapes, packings = described_shapes(directory, config, described)
+    check_parameters(packed_shapes(shapes, packings), stored_shapes(path, packings), path)
+    return packings
+
+
+def described_shapes(
+    directory: Path, config: Mapping[str, Any], described: Mapping[str, Any]
+) -> tuple[Shapes, Packings | None]:
+    """The shapes of a model's parameters before quantization, and how its layers are quantized."""
     try:
-        expected = outline(config).shapes
+        shapes = outline(config).shapes
     except InputError as error:
         raise CheckpointError(f"{Path(directory) / CONFIG_FILE}: {error}") from None
-    check_parameters(expected, stored_shapes(path), path)
+    return shapes, parse(described, shapes, Path(directory) / CONFIG_FILE)
 
 
 def verify_weights(directory: Path) -> dict[str, Any]:
@@ -185,9 +220,9 @@ def verify_weights(directory: Path) -> dict[str, Any]:
 
     Returns their checksum, and whether config.json holds it, so that it was compared.
     """
-    described = read_checked_config(directory)[1]
+    config, described = read_checked_config(directory)
     path = Path(directory) / WEIGHTS_FILE
-    stored_shapes(path)
+    stored_shapes(path, described_shapes(directory, config, described)[1])
     checksum = verify(path, described.get(CHECKSUM_KEY))
     return {"sha256": checksum, "compared": CHECKSUM_KEY in described}
 
@@ -211,7 +246,8 @@ def save_model(
             f"a {type(model).__name__} without a configuration cannot be saved; "
             "expected a model from get_model or one of the load functions"
         )
-    write_directory(directory, model.config, named_parameters(model), tokenizer=tokenizer)
+    config = stored_config(model)
+    write_directory(directory, config, named_parameters(model), tokenizer=tokenizer)
 
 
 def require_new_model(directory: Path, overwrite: bool) -> None:
@@ -323,7 +359,8 @@ def publish(
     directory = Path(directory)
     staged = directory / STAGED_FOLDER
     shutil.rmtree(staged, ignore_errors=True)  # A killed run may have left it.
-    checksum = _write_files(staged, model.config, named_parameters(model), source, tokenizer)
+    arrays = named_parameters(model)
+    checksum = _write_files(staged, stored_config(model), arrays, source, tokenizer)
     for name, text in files.items():
         with new_file(staged / name) as partial:
             partial.write_text(text, encoding="utf-8")

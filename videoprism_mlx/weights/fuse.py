@@ -27,6 +27,7 @@ from videoprism_mlx.weights.directory import (
     write_directory,
 )
 from videoprism_mlx.weights.loading import finished, load_with_directory, model_outline
+from videoprism_mlx.weights.quantize.layers import stored_config
 
 
 def load_fused(
@@ -83,5 +84,6 @@ def fuse_to_directory(
         processor = directory / PROCESSOR_FILE
     beside = [directory / TOKENIZER_FILE, processor, directory / LABELS_FILE]
     copied = [file for file in beside if file.is_file()]
-    write_directory(output, model.config, arrays, source, copied=copied, overwrite=overwrite)
+    config = stored_config(model)
+    write_directory(output, config, arrays, source, copied=copied, overwrite=overwrite)
     return source

@@ -36,6 +36,8 @@ _STORED: dict[str, tuple[str, int | None]] = {
     "F32": ("<f4", None),
     "F16": ("<f2", None),
     "BF16": ("<u2", 0x7F80),
+    "U32": ("<u4", None),  # Quantized weights, and below their scales, of which 255 is NaN.
+    "U8": ("u1", 0xFF),
 }
 
 

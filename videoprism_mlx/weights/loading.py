@@ -1,8 +1,9 @@
 """Models with their weights: from a directory, from the Hub, or converted on first use."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import mlx.core as mx
 
@@ -28,9 +29,12 @@ from videoprism_mlx.weights.directory import (
     MODEL_FILES,
     WEIGHTS_FILE,
     check_shapes,
+    described_shapes,
     load_weights,
     read_checked_config,
 )
+from videoprism_mlx.weights.quantize.layers import quantize_layers
+from videoprism_mlx.weights.quantize.settings import Packings, parse_spent
 
 logger = logging.getLogger(__name__)
 
@@ -135,19 +139,32 @@ def with_new_head(encoder: FactorizedEncoder, num_classes: int) -> FactorizedVid
 def read_model(directory: Path) -> VideoPrismModel:
     """The model in a directory. Raises CheckpointError unless all of its weights are there."""
     config, described = read_checked_config(directory)
-    check_shapes(directory, config)
-    model = build(config)
+    packings = check_shapes(directory, config, described)
+    model = built(config, packings, described)
     load_weights(model, directory, described)
+    return model
+
+
+def built(
+    config: Mapping[str, Any], packings: Packings | None, described: Mapping[str, Any]
+) -> VideoPrismModel:
+    """The model of a checked configuration, with its quantized layers, and random weights."""
+    model = build(config)
+    if packings is not None:
+        quantize_layers(model, packings)
+        model.spent = parse_spent(described)
     return model
 
 
 def described_model(directory: Path) -> VideoPrismModel:
     """The model that a directory's config.json describes. Its weights, if there, must fit."""
-    config, _ = read_checked_config(directory)
+    config, described = read_checked_config(directory)
     if (directory / WEIGHTS_FILE).is_file():
-        check_shapes(directory, config)
+        packings = check_shapes(directory, config, described)
+    else:
+        packings = described_shapes(directory, config, described)[1]
     try:
-        return build(config)
+        return built(config, packings, described)
     except InputError as error:
         raise CheckpointError(f"{directory / CONFIG_FILE}: {error}") from None
 

@@ -1,1 +1,1 @@
-"""The program as a whole: its parser, and what it prints about itself."""
+"""The program as a whole: its parser, what it prints about itself, and parts of commands."""

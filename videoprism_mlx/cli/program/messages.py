@@ -44,16 +44,19 @@ class ToStderr(logging.Handler):
 
 
 def add_loudness(parser: argparse.ArgumentParser) -> None:
-    """Adds -v and -q, which may stand before and after the name of a command."""
+    """Adds -v and -q, which may stand before and after the name of a command.
+
+    A command that has a -q of its own, such as `convert`, gets --quiet only.
+    """
     group = parser.add_mutually_exclusive_group()
     for short, long, help in (
         ("-v", VERBOSE, "print also how a model is loaded, how long it takes, and where an error "
          "comes from"),
         ("-q", QUIET, "print no progress: results, warnings and errors only"),
     ):  # fmt: skip
+        names = [short, f"--{long}"]
         group.add_argument(
-            short,
-            f"--{long}",
+            *(name for name in names if name not in parser._option_string_actions),
             dest="loudness",
             action="store_const",
             const=long,

@@ -1,0 +1,1 @@
+"""Quantization: weights as packed integers of a few bits, with a scale for each group of them."""
