@@ -5,6 +5,7 @@ Shapes: E items, T frames, H and W the height and width of a frame, D width.
 
 import functools
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,6 +36,7 @@ from videoprism_mlx.weights.adapters import adapters_directory
 from videoprism_mlx.weights.hub import split_revision
 from videoprism_mlx.weights.identity import ModelIdentity
 from videoprism_mlx.weights.loading import repository_of
+from videoprism_mlx.weights.outline import outline
 
 if TYPE_CHECKING:
     from mteb.models import ModelMeta
@@ -306,7 +308,7 @@ def model_meta(encoder: Encoder) -> "ModelMeta":
         revision=revision,
         release_date=RELEASED.get(known or ""),
         languages=["eng-Latn"],
-        n_parameters=sum(array.size for _, array in arrays),
+        n_parameters=sum(map(math.prod, outline(model.config).shapes.values())),
         n_embedding_parameters=embedding_parameters(model),
         memory_usage_mb=round(sum(array.nbytes for _, array in arrays) / 2**20, 1),
         max_tokens=encoder.processor.max_length if "text" in towers else None,

@@ -205,6 +205,33 @@ def test_tokenizers(console: Console, hub: Hub, tiny: Path) -> None:
     assert beside.read_bytes() == (tiny / "sentencepiece.model").read_bytes()
 
 
+def test_a_newcomer_quantizes_uploads_and_uses_it(
+    console: Console, hub: Hub, tmp_path: Path
+) -> None:
+    """In three commands; or in two, as quantizing can upload what it has written."""
+    said = console.run("convert", DEMO_MODEL, "-o", tmp_path / "small", "-q", "--q-bits", "8",
+                       "--q-group-size", "32")  # fmt: skip
+    assert said.code == 0, said.err
+    assert console.run("upload", tmp_path / "small", "you/small").code == 0
+    texts = ("--text", "a red star", "a blue circle", "--json")
+    clip = media.clip("b.mp4")
+    used = console.run("similarity", clip, *texts, "--model", "you/small")
+    here = console.run("similarity", clip, *texts, "--model", tmp_path / "small")
+    assert used.code == 0 and used.out == here.out
+    card = hub.files("you/small")["README.md"].decode()
+    assert "| parameters | 908,832 |" in card and "- 8-bit\n" in card
+    assert f"Quantized from {DEMO_MODEL}: 8 bits in groups of 32" in card
+
+    output = ("-o", tmp_path / "four", "-q", "--q-group-size", "32", "--upload-repo", "you/four")
+    said = console.run("convert", DEMO_MODEL, *output)
+    assert said.code == 0 and f"{hub.address}/you/four: 5 files" in said.out
+    assert "4 bits in groups of 32" in hub.files("you/four")["README.md"].decode()
+    said = console.run("convert", DEMO_MODEL, "-o", tmp_path / "no", *output[2:], token="hf_other")
+    assert "you/four is not yours" in said.line and not (tmp_path / "no").exists()
+    said = console.run("convert", DEMO_MODEL, *output[2:], "-o", tmp_path / "no", "--to", "flax")
+    assert "--to has no effect with -q and --dequantize" in said.line
+
+
 def test_convert_and_upload(console: Console, hub: Hub, tmp_path: Path) -> None:
     """In one command; whether the user may upload is asked before anything is converted."""
     reference = Path(__file__).parents[1] / "reference" / "encoder"

@@ -53,14 +53,15 @@ def test_others_have_none_unless_it_is_named(tiny: Path, source: dict[str, str])
     assert "license: mit" in model_card(tuned, "you/model", licence="mit")
 
 
-def test_quantized_weights_say_so(tiny: Path) -> None:
-    """The key is mlx-lm's."""
-    found = contents(tiny, source=CONVERTED)
-    described = found.described | {"quantization": {"bits": 4, "group_size": 64}}
-    quantized = found._replace(described=described)
-    assert stored_as(quantized) == "4 bits, in groups of 64; what is not quantized as float16"
-    assert metadata(quantized, None)["base_model_relation"] == "quantized"
-    assert "- Quantized with MLX: 4 bits" in model_card(quantized, "you/model")
+def test_quantized_weights_say_so(tiny: Path, tmp_path: Path) -> None:
+    model = vp.quantize(vp.load_model(tiny), bits=4, group_size=32)
+    vp.save_model(model, tmp_path / "small")
+    quantized = contents(tmp_path / "small", source=CONVERTED)
+    said = "4 bits in groups of 32; what is not quantized as float16"
+    assert stored_as(quantized) == said
+    data = metadata(quantized, None)
+    assert data["base_model_relation"] == "quantized" and "4-bit" in data["tags"]
+    assert f"- Quantized from {OFFICIAL}: {said}" in model_card(quantized, "you/model")
 
 
 def test_paths_of_this_machine_are_left_out() -> None:

@@ -17,6 +17,8 @@ from videoprism_mlx.models import RELEASES, canonical_name
 from videoprism_mlx.weights.directory import named_parameters
 from videoprism_mlx.weights.hub import split_revision
 from videoprism_mlx.weights.outline import outline
+from videoprism_mlx.weights.quantize.layers import is_quantized, packings_of
+from videoprism_mlx.weights.quantize.settings import in_words
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -97,6 +99,8 @@ def metadata(contents: Contents, licence: str | None) -> dict[str, Any]:
         tags.append("lora")
     if isinstance(contents.model, FactorizedVideoCLIP):
         tags += ["video-text", "video-retrieval"]
+    if "quantization" in contents.described:
+        tags.append(f"{contents.described['quantization']['bits']}-bit")
     is_classifier = contents.kind == CLASSIFIER
     base = on_hub(contents.base)
     return {
@@ -122,10 +126,9 @@ def relation(contents: Contents) -> str | None:
     """How a model relates to its base, in the Hub's words; None for the same weights."""
     if contents.kind == ADAPTERS:
         return "adapter"
-    source = source_of(contents)
-    if "repository" not in source:
-        return "finetune"
-    return "quantized" if "quantization" in contents.described else None
+    if "quantization" in contents.described:
+        return "quantized"
+    return None if "repository" in source_of(contents) else "finetune"
 
 
 def source_of(contents: Contents) -> Mapping[str, Any]:
@@ -235,13 +238,9 @@ def stored_as(contents: Contents) -> str:
     assert contents.model is not None
     names = {str(each.dtype) for each in named_parameters(contents.model).values()}
     types = sorted(name.removeprefix("mlx.core.") for name in names)
-    quantization = contents.described.get("quantization")
-    if not isinstance(quantization, Mapping):
+    if not is_quantized(contents.model):
         return ", ".join(types)
-    bits, group = quantization.get("bits"), quantization.get("group_size")
-    mode = quantization.get("mode")
-    kind = f" ({mode})" if mode else ""
-    return f"{bits} bits, in groups of {group}{kind}; what is not quantized as {types[0]}"
+    return f"{in_words(packings_of(contents.model))}; what is not quantized as {types[0]}"
 
 
 def made(contents: Contents) -> Iterator[str]:
@@ -264,10 +263,11 @@ def made(contents: Contents) -> Iterator[str]:
         yield f"Trained from `{source['trained_from']}` with videoprism_mlx."
     elif "adapters" in source:
         yield f"Adapters were added to the weights of `{source.get('base')}`."
-    else:
+    elif "quantized_from" not in source:
         yield "Its directory does not say what it was made from."
     if "quantization" in contents.described:
-        yield f"Quantized with MLX: {stored_as(contents)}."
+        name = contents.base or "a model directory"
+        yield f"Quantized from {name}: {stored_as(contents)}."
 
 
 def checked(contents: Contents) -> Iterator[str]:

@@ -193,9 +193,8 @@ def base_of(described: Mapping[str, Any]) -> str | None:
     source = described.get("source")
     if not isinstance(source, Mapping):
         return None
-    name = next(
-        (source[key] for key in ("repository", "base", "trained_from") if source.get(key)), ""
-    )
+    keys = ("repository", "base", "trained_from", "quantized_from", "dequantized_from")
+    name = next((source[key] for key in keys if source.get(key)), "")
     named, _ = split_revision(str(name))
     is_name = canonical_name(named) is not None or looks_like_repository(named)
     return str(name) if is_name else None
