@@ -148,6 +148,29 @@ def test_damage_in_a_frame_that_others_need(tmp_path: Path) -> None:
         fetched(source, [0, after])
 
 
+def test_frames_with_the_times_of_decoding(tmp_path: Path) -> None:
+    """Without B-frames in the first second, only they show that the times are wrong."""
+    late = [*media.X264, "-x264-params", "bframes=2:b-adapt=0:b-pyramid=none"]
+    late += ["-force_key_frames", "expr:lt(t,1)"]
+    path = media.write(tmp_path / "late.mp4", frames=60, arguments=late)
+    for name, after in (("clip.mkv", ["-bsf:v", "setts=pts=DTS"]), ("clip.avi", [])):
+        wrong = media.remux(path, tmp_path / name, after=after)
+        assert packets(wrong)[1] >= 15
+        for number in range(31, 60):
+            with closing(VideoFile(wrong)) as source:
+                assert media.numbers(np.array(fetched(source, [0, number]))) == [0, number]
+
+
+def test_parameters_are_not_left_out() -> None:
+    with av.open(str(media.clip("b.ts"))) as opened:
+        [stream] = opened.streams.video
+        is_unneeded = Unneeded(stream)
+        packet = next(one for one in opened.demux(stream) if is_unneeded(one))
+        sets = bytes(stream.codec_context.extradata or b"")
+        assert sets and is_unneeded(av.Packet(bytes(packet)))
+        assert not is_unneeded(av.Packet(sets + bytes(packet)))
+
+
 def test_nonsense_is_decoded() -> None:
     assert [*sized_units(b"\0\0\0\2\1\2\0\0\0\1\x41", 4)] == [1, 0x41]
     assert [*sized_units(b"\0\0\0\2\1\2\0\0\0\5\x41", 4)] == [1, None]

@@ -11,7 +11,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from videoprism_mlx.video.failures import DAMAGE
-from videoprism_mlx.video.ffmpeg.index import Index
+from videoprism_mlx.video.ffmpeg.index import NO_CLOCK, Index
 from videoprism_mlx.video.ffmpeg.opening import Opened
 from videoprism_mlx.video.ffmpeg.unneeded import Unneeded
 
@@ -111,6 +111,7 @@ class Decoder:
         """Decodes from here on, first the packets that were `read` already."""
         self.left_out: set[int] = set()
         self.has_left_out = False  # Since the last seek.
+        self._latest = NO_CLOCK  # The latest clock of a packet since then.
         self._is_unneeded = Unneeded(self.opened.stream)
         self.frames = self._decoded(*read)
 
@@ -129,7 +130,12 @@ class Decoder:
 
     def _leaves_out(self, packet: "Packet[VideoStream]") -> bool:
         clock = packet.pts
-        if self.wanted is None or clock is None or clock in self.wanted:
+        if clock is None:
+            return False
+        self._latest = max(self._latest, clock)
+        # Some files have times of decoding for those of display, so that B-frames come too late. A
+        # frame that is shown before one that was decoded earlier has its own time.
+        if self.wanted is None or clock in self.wanted or clock == self._latest:
             return False
         if is_unneeded := self._is_unneeded(packet):
             self.left_out.add(clock)

@@ -10,7 +10,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 # The kinds of NAL units that hold a part of a picture. The two bits before the kind are zero if no
-# other picture is predicted from this one.
+# other picture needs the unit. They are not zero in parameters, which may come with any picture.
 PICTURES, KIND, NEEDED = range(1, 6), 0x1F, 0x60
 
 START_CODE = b"\0\0\1"
@@ -31,9 +31,9 @@ class Unneeded:
         if not self._is_known or packet.is_keyframe or packet.is_corrupt:
             return False
         data = bytes(packet)
-        units = sized_units(data, self._length) if self._length else started_units(data)
-        kinds = [unit for unit in units if unit is None or unit & KIND in PICTURES]
-        return bool(kinds) and all(unit is not None and not unit & NEEDED for unit in kinds)
+        units = [*(sized_units(data, self._length) if self._length else started_units(data))]
+        known = [unit for unit in units if unit is not None and not unit & NEEDED]
+        return len(known) == len(units) and any(unit & KIND in PICTURES for unit in known)
 
 
 def sized_units(data: bytes, length: int) -> Iterator[int | None]:
