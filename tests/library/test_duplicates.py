@@ -9,6 +9,7 @@ import pytest
 from library_media import draw, filled, world
 
 from videoprism_mlx.cli import main
+from videoprism_mlx.library import table
 from videoprism_mlx.library.filters import Where
 from videoprism_mlx.library.library import Library
 from videoprism_mlx.library.search import duplicates as module
@@ -69,7 +70,7 @@ def test_memory_is_bounded_and_files_may_be_gone(
     """With a video and two moments at a time, the groups are the same."""
     expected = Library(library / "library").duplicates(progress=False)
     monkeypatch.setattr(module, "VIDEOS_AT_ONCE", 1)
-    monkeypatch.setattr(module, "MOMENTS_AT_ONCE", 2)
+    monkeypatch.setattr(table, "BATCH_ROWS", 2)
     assert Library(library / "library").duplicates(progress=False) == expected
     (library / "clips" / "clip00001.mp4").rename(library / "away.mp4")
     try:
