@@ -25,8 +25,8 @@ SEEK_EARLY = (0, 8, 64)
 class Decoder:
     """The frames of a stream, in `frames`, and None where a frame or packet is damaged.
 
-    Once the clocks of the frames that are `wanted` are given, others are left out if that is no
-    loss for the rest: see `Unneeded`. `left_out` are the clocks of these, until they are passed.
+    Once the clocks of the frames that are `wanted` are given, B-frames with others are left out if
+    that is no loss for the rest: see `Unneeded`. `left_out` are their clocks, until these pass.
     """
 
     frames: Iterator[VideoFrame | None]
