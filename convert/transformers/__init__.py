@@ -1,6 +1,6 @@
 """Checkpoints of Hugging Face Transformers to model directories, and back."""
 
-from videoprism_mlx.convert.transformers.config import is_transformers
+from videoprism_mlx.convert.transformers.config import is_transformers, read_transformers_config
 from videoprism_mlx.convert.transformers.reading import kept, outlined, transformers_to_mlx
 from videoprism_mlx.convert.transformers.settings import FILES
 from videoprism_mlx.convert.transformers.weights import SHARDS
@@ -13,5 +13,6 @@ __all__ = [
     "kept",
     "mlx_to_transformers",
     "outlined",
+    "read_transformers_config",
     "transformers_to_mlx",
 ]

@@ -182,7 +182,7 @@ def write_beside(
 
 def kept(directory: Path, origin: Mapping[str, Any] | None = None) -> Path:
     """The model directory of a model of Transformers, from the cache or made now."""
-    read_transformers_config(directory)  # Before anything is said or written.
+    checked_weights(directory, *read_transformers_config(directory))  # Before anything is said.
     output = hub.converted_directory(f"transformers-{state_of(directory)}")
     if not (output / CONFIG_FILE).is_file():
         logger.info("converting %s to %s", directory, output)
