@@ -156,9 +156,7 @@ def model_of(
         yield outlined, lambda: load_with_directory(directory, dtype)
 
 
-def origin(
-    source: str | Path, revision: str | None, directory: Path, key: str
-) -> dict[str, Any]:
+def origin(source: str | Path, revision: str | None, directory: Path, key: str) -> dict[str, Any]:
     """What config.json says under "source": where the weights were made from, and how."""
     before = read_config(directory).get("source")
     kept = dict(before) if isinstance(before, Mapping) else {}
