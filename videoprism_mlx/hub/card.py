@@ -284,7 +284,7 @@ def made(contents: Contents) -> Iterator[str]:
         elif "quantized_from" in source:
             yield f"Then quantized: {stored_as(contents)}."
     elif "dequantized_from" in source:
-        yield "Dequantized: each weight is what the packed one stood for, and not what it was before."
+        yield "Dequantized: each weight is what the packed one stood for, not what it was before."
 
 
 def checked(contents: Contents) -> Iterator[str]:
