@@ -1,7 +1,8 @@
-"""`convert` of what is on the Hub: a model directory, a model of Transformers, and another one."""
+"""What is on the Hub in Transformers' format, or in another one, by its id."""
 
 from pathlib import Path
 
+from adapting import with_random_adapters
 from hub_console import Console
 from hub_standin import Hub, Repository
 
@@ -55,3 +56,24 @@ def test_a_model_of_transformers_is_quantized_by_its_id(
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (
         tmp_path / "b" / "model.safetensors"
     ).read_bytes()
+
+
+def test_adapters_are_uploaded_for_the_model_they_were_trained_on(
+    console: Console, hub: Hub, tiny: Path, tmp_path: Path
+) -> None:
+    """The checksum of weights that Transformers has stored is known once they are converted."""
+    vp.convert.mlx_to_transformers(tiny, tmp_path / "theirs")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "theirs").iterdir()}
+    weights = bytearray(files["model.safetensors"])
+    weights[-4] ^= 1  # The last bit of a float32.
+    for name, content in (("you/right", files["model.safetensors"]), ("you/wrong", bytes(weights))):
+        hub.repositories["model", name] = Repository(False, "you")
+        one = {**files, "model.safetensors": content}
+        hub.repositories["model", name].commit("main", one, "theirs")
+    model = with_random_adapters(vp.load_model(tmp_path / "theirs"), rank=2)
+    vp.save_adapters(model, tmp_path / "adapters", tmp_path / "theirs")
+    said = console.run("upload", tmp_path / "adapters", "you/adapters", "--base", "you/wrong", "-q")
+    assert said.code == 2 and "cannot be added to you/wrong" in said.line
+    assert ("model", "you/adapters") not in hub.repositories
+    said = console.run("upload", tmp_path / "adapters", "you/adapters", "--base", "you/right")
+    assert said.code == 0, said.err
