@@ -72,8 +72,8 @@ def test_adapters_are_uploaded_for_the_model_they_were_trained_on(
         hub.repositories["model", name].commit("main", one, "theirs")
     model = with_random_adapters(vp.load_model(tmp_path / "theirs"), rank=2)
     vp.save_adapters(model, tmp_path / "adapters", tmp_path / "theirs")
-    said = console.run("upload", tmp_path / "adapters", "you/adapters", "--base", "you/wrong", "-q")
+    said = console.run("upload", tmp_path / "adapters", "you/added", "--base", "you/wrong", "-q")
     assert said.code == 2 and "cannot be added to you/wrong" in said.line
-    assert ("model", "you/adapters") not in hub.repositories
-    said = console.run("upload", tmp_path / "adapters", "you/adapters", "--base", "you/right")
+    assert ("model", "you/added") not in hub.repositories
+    said = console.run("upload", tmp_path / "adapters", "you/added", "--base", "you/right")
     assert said.code == 0, said.err

@@ -70,7 +70,7 @@ def test_saved_loaded_and_fused(base: Path, dense: Path, tmp_path: Path) -> None
     expected = outputs(model)
     loaded = vp.load_adapters(vp.load_model(base), tmp_path / "a")
     np.testing.assert_equal(outputs(loaded), expected)
-    with pytest.raises(CheckpointError, match="was trained on"):
+    with pytest.raises(CheckpointError, match="were trained on"):
         vp.load_adapters(vp.load_model(dense), tmp_path / "a")
 
     vp.fuse_adapters(loaded)
