@@ -130,7 +130,8 @@ def test_what_was_trained_on_quantized_weights_is_no_quantized_base(
     made = card.split("## How it was made\n\n")[1].split("\n\n")[0]
     assert made.startswith(said) and len(made.splitlines()) == 1
     later = contents(tmp_path / "small", source={**source, "quantized_from": "fused"})
-    assert metadata(later, None)["base_model_relation"] == "finetune"
+    data = metadata(later, None)
+    assert data["base_model_relation"] == "finetune" and "4-bit" in data["tags"]
     assert "- Then quantized: 4 bits in groups of 32" in model_card(later, "you/model")
 
 

@@ -99,7 +99,8 @@ def metadata(contents: Contents, licence: str | None) -> dict[str, Any]:
         tags.append("lora")
     if isinstance(contents.model, FactorizedVideoCLIP):
         tags += ["video-text", "video-retrieval"]
-    if "quantization" in contents.described and not is_trained(contents):
+    is_packed = not is_trained(contents) or "quantized_from" in source_of(contents)
+    if "quantization" in contents.described and is_packed:
         tags.append(f"{contents.described['quantization']['bits']}-bit")
     is_classifier = contents.kind == CLASSIFIER
     base = on_hub(contents.base)
