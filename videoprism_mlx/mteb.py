@@ -18,7 +18,7 @@ from mlx.utils import tree_flatten
 
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import InputError, InputTypeError
-from videoprism_mlx.evaluation.published import released_name
+from videoprism_mlx.evaluation.published import is_rounded, released_name
 from videoprism_mlx.features.encode import encode
 from videoprism_mlx.features.processor import (
     Processor,
@@ -304,7 +304,7 @@ def model_meta(encoder: Encoder) -> "ModelMeta":
             "towers": modalities,
             "batch_size": encoder.batch_size,
         },
-        name=public_name(given, known),
+        name=public_name(given, None if is_rounded(model) else known),
         revision=revision,
         release_date=RELEASED.get(known or ""),
         languages=["eng-Latn"],
@@ -339,7 +339,10 @@ def embedding_parameters(model: VideoPrismModel) -> int | None:
 
 
 def public_name(given: str, known: str | None) -> str:
-    """The name in MTEB's form, owner/name: a model on the Hub has it, others get an owner."""
+    """The name in MTEB's form, owner/name: a model on the Hub has it, others get an owner.
+
+    `known` is the name of a released model, if its weights are as they were.
+    """
     if known is None and repository_of(given) is not None:
         return given
     return f"videoprism_mlx/{known or Path(given).resolve().name}"

@@ -48,6 +48,9 @@ from videoprism_mlx.weights.directory import (
     write_directory,
 )
 
+# How the names of converted models in the cache begin.
+KEPT = "transformers-"
+
 logger = logging.getLogger(__name__)
 
 
@@ -159,7 +162,7 @@ def source_of(
 ) -> dict[str, Any]:
     """Where a model of Transformers comes from, for a config.json."""
     source = {
-        **(origin or {"directory": str(weights.directory.resolve())}),
+        **(origin or {"directory": str(weights.directory.absolute())}),
         "format": "transformers",
         "file": weights.path.name,
         "converter": f"videoprism_mlx {own_version()}",
@@ -182,8 +185,8 @@ def write_beside(
 
 def kept(directory: Path, origin: Mapping[str, Any] | None = None) -> Path:
     """The model directory of a model of Transformers, from the cache or made now."""
-    read_transformers_config(directory)  # Before anything is said or written.
-    output = hub.converted_directory(f"transformers-{state_of(directory)}")
+    checked_weights(directory, *read_transformers_config(directory))  # Before anything is said.
+    output = hub.converted_directory(kept_name(directory))
     if not (output / CONFIG_FILE).is_file():
         logger.info("converting %s to %s", directory, output)
         try:
@@ -203,12 +206,13 @@ def outlined(directory: Path, has_weights: bool = True) -> Path:
     config, described = read_transformers_config(directory)
     if has_weights:
         checked_weights(directory, config, described)
-    output = hub.converted_directory(f"transformers-{state_of(directory)}-settings")
+    output = hub.converted_directory(f"{kept_name(directory)}-settings")
     if not (output / CONFIG_FILE).is_file():
         try:
             with new_directory(output) as partial:
                 write_beside(partial, directory, config, described)
-                text = as_json(with_checksum(dict(config))) + "\n"
+                source = {"directory": str(directory.absolute()), "format": "transformers"}
+                text = as_json(with_checksum({**config, "source": source})) + "\n"
                 (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
         except FileExistsError:
             if not (output / CONFIG_FILE).is_file():
@@ -216,8 +220,12 @@ def outlined(directory: Path, has_weights: bool = True) -> Path:
     return output
 
 
-def state_of(directory: Path) -> str:
-    """A short checksum of the paths, sizes and times of a model's files."""
+def kept_name(directory: Path) -> str:
+    """What the converted model of a directory is called in the cache.
+
+    It has a short checksum of the paths, sizes and times of the files.
+    """
     names = (*FILES, *sorted(path.name for path in directory.glob("*.safetensors")))
     paths = [directory / name for name in dict.fromkeys(names)]
-    return digest([dataclasses.asdict(FileIdentity.of(path)) for path in paths if path.is_file()])
+    state = [dataclasses.asdict(FileIdentity.of(path)) for path in paths if path.is_file()]
+    return f"{KEPT}{digest(state)}"

@@ -10,6 +10,8 @@ from quantizing import CONFIG, TOKENS, checkpoint, directory, parameters, same_p
 
 import videoprism_mlx as vp
 from videoprism_mlx.features.formats import read_features
+from videoprism_mlx.hub.contents import public
+from videoprism_mlx.weights.base import base_name
 from videoprism_mlx.weights.directory import read_config
 
 TINY = "videoprism_lvt_demo_tiny"
@@ -131,3 +133,22 @@ def test_commands_on_a_quantized_model(
     assert run("index", clip, "--library", library, "--model", tiny) == 0
     assert run("search", "a red star", "--library", library, "--json") == 0
     assert "b.mp4" in capsys.readouterr().out
+
+
+def test_where_it_comes_from_is_a_path_and_no_hub_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path
+) -> None:
+    """A folder in a folder is written as you/name is."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/small").symlink_to(tiny)
+    assert run("convert", "runs/small", "-o", "whole", "--dequantize") == 0
+    found = read_config(tmp_path / "whole")
+    assert found["source"]["dequantized_from"] == str(tmp_path / "runs/small")
+    shared = public(found)["source"]
+    assert shared["dequantized_from"] == "small" and shared["quantized_from"] == TINY
+
+
+def test_an_id_keeps_its_revision() -> None:
+    assert base_name("you/model", "v2") == base_name("you/model@v2") == "you/model@v2"
+    assert base_name("you/model") == "you/model"

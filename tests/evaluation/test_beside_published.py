@@ -12,7 +12,7 @@ from videoprism_mlx.cli import main
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.evaluation.figures import DATASETS, SOURCES, with_protocol
 from videoprism_mlx.evaluation.protocols import evaluate_retrieval
-from videoprism_mlx.evaluation.published import figures_of, released_name
+from videoprism_mlx.evaluation.published import figures_of, is_rounded, released_name
 from videoprism_mlx.weights.loading import model_outline
 
 pytest_plugins = ["evaluation_fixtures"]
@@ -207,3 +207,23 @@ def test_help_names_the_datasets(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["evaluate", "retrieval", "--help"])
     assert "msrvtt, vatex, activitynet" in " ".join(capsys.readouterr().out.split())
+
+
+def test_quantized_weights_are_not_those_that_were_measured(
+    own_place: None, six_clips: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor are dequantized ones, which are in float32 as well."""
+    rows = zip(six_clips, [said[0] for said in CAPTIONS], strict=True)
+    listed = write_csv(tmp_path / "captions.csv", ("video", "caption"), *rows)
+    small, again = tmp_path / "small", tmp_path / "again"
+    assert main(["convert", BASE, "-o", str(small), "-q"]) == 0
+    assert main(["convert", str(small), "-o", str(again), "--dequantize"]) == 0
+    for model, weights in ((small, "4 bits in groups of 64"), (again, "dequantized, float32")):
+        capsys.readouterr()
+        arguments = ["evaluate", "retrieval", "--data", str(listed), "--dataset", "msrvtt"]
+        assert main([*arguments, "--model", str(model)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert f"published of {BASE} for MSRVTT-1K" in lines
+        assert f"not as in README: weights ({weights} here, float32 there)" in lines
+    assert is_rounded(vp.load_model(small)) and is_rounded(vp.load_model(again))
+    assert not is_rounded(vp.load_model(BASE))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from hub_console import Console
-from hub_standin import Hub
+from hub_standin import Hub, Repository
 
+from videoprism_mlx.convert.transformers import mlx_to_transformers
 from videoprism_mlx.files.atomic import PARTIAL
 from videoprism_mlx.models import RELEASES
 
@@ -149,3 +151,47 @@ def test_a_downloaded_model_is_kept(console: Console, hub: Hub, caches: Path, ti
     rows = json.loads(console.run("cache", "--prune", "--json").out)
     names = sorted(row["name"] for row in rows["kept"])
     assert names[1] == "you/moved@main" and len(names) == 2 and rows["removed"] == []
+
+
+def test_converted_models_of_transformers(console: Console, caches: Path, tiny: Path) -> None:
+    """By the name of their directory; those of files that have changed or are gone are removed."""
+    theirs = caches / "theirs"
+    mlx_to_transformers(tiny, theirs)
+    load = f"import videoprism_mlx as vp; vp.load_model({str(theirs)!r})"
+
+    def rows(*options: str) -> dict[str, list[str]]:
+        found = json.loads(console.run("cache", "--json", *options).out)
+        return {key: [row["name"] for row in found[key]] for key in ("kept", "removed")}
+
+    console.python(load)
+    assert rows("--prune") == {"kept": ["theirs"], "removed": []}
+    os.utime(theirs / "model.safetensors", (1, 1))
+    console.python(load)
+    assert rows("--prune") == {"kept": ["theirs"], "removed": ["theirs"]}
+    assert "models, converted" in console.run("cache").out
+    theirs.rename(caches / "moved")
+    assert "its files changed or are gone" in console.run("cache").out
+    assert rows("--prune") == {"kept": [], "removed": ["theirs"]}
+    assert not list((caches / "own" / "models").iterdir())
+
+
+def test_a_model_of_transformers_on_the_hub(
+    console: Console, hub: Hub, caches: Path, tiny: Path
+) -> None:
+    """What was noted before its weights came is not needed afterwards."""
+    mlx_to_transformers(tiny, caches / "theirs")
+    repository = hub.repositories["model", "you/kept"] = Repository(False, "you")
+    files = {path.name: path.read_bytes() for path in (caches / "theirs").iterdir()}
+    repository.commit("main", files, "theirs")
+    console.python(
+        "import videoprism_mlx as vp\n"
+        "from videoprism_mlx.weights.loading import model_outline\n"
+        "model_outline('you/kept'); vp.load_model('you/kept')"
+    )
+    found = json.loads(console.run("cache", "--prune", "--json").out)
+    kept = [(row["name"], row["kind"]) for row in found["kept"]]
+    assert kept == [("you/kept@main", "models"), ("you/kept@main", "hub")]
+    assert len(found["removed"]) == 1 and found["removed"][0]["bytes"] < 20_000
+    shutil.rmtree(caches / "hf")
+    found = json.loads(console.run("cache", "--prune", "--json").out)
+    assert (found["kept"], len(found["removed"])) == ([], 1)

@@ -110,3 +110,38 @@ def test_each_revision_of_a_released_model_is_found(released: Any, tmp_path: Pat
     named, argument = vp.load_model(f"{name}@v1"), vp.load_model(name, revision="v1")
     assert named.directory == argument.directory and named.directory.name == f"{name}@v1"
     assert [call["revision"] for call in calls] == ["v1"]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"base": "you/q", "base_weights": "a", "adapters": "b"}, "- Adapters were added"),
+        ({"trained_from": "you/q"}, "- Trained from `you/q` with videoprism_mlx."),
+    ],
+)
+def test_what_was_trained_on_quantized_weights_is_no_quantized_base(
+    tiny: Path, tmp_path: Path, source: dict[str, str], said: str
+) -> None:
+    vp.save_model(vp.quantize(vp.load_model(tiny), group_size=32), tmp_path / "small")
+    trained = contents(tmp_path / "small", source=source)
+    data, card = metadata(trained, None), model_card(trained, "you/model")
+    assert (data["base_model"], data["base_model_relation"]) == ("you/q", "finetune")
+    assert "4-bit" not in data["tags"]
+    made = card.split("## How it was made\n\n")[1].split("\n\n")[0]
+    assert made.startswith(said) and len(made.splitlines()) == 1
+    later = contents(tmp_path / "small", source={**source, "quantized_from": "fused"})
+    data = metadata(later, None)
+    assert data["base_model_relation"] == "finetune" and "4-bit" in data["tags"]
+    assert "- Then quantized: 4 bits in groups of 32" in model_card(later, "you/model")
+
+
+def test_dequantized_weights_say_so(tiny: Path) -> None:
+    """They are not the official ones any more, whose figures they would miss."""
+    source = {**CONVERTED, "quantized_from": OFFICIAL, "dequantized_from": "small"}
+    for one in (source, {"quantized_from": OFFICIAL, "dequantized_from": "small"}):
+        found = contents(tiny, source=one)
+        card = model_card(found, "you/model")
+        assert metadata(found, None)["base_model_relation"] == "quantized"
+        made = card.split("## How it was made\n\n")[1].split("\n\n##")[0]
+        assert made.splitlines()[-1].startswith("- Dequantized: ")
+        assert "check --model" not in card

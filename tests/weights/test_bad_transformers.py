@@ -279,3 +279,14 @@ def test_mistakes_of_the_command(
     assert main(["-q", "convert", *arguments]) == 2
     assert message in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_missing_shard_is_told_before_it_is_converted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = copied("clip", tmp_path)
+    min(model.glob("*.safetensors")).unlink()
+    caplog.set_level("INFO", logger="videoprism_mlx")
+    with pytest.raises(vp.VideoPrismError, match="lacks 1 of the 3 files of its weights"):
+        vp.load_model(model)
+    assert not caplog.records

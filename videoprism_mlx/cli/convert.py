@@ -238,6 +238,8 @@ def check(options: argparse.Namespace, is_model: bool, is_foreign: bool = False)
     if options.output is None and not (is_model and options.verify):
         raise InputError("there is no output; name it with -o")
     to_transformers = is_model and options.to == "transformers"
+    if is_foreign and not Path(options.source).is_dir():
+        refuse_from_hub(options)
     refuse_others(options, is_model, is_foreign)
     if is_model:
         read_config(SHIPPED.get(options.source, Path(options.source)))
@@ -271,6 +273,20 @@ def check(options: argparse.Namespace, is_model: bool, is_foreign: bool = False)
         read_activations(options.verify)
     if options.upload_repo is not None:
         check_upload(options, is_model)
+
+
+def refuse_from_hub(options: argparse.Namespace) -> None:
+    """Raises InputError for another format from a model on the Hub, which may have either."""
+    from videoprism_mlx.weights.hub import split_revision
+
+    if options.to is None and (options.output is None or options.output.suffix != ".npz"):
+        return
+    name, revision = split_revision(options.source, options.revision)
+    at = f" --revision {revision}" if revision else ""
+    raise InputError(
+        f"{options.source} is on the Hub, and another format is written only from a model "
+        f"directory here: run `hf download {name}{at} --local-dir DIRECTORY`, and convert DIRECTORY"
+    )
 
 
 def check_upload(options: argparse.Namespace, is_model: bool) -> None:

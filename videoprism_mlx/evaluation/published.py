@@ -9,6 +9,8 @@ from videoprism_mlx.errors import InputError, suggestion
 from videoprism_mlx.evaluation.figures import DATASETS, SOURCES, Figure, with_protocol
 from videoprism_mlx.models import RELEASES, canonical_name, get_config, whole_settings
 from videoprism_mlx.weights.directory import CONFIG_FILE, read_config
+from videoprism_mlx.weights.quantize.layers import is_quantized, packings_of
+from videoprism_mlx.weights.quantize.settings import in_words
 
 # A trained classifier is measured as a probe is: its encoder is frozen.
 SAME_PROTOCOL = {"classifier": "probe"}
@@ -56,6 +58,11 @@ def released_name(model: VideoPrismModel) -> str | None:
             is_alike = whole_settings(get_config(name)) == whole_settings(model.config)
             return name if is_alike else None
     return None
+
+
+def is_rounded(model: VideoPrismModel) -> bool:
+    """Whether the weights of a model are quantized, or were."""
+    return is_quantized(model) or "dequantized_from" in (described(model).get("source") or {})
 
 
 def described(model: VideoPrismModel) -> dict[str, Any]:
@@ -137,7 +144,10 @@ def settings(
     )
     both["size"] = (reading["size"], rows * config["patch_size"])
     both["resize"] = (f"{reading['resize']}, {reading['resample']}", None)
-    quantization = described(model).get("quantization")
-    weights = f"quantized: {quantization}" if quantization else noted["model"]["dtype"]
+    weights = noted["model"]["dtype"]
+    if is_quantized(model):
+        weights = in_words(packings_of(model)).partition(" (")[0]
+    elif is_rounded(model):
+        weights = f"dequantized, {weights}"
     both["weights"] = (weights, "float32" if figure.source == "README" else None)
     return both

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from videoprism_mlx.convert import transformers
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.files import places
 from videoprism_mlx.files.atomic import is_left, is_partial
@@ -20,7 +21,7 @@ from videoprism_mlx.weights.hub import converted_directory
 
 # The folders of the cache: what is in them, and how it comes back.
 FOLDERS = {
-    "models": "released models, converted",
+    "models": "models, converted",
     "tokenizers": "tokenizers",
     "features": "features for trainings of classifiers",
     "frames": "frames for trainings of video-text models",
@@ -63,8 +64,9 @@ def cache_contents() -> list[Kept]:
 def prune_cache(listed: Iterable[Kept] | None = None) -> list[Kept]:
     """Removes what is not needed any more, of what `cache_contents` has listed. Returns it.
 
-    That is what killed runs have left, official checkpoints whose converted model is here, and
-    notes about files that are gone.
+    That is what killed runs have left, official checkpoints whose converted model is here,
+    converted models of Transformers that have changed since or are gone, and notes about files that
+    are gone.
     """
     listed = cache_contents() if listed is None else listed
     removed = []
@@ -90,7 +92,10 @@ def own_contents(cache: Path) -> Iterator[Kept]:
         for path in parts(folder):
             gone = sum(kept.bytes for kept in unneeded if path in kept.path.parents)
             if size := size_of(path) - gone:
-                yield Kept(kind, path.name, path, size)
+                name, why = path.name, None
+                if path.name.startswith(transformers.KEPT):
+                    name, why = of_transformers(path)
+                yield Kept(kind, name, path, size, why)
 
 
 def parts(folder: Path) -> list[Path]:
@@ -98,6 +103,30 @@ def parts(folder: Path) -> list[Path]:
     if folder.name != "models" or not folder.is_dir():
         return [folder]
     return [path for path in sorted(folder.iterdir()) if not is_partial(path)]
+
+
+def of_transformers(path: Path) -> tuple[str, str | None]:
+    """What a converted model of Transformers was made from, and why it is not needed any more."""
+    try:
+        source = read_json(path / CONFIG_FILE)["source"]
+        repository, directory = source.get("repository"), source.get("directory")
+    except (OSError, InputError, KeyError, TypeError, AttributeError):
+        return path.name, None
+    if repository is not None:
+        name, places_of_it = f"{repository}@{source.get('revision')}", snapshots(str(repository))
+    else:
+        name, places_of_it = Path(str(directory)).name, [Path(str(directory))]
+    is_used = any(path.name.startswith(transformers.kept_name(each)) for each in places_of_it)
+    return name, None if is_used else "its files changed or are gone"
+
+
+def snapshots(repository: str) -> list[Path]:
+    """The folders of the commits of a repository in HF's cache."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = repo_folder_name(repo_id=repository, repo_type="model")
+    return list(Path(constants.HF_HUB_CACHE).glob(f"{folder}/snapshots/*"))
 
 
 def leftovers(folder: Path) -> Iterator[Kept]:
@@ -150,6 +179,8 @@ def is_ours(repository: str, commit: Any) -> bool:
     try:
         if CONFIG_FILE in files:
             config = read_json(files[CONFIG_FILE])
+            if isinstance(config, dict) and config.get("model_type") in transformers.MODEL_TYPES:
+                return True
             return isinstance(config, dict) and config.get("model") in MODEL_CLASSES
         if ADAPTER_CONFIG_FILE in files:
             config = read_json(files[ADAPTER_CONFIG_FILE])

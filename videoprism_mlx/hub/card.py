@@ -99,7 +99,8 @@ def metadata(contents: Contents, licence: str | None) -> dict[str, Any]:
         tags.append("lora")
     if isinstance(contents.model, FactorizedVideoCLIP):
         tags += ["video-text", "video-retrieval"]
-    if "quantization" in contents.described:
+    is_packed = not is_trained(contents) or "quantized_from" in source_of(contents)
+    if "quantization" in contents.described and is_packed:
         tags.append(f"{contents.described['quantization']['bits']}-bit")
     is_classifier = contents.kind == CLASSIFIER
     base = on_hub(contents.base)
@@ -126,9 +127,21 @@ def relation(contents: Contents) -> str | None:
     """How a model relates to its base, in the Hub's words; None for the same weights."""
     if contents.kind == ADAPTERS:
         return "adapter"
-    if "quantization" in contents.described:
+    if is_trained(contents):
+        return "finetune"
+    if is_rounded(contents):
         return "quantized"
     return None if "repository" in source_of(contents) else "finetune"
+
+
+def is_trained(contents: Contents) -> bool:
+    """Whether a model was trained from its base, or adapters were added to the base."""
+    return not {"adapters", "trained_from"}.isdisjoint(source_of(contents))
+
+
+def is_rounded(contents: Contents) -> bool:
+    """Whether the weights are quantized, or were."""
+    return "quantization" in contents.described or "dequantized_from" in source_of(contents)
 
 
 def source_of(contents: Contents) -> Mapping[str, Any]:
@@ -263,11 +276,16 @@ def made(contents: Contents) -> Iterator[str]:
         yield f"Trained from `{source['trained_from']}` with videoprism_mlx."
     elif "adapters" in source:
         yield f"Adapters were added to the weights of `{source.get('base')}`."
-    elif "quantized_from" not in source:
+    elif source.keys().isdisjoint({"quantized_from", "dequantized_from"}):
         yield "Its directory does not say what it was made from."
     if "quantization" in contents.described:
         name = contents.base or "a model directory"
-        yield f"Quantized from {name}: {stored_as(contents)}."
+        if not is_trained(contents):
+            yield f"Quantized from {name}: {stored_as(contents)}."
+        elif "quantized_from" in source:
+            yield f"Then quantized: {stored_as(contents)}."
+    elif "dequantized_from" in source:
+        yield "Dequantized: each weight is what the packed one stood for, not what it was before."
 
 
 def checked(contents: Contents) -> Iterator[str]:
@@ -279,7 +297,8 @@ def checked(contents: Contents) -> Iterator[str]:
     )
     if checksum := checksum_of(contents):
         yield f"SHA-256 of `{file}`: `{checksum}`. Loading compares it."
-    if contents.kind != ADAPTERS and official_licence(contents) is not None:
+    is_exact = contents.kind != ADAPTERS and not is_rounded(contents)
+    if is_exact and official_licence(contents) is not None:
         yield (
             "`videoprism-mlx check --model` compares it with figures that others published for "
             "the official weights."

@@ -26,6 +26,7 @@ from videoprism_mlx.weights.adapters import (
     is_adapters,
     read_adapter_config,
 )
+from videoprism_mlx.weights.base import weights_checksum
 from videoprism_mlx.weights.directory import (
     CONFIG_FILE,
     MODEL_FILES,
@@ -36,7 +37,7 @@ from videoprism_mlx.weights.directory import (
 from videoprism_mlx.weights.hub import looks_like_repository, split_revision
 from videoprism_mlx.weights.integrity import require_intact
 from videoprism_mlx.weights.labels import Labels, load_labels
-from videoprism_mlx.weights.loading import model_outline, read_model
+from videoprism_mlx.weights.loading import model_directory, model_outline, read_model
 
 CARD_FILE = "README.md"
 
@@ -127,6 +128,9 @@ def examine_adapters(path: Path, base: str | None) -> Contents:
         )
     model, directory = model_outline(name)
     check_adapters(model, path)  # It compares the weights as well, by their checksum.
+    if directory is not None and weights_checksum(model) is None:
+        model.directory = model_directory(name)  # Of Transformers' weights, only now.
+        check_adapters(model, path)
     described = read_json_object(path / ADAPTER_CONFIG_FILE, CheckpointError)
     described = with_public_checksum({**described, "base": {**described["base"], "name": name}})
     return Contents(

@@ -47,6 +47,7 @@ from videoprism_mlx.training.session import (
 from videoprism_mlx.training.state import Parameters, as_float32
 from videoprism_mlx.training.views import PLAIN, Views
 from videoprism_mlx.video.ffmpeg.decoding import Decoding
+from videoprism_mlx.weights.base import base_name
 from videoprism_mlx.weights.directory import (
     LABELS_FILE,
     PROCESSOR_FILE,
@@ -259,7 +260,7 @@ class ClassifierTask:
         }
         texts = {name: as_json(each, ascii=False) + "\n" for name, each in files.items()}
         texts[PROCESSOR_FILE] = self.features.processor.as_json()
-        publish(classifier, output, texts, source={"trained_from": self.model})
+        publish(classifier, output, texts, source={"trained_from": base_name(self.model)})
         return metrics
 
 

@@ -43,6 +43,7 @@ from videoprism_mlx.weights.adapters import (
     add_adapters,
     save_adapters,
 )
+from videoprism_mlx.weights.base import base_name
 from videoprism_mlx.weights.directory import PROCESSOR_FILE, RESULT_FILE, WEIGHTS_FILE, publish
 from videoprism_mlx.weights.identity import ModelIdentity
 from videoprism_mlx.weights.loading import load_with_directory
@@ -289,7 +290,7 @@ class RetrievalTask:
         if self.tuning.rank is None:
             tokenizer = self.directory / TOKENIZER_FILE
             beside = tokenizer if tokenizer.is_file() else None
-            publish(model, output, files, {"trained_from": self.name}, beside)
+            publish(model, output, files, {"trained_from": base_name(self.name)}, beside)
         else:
             # If a complete run is started again, its earlier adapters are here.
             (output / ADAPTER_CONFIG_FILE).unlink(missing_ok=True)

@@ -18,10 +18,12 @@ from videoprism_mlx.weights.integrity import CHECKSUM_KEY, known_checksum
 ADVICE = "Leave out the model (--model) to use theirs"
 
 
-def base_name(base: str | Path) -> str:
-    """The name of a model, or the absolute path of its directory."""
-    is_directory = canonical_name(str(base)) is None and user_path(base).is_dir()
-    return os.path.abspath(user_path(base)) if is_directory else str(base)
+def base_name(base: str | Path, revision: str | None = None) -> str:
+    """The name of a model, with its revision, or the absolute path of its directory."""
+    path, (name, revision) = user_path(base), hub.split_revision(base, revision)
+    if canonical_name(str(base)) is None and path.exists():
+        return os.path.abspath(path)
+    return f"{name}@{revision}" if revision else name
 
 
 def base_checksum(model: VideoPrismModel, base: str | Path | None = None) -> str | None:

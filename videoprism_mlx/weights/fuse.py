@@ -18,6 +18,7 @@ from videoprism_mlx.weights.adapters import (
     fuse_adapters,
     load_adapters,
 )
+from videoprism_mlx.weights.base import base_name
 from videoprism_mlx.weights.directory import (
     LABELS_FILE,
     PROCESSOR_FILE,
@@ -71,7 +72,7 @@ def fuse_to_directory(
     name_or_dir = base_model(adapters) if name_or_dir is None else name_or_dir
     model, directory = load_fused(name_or_dir, adapters, dtype, revision)
     source = {
-        "base": str(name_or_dir),
+        "base": base_name(name_or_dir, revision),
         "base_weights": sha256(directory / WEIGHTS_FILE),
         "adapters": sha256(adapters / ADAPTERS_FILE),
     }

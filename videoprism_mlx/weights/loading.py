@@ -41,6 +41,9 @@ logger = logging.getLogger(__name__)
 # What is downloaded of a model on the Hub: a model directory, or one that Transformers has written.
 HUB_FILES = tuple(dict.fromkeys((*MODEL_FILES, *transformers.FILES, transformers.SHARDS)))
 
+# Those of them that are small, and tell what the model is.
+SMALL_FILES = tuple(name for name in HUB_FILES if not name.endswith(".safetensors"))
+
 Model = TypeVar("Model", bound=VideoPrismModel)
 
 
@@ -188,8 +191,7 @@ def model_outline(
             model.given_name = given_name
             return model, None
     elif repository is not None:
-        small = [file for file in HUB_FILES if not file.endswith(".safetensors")]
-        directory = hub.download_model(repository, revision, small)
+        directory = hub.download_model(repository, revision, SMALL_FILES)
         if transformers.is_transformers(directory):
             directory = transformers.outlined(directory, has_weights=False)
     else:
@@ -254,12 +256,14 @@ def download_transformers(
     repository: str, revision: str | None = None
 ) -> tuple[Path, dict[str, str]]:
     """A model of Transformers from a repository on the Hub, and its origin for a config.json."""
-    directory = hub.download_model(repository, revision, HUB_FILES)
+    directory = hub.download_model(repository, revision, SMALL_FILES)
     if not transformers.is_transformers(directory):
         raise InputError(
             f"{repository} is not a model of Transformers; if it is a model directory, it needs no "
             "conversion: load it by its id"
         )
+    transformers.read_transformers_config(directory)  # Before the weights are downloaded.
+    directory = hub.download_model(repository, revision, HUB_FILES)
     return directory, hub_origin(repository, revision)
 
 

@@ -18,9 +18,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="Lists what is kept so that it need not be downloaded or computed again, and "
         "how large it is: converted models, models and adapters from the Hub, tokenizers, and "
         "computed features. With --prune, it removes what nothing needs any more: what killed runs "
-        "have left, official checkpoints whose converted model is here, and notes about files that "
-        "are gone. Without --prune, it says what that would be. Libraries and outputs are not "
-        "looked at.",
+        "have left, official checkpoints whose converted model is here, converted models of "
+        "Transformers that have changed since or are gone, and notes about files that are gone. "
+        "Without --prune, it says what that would be. Libraries and outputs are not looked at.",
         epilog="examples:\n  videoprism-mlx cache\n  videoprism-mlx cache --prune",
     )
     parser.add_argument(

@@ -20,6 +20,7 @@ from videoprism_mlx.files.record import own_version
 from videoprism_mlx.models import canonical_name, parse_dtype
 from videoprism_mlx.tokenizers import TOKENIZER_FILE, WORDS_FILE
 from videoprism_mlx.video.source import Source
+from videoprism_mlx.weights.base import base_name
 from videoprism_mlx.weights.directory import (
     LABELS_FILE,
     PROCESSOR_FILE,
@@ -86,7 +87,7 @@ def quantize_to_directory(
     with model_of(source, output, dtype, config, tokenizer, revision) as (outlined, load):
         plan(outlined, **settings)
         model, directory = load()
-        made_from = origin(source, directory, "quantized_from")
+        made_from = origin(source, revision, directory, "quantized_from")
         quantize(model, **settings, budget_bits=budget_bits, calibration=calibration)
         return write(model, directory, output, made_from, overwrite)
 
@@ -108,7 +109,7 @@ def dequantize_to_directory(
     if not is_quantized(outlined):
         raise InputError(f"{source} is not quantized, so there is nothing to dequantize")
     model, directory = load_with_directory(source, dtype, revision)
-    made_from = origin(source, directory, "dequantized_from")
+    made_from = origin(source, revision, directory, "dequantized_from")
     return write(dequantize(model), directory, output, made_from, overwrite)
 
 
@@ -155,12 +156,16 @@ def model_of(
         yield outlined, lambda: load_with_directory(directory, dtype)
 
 
-def origin(source: str | Path, directory: Path, key: str) -> dict[str, Any]:
+def origin(source: str | Path, revision: str | None, directory: Path, key: str) -> dict[str, Any]:
     """What config.json says under "source": where the weights were made from, and how."""
     before = read_config(directory).get("source")
     kept = dict(before) if isinstance(before, Mapping) else {}
     checksum = sha256(directory / WEIGHTS_FILE)
-    made = {key: str(source), f"{key}_weights": checksum, "converter": converter()}
+    made = {
+        key: base_name(source, revision),
+        f"{key}_weights": checksum,
+        "converter": converter(),
+    }
     return kept | made
 
 
