@@ -53,16 +53,17 @@ class Searcher:
         return vp.embed_texts(self.model, self.processor, captions)
 
 
-def measure(model: str | Path = MODEL, seed: int = 0) -> dict[str, Any]:
-    """All figures, each from 0 to 1."""
+def measure(
+    model: str | Path = MODEL, seed: int = 0, clips: int = HELD_OUT, sets: int = SETS
+) -> dict[str, Any]:
+    """All figures, each from 0 to 1, with `clips` of each kind and `sets` of motions."""
     searcher = Searcher(model)
-    scenes = draw_scenes(HELD_OUT, seed, held_out=True, distinct=True)
+    scenes = draw_scenes(clips, seed, held_out=True, distinct=True)
     similarity = searcher.videos(scenes, seed) @ searcher.texts(scenes, seed).T
     found = recalls(similarity, np.arange(len(scenes)))
 
-    sets = motion_sets(SETS, seed)
-    flat = [scene for each in sets for scene in each]
-    shape = (len(sets), len(MOTIONS), -1)
+    flat = [scene for each in motion_sets(sets, seed) for scene in each]
+    shape = (sets, len(MOTIONS), -1)
     texts = searcher.texts(flat, seed).reshape(shape)
     forwards = np.einsum("svd,std->svt", searcher.videos(flat, seed).reshape(shape), texts)
     backwards = np.einsum(
@@ -79,7 +80,7 @@ def measure(model: str | Path = MODEL, seed: int = 0) -> dict[str, Any]:
     told = {
         f"{kind}, by one word/{name}": share
         for kind, held_out in (("held out", True), ("as trained", False))
-        for name, share in told_by_one_word(searcher, seed, held_out).items()
+        for name, share in told_by_one_word(searcher, seed, clips, held_out).items()
     }
     return {
         **found,
@@ -90,9 +91,9 @@ def measure(model: str | Path = MODEL, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def told_by_one_word(searcher: Searcher, seed: int, held_out: bool) -> dict[str, float]:
+def told_by_one_word(searcher: Searcher, seed: int, clips: int, held_out: bool) -> dict[str, float]:
     """For each attribute: the share of clips of one thing whose own word has the highest cosine."""
-    scenes = draw_scenes(HELD_OUT, seed + 1, held_out, two=0.0)
+    scenes = draw_scenes(clips, seed + 1, held_out, two=0.0)
     videos = searcher.videos(scenes, seed + 1)
     shares = {}
     for name, words in ATTRIBUTES.items():

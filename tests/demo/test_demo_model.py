@@ -28,9 +28,11 @@ def test_it_is_small() -> None:
     assert sum(path.stat().st_size for path in SHIPPED[DEMO_MODEL].iterdir()) <= MOST_BYTES
 
 
-@pytest.mark.parametrize("seed", [11])
-def test_it_finds_clips_of_held_out_things(seed: int) -> None:
-    figures = measure(seed=seed)
+@pytest.mark.parametrize(
+    ("clips", "sets"), [(80, 10), pytest.param(200, 25, marks=pytest.mark.slow)]
+)
+def test_it_finds_clips_of_held_out_things(clips: int, sets: int) -> None:
+    figures = measure(seed=11, clips=clips, sets=sets)
     assert figures["text_to_video/recall@1"] >= 0.9
     assert figures["motion/recall@1"] >= 0.92
     assert figures["backwards/left"] >= 0.95 and figures["backwards/right"] >= 0.95
@@ -56,6 +58,7 @@ def test_it_needs_no_network_and_no_file_but_its_own(
         vp.load(DEMO_MODEL, revision="main")
 
 
+@pytest.mark.slow
 def test_a_classifier_of_motions(tmp_path: Path) -> None:
     """Ten clips of each motion to train on, of held-out things, and ten others to test on."""
     for part, seed in (("train", 1), ("val", 2)):
