@@ -29,7 +29,7 @@ def test_it_is_small() -> None:
 
 
 @pytest.mark.parametrize(
-    ("clips", "sets"), [(80, 10), pytest.param(200, 25, marks=pytest.mark.slow)]
+    ("clips", "sets"), [(60, 6), pytest.param(200, 25, marks=pytest.mark.slow)]
 )
 def test_it_finds_clips_of_held_out_things(clips: int, sets: int) -> None:
     figures = measure(seed=11, clips=clips, sets=sets)
