@@ -9,7 +9,7 @@ from drawn_clips import add, contents, copy_clips
 from library_media import given
 
 import videoprism_mlx as vp
-from videoprism_mlx.errors import LibraryError
+from videoprism_mlx.errors import LibraryError, NoLibraryError
 from videoprism_mlx.library.indexing import claims, recognise
 from videoprism_mlx.library.indexing.claims import Claims
 from videoprism_mlx.library.indexing.view import View
@@ -127,3 +127,10 @@ def test_a_claim_that_could_not_be_cleared_up_stays_for_the_next(
     assert left.exists()
     assert Claims(Tables.open(library)).take("0123")
     assert len(contents(library)) == len(vp.Library(library).search("a red ball")) == 1
+
+
+def test_a_library_that_another_process_is_just_making(tmp_path: Path) -> None:
+    """Its folder is there, and nothing is in it yet."""
+    (tmp_path / "library" / "videos.lance" / "_versions").mkdir(parents=True)
+    with pytest.raises(NoLibraryError):
+        Tables.open(tmp_path / "library")

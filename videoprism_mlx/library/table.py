@@ -133,7 +133,12 @@ class Tables:
             database = connect(place)
             if VIDEOS not in database.list_tables().tables:
                 raise missing
-            videos = database.open_table(VIDEOS)
+            try:
+                videos = database.open_table(VIDEOS)
+            except ValueError:  # Perhaps another process is just making it, and it has no rows.
+                if is_remote(place) or (Path(place) / f"{VIDEOS}.lance" / "data").is_dir():
+                    raise
+                raise missing from None
             record = read_record(place, videos.schema.metadata)
             # It is missing if whoever made the library was killed just then.
             moments = new_or_open(database, MOMENTS, moments_schema(record["dimension"]))
