@@ -7,12 +7,11 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from videoprism_mlx.encoders import PositionalEmbedding
 from videoprism_mlx.errors import CheckpointError, counted, excerpt, shown
 from videoprism_mlx.files.reading import read_json_object
-from videoprism_mlx.weights.directory import WEIGHTS_FILE, read_arrays
+from videoprism_mlx.weights.directory import WEIGHTS_FILE, read_arrays, read_header
 from videoprism_mlx.weights.quantize.settings import FLOATS
 
 INDEX_FILE = "model.safetensors.index.json"
@@ -78,17 +77,8 @@ class Weights:
 
     def _read_header(self, path: Path) -> dict[str, tuple[int, ...]]:
         """Names and shapes in one file. Raises CheckpointError if it is not as the index says."""
-        try:
-            with safe_open(path, framework="numpy") as file:
-                slices = {name: file.get_slice(name) for name in list(file.keys())}
-                types = {name: one.get_dtype() for name, one in slices.items()}
-                shapes = {name: tuple(one.get_shape()) for name, one in slices.items()}
-        except SafetensorError as error:
-            raise CheckpointError(
-                f"{path} is damaged or not a safetensors file ({excerpt(error)}); "
-                "copy or download it again"
-            ) from None
-        for name, kind in types.items():
+        header = read_header(path, "copy or download it again")
+        for name, (kind, _) in header.items():
             if kind not in FLOATS and not (kind == "I64" and name.endswith(POSITION_IDS)):
                 raise CheckpointError(
                     f"{path}: {excerpt(name)} is of type {kind}; "
@@ -96,14 +86,14 @@ class Weights:
                 )
         if self._places:
             expected = {name for name, place in self._places.items() if place == path}
-            if wrong := sorted(expected ^ shapes.keys()):
+            if wrong := sorted(expected ^ header.keys()):
                 is_missing = wrong[0] in expected
                 raise CheckpointError(
                     f"{path} and {INDEX_FILE} do not fit, {counted(len(wrong), 'tensor')} wrong: "
                     f"{excerpt(wrong[0])} is {'only in the index' if is_missing else 'not in it'}; "
                     "download both again"
                 )
-        return shapes
+        return {name: shape for name, (_, shape) in header.items()}
 
 
 def finite(array: mx.array, name: str, where: Path) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -105,22 +105,30 @@ def stored_shapes(path: Path, packings: Packings | None = None) -> dict[str, tup
     """
     if not path.is_file():
         raise CheckpointError(f"{path.parent} has no {path.name}: the weights are missing")
+    header = read_header(path, "convert or download it again")
+    require_scales(path, header, packings)
+    for name, (kind, _) in header.items():
+        expected = expected_types(name, packings)
+        if kind not in expected:
+            raise CheckpointError(
+                f"{path}: {excerpt(name)} is of type {kind}; "
+                f"expected {'one of ' * (len(expected) > 1)}{', '.join(expected)}"
+            )
+    return {name: shape for name, (_, shape) in header.items()}
+
+
+def read_header(path: Path, advice: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The type and shape of each array in a safetensors file, by name.
+
+    Raises CheckpointError, which ends with `advice`, if the file is damaged.
+    """
     try:
         with safe_open(path, framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in list(file.keys())}
-            require_scales(path, slices, packings)
-            for name, stored in slices.items():
-                expected = expected_types(name, packings)
-                if stored.get_dtype() not in expected:
-                    raise CheckpointError(
-                        f"{path}: {excerpt(name)} is of type {stored.get_dtype()}; "
-                        f"expected {'one of ' * (len(expected) > 1)}{', '.join(expected)}"
-                    )
-            return {name: tuple(stored.get_shape()) for name, stored in slices.items()}
+            return {name: (one.get_dtype(), tuple(one.get_shape())) for name, one in slices.items()}
     except SafetensorError as error:
         raise CheckpointError(
-            f"{path} is damaged or not a safetensors file ({excerpt(error)}); "
-            "convert or download it again"
+            f"{path} is damaged or not a safetensors file ({excerpt(error)}); {advice}"
         ) from None
 
 
