@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from videoprism_mlx.errors import CheckpointError, InputError, counted, excerpt, shown, suggestion
+from videoprism_mlx.layers import QUANTIZATION_DEFAULTS
 
 KEY = "quantization"
 
-# For each mode: the sizes of a group and the bits of a weight that MLX has. The first are usual.
+# For each mode: the sizes of a group and the bits of a weight that MLX has.
 MODES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
-    "affine": ((64, 32, 128), (4, 2, 3, 5, 6, 8)),
+    "affine": ((32, 64, 128), (2, 3, 4, 5, 6, 8)),
     "mxfp4": ((32,), (4,)),
     "mxfp8": ((32,), (8,)),
     "nvfp4": ((16,), (4,)),
@@ -71,11 +72,12 @@ def packing(
     if not isinstance(mode, str) or mode not in MODES:
         raise InputError(f"mode is {shown(mode)}; expected one of {', '.join(MODES)}")
     sizes, widths = MODES[mode]
-    group_size = sizes[0] if group_size is None else group_size
-    bits = widths[0] if bits is None else bits
+    usual_size, usual_bits = QUANTIZATION_DEFAULTS[mode]
+    group_size = usual_size if group_size is None else group_size
+    bits = usual_bits if bits is None else bits
     for name, value, known in (("bits", bits, widths), ("group_size", group_size, sizes)):
         if isinstance(value, bool) or not isinstance(value, int) or value not in known:
-            listed = ", ".join(map(str, sorted(known)))
+            listed = ", ".join(map(str, known))
             raise InputError(
                 f"{name} is {shown(value)}; expected {'one of ' * (len(known) > 1)}{listed} in "
                 f"the mode {mode}"
@@ -86,7 +88,7 @@ def packing(
 def require_dividing(path: str, inputs: int, each: Packing) -> None:
     """Raises InputError unless the group size divides the width of a layer."""
     if inputs % each.group_size:
-        fitting = [str(size) for size in sorted(MODES[each.mode][0]) if inputs % size == 0]
+        fitting = [str(size) for size in MODES[each.mode][0] if inputs % size == 0]
         hint = f"{' and '.join(fitting)} would" if fitting else "leave that layer as it is"
         raise InputError(
             f"a group size of {each.group_size} does not divide {inputs}, the width of "
