@@ -4,7 +4,7 @@ Libraries, outputs and models in folders of their own are the user's, and not lo
 """
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,18 +69,16 @@ def prune_cache(listed: Iterable[Kept] | None = None) -> list[Kept]:
     are gone.
     """
     listed = cache_contents() if listed is None else listed
-    removed = []
-    for kept in listed:
-        if kept.why is None:
-            continue
+    unneeded = [kept for kept in listed if kept.why is not None]
+    for kept in unneeded:
         if kept.kind == HUB:
-            remove_commit(kept)
-        elif kept.path.is_dir():
+            continue
+        if kept.path.is_dir():
             shutil.rmtree(kept.path)
         else:
             kept.path.unlink(missing_ok=True)
-        removed.append(kept)
-    return removed
+    remove_commits([kept for kept in unneeded if kept.kind == HUB])
+    return unneeded
 
 
 def own_contents(cache: Path) -> Iterator[Kept]:
@@ -209,8 +207,9 @@ def why_unneeded(repository: str, commit: Any) -> str | None:
     return "converted already" if any(each.is_file() for each in converted) else None
 
 
-def remove_commit(kept: Kept) -> None:
-    """Removes a commit from HF's cache, with the files that no other commit has."""
+def remove_commits(commits: Sequence[Kept]) -> None:
+    """Removes commits from HF's cache, with the files that no other commit has."""
     from huggingface_hub import scan_cache_dir
 
-    scan_cache_dir().delete_revisions(kept.path.name).execute()
+    if commits:
+        scan_cache_dir().delete_revisions(*(kept.path.name for kept in commits)).execute()
