@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from videoprism_mlx.errors import EXPECTED, DeadlyError, InputError
-from videoprism_mlx.library.indexing.ingest import Part, Workers
-from videoprism_mlx.library.indexing.scan import File
-from videoprism_mlx.library.indexing.spans import (
+from videoprism_mlx.features.spans import (
     SECONDS,
     Divide,
     Span,
@@ -21,6 +19,8 @@ from videoprism_mlx.library.indexing.spans import (
     mark_of,
     whole,
 )
+from videoprism_mlx.library.indexing.ingest import Part, Workers
+from videoprism_mlx.library.indexing.scan import File
 from videoprism_mlx.library.indexing.starts import Started
 from videoprism_mlx.library.indexing.windows import Moments, Opening, joined, moments_of
 from videoprism_mlx.library.model import LibraryModel, Reading
