@@ -18,7 +18,7 @@ from PIL import Image
 
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import InputError, VideoError
-from videoprism_mlx.features.pipeline import evaluated, not_finite, read_ahead, released
+from videoprism_mlx.features.pipeline import evaluated, not_finite, read_ahead, waiting
 from videoprism_mlx.features.spans import Divide, Plan, Span, chunks_of, following, whole
 from videoprism_mlx.features.windows import joined_windows
 from videoprism_mlx.library.model import Reading
@@ -234,11 +234,7 @@ def _encoded(
     pictures: dict[int, bytes] = {}
 
     def chunks() -> Iterator[tuple[Sequence[int], npt.NDArray[np.float32]]]:
-        while True:
-            with released(turn):
-                piece = next(stream, None)
-            if piece is None:
-                return
+        for piece in waiting(stream, turn):
             if isinstance(piece, Begun):
                 raise Anew(piece)
             pictures.update(piece.pictures)
