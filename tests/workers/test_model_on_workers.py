@@ -259,7 +259,7 @@ def test_what_was_not_offered_is_not_sent_and_what_changes_is_not_used(
     with pytest.raises(WorkerError, match="source was changed while it was sent"):
         fetched(client, offer, target)
     source.unlink()
-    with pytest.raises(WorkerError, match="source was not sent: .*there is no such file"):
+    with pytest.raises(WorkerError, match=r"source was not sent: .*there is no such file"):
         fetched(client, offer, target)
     assert sending._answers == {}
 

@@ -27,7 +27,7 @@ from videoprism_mlx.progress import note
 from videoprism_mlx.workers.connect import connected
 from videoprism_mlx.workers.crew.crew import FETCHED, Crew
 from videoprism_mlx.workers.model import acceptance, shared_model
-from videoprism_mlx.workers.places import Places
+from videoprism_mlx.workers.places import Places, renamed
 from videoprism_mlx.workers.rates import Rates
 from videoprism_mlx.workers.sending import Sender
 from videoprism_mlx.workers.tasks import Done, Task
@@ -68,6 +68,7 @@ class Batch:
     """Videos that are encoded together: the record of each, or the error if it is not there."""
 
     number: int
+    videos: Mapping[str, Path]
     records: dict[str, Record | Exception] = dataclasses.field(default_factory=dict)
 
     def outcomes(self, done: Done) -> Iterator[Outcome]:
@@ -81,7 +82,7 @@ class Batch:
                 continue
             found = done.error or next(results)
             if isinstance(found, Exception):
-                yield Outcome(name, record, found)
+                yield Outcome(name, record, as_given(found, record, self.videos[name]))
             else:
                 yield Outcome(name, record, features=found)
 
@@ -145,7 +146,7 @@ class Machines:
 
     def lines(self) -> list[str]:
         """A line about each worker."""
-        return self._rates.lines("task")
+        return self._rates.lines("video" if self._work.sampling is None else "task")
 
     def results(self, videos: Mapping[str, Path], sink: Sink) -> Results:
         """Gives the features to the sink. The name of each video follows, perhaps with an error."""
@@ -185,15 +186,15 @@ class Machines:
         for done in self._crew.run(self._batch_tasks(list(videos.items()), sink)):
             batch: Batch = done.task.about
             outcomes = list(batch.outcomes(done))
-            self._rates.count(done.worker, done.seconds, 0.0)
+            self._rates.count(done.worker, done.seconds, 0.0, len(outcomes))
             yield batch.number, outcomes
 
     def _batch_tasks(self, videos: list[tuple[str, Path]], sink: Sink) -> Iterator[Task]:
         size = self._batch_size
         for number, start in enumerate(range(0, len(videos), size)):
             self._wait(number, sink)
-            batch, paths = Batch(number), []
-            for name, path in videos[start : start + size]:
+            batch, paths = Batch(number, dict(videos[start : start + size])), []
+            for name, path in batch.videos.items():
                 try:
                     record = video_record(name, path)  # Of the file before it is read.
                     paths.append(path_of(record))
@@ -248,7 +249,8 @@ class Machines:
                 raise done.error
             video.clear()
             if share.number == 0 or isinstance(done.error, DeadlyError):
-                return Outcome(video.name, video.record, done.error)
+                error = as_given(done.error, video.record, video.path)
+                return Outcome(video.name, video.record, error)
             video.is_whole = True  # As a whole, it may be in order, or will say what is wrong.
             self._crew.put(self._task(video))
             return None
@@ -271,6 +273,11 @@ class Machines:
 def failed(error: Exception) -> None:
     """Raises an error that is known before a worker is asked."""
     raise error
+
+
+def as_given(error: Exception, record: Record, path: Path) -> Exception:
+    """The error about a video, which calls it as the user did. `record` has its absolute path."""
+    return renamed(error, Path(record["path"]), str(path)) if record else error
 
 
 def path_of(record: Record) -> tuple[str, int]:
