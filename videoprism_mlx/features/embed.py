@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import InputError
-from videoprism_mlx.features.embedding.job import Job, JsonLines, Span, Windowing
+from videoprism_mlx.features.embedding.job import Job, Span, Windowing
 from videoprism_mlx.features.encode import check_features
 from videoprism_mlx.features.formats import VECTORS_ONLY
 from videoprism_mlx.features.processor import (
@@ -102,23 +102,20 @@ def embed(
     output = Path(output) if isinstance(output, str) else output
     check_output(output, format, features or (), overwrite)
     videos = find_videos([paths] if isinstance(paths, (str, Path)) else paths)
-    reading: dict[str, Any] = dict(num_frames=num_frames, size=size, resize=resize)
-    reading |= dict(resample=resample, decoding=decoding)
+    sizing = dict(size=size, resize=resize, resample=resample)
+    reading = dict(num_frames=num_frames, decoding=decoding, **sizing)
     needs = functools.partial(check_model_and_videos, features=features, videos=videos)
     with reached(client, mapping, progress) as machines:
         loaded, processor, identity = prepare(model, dtype, adapters, needs, reading)
         names = check_features(loaded, features)
         job = Job(loaded, processor, names, batch_size, windowing, partial, span)
-        record = made_with(model=identity, preprocessing=job.preprocessing(), features=names)
-        is_kept = not isinstance(model, tuple) and adapters is None
-        source = (model_name(model, None), dtype) if is_kept else (None, None)
-        encoding = None if machines is None else functools.partial(machines, job, *source)
-        if not isinstance(output, Path):
-            skipped = job.run(videos, JsonLines(output, record), progress, encoding)
-            return Embedded(None, without(videos, skipped), skipped)
-        store = FeatureStore(output, record, format)
-        skipped = job.fill(store, videos, overwrite, progress, encoding)
-        return Embedded(output, without(videos, skipped), skipped)
+        made = made_with(model=identity, preprocessing=job.preprocessing(), features=names)
+        stored = (None, None) if isinstance(model, tuple) or adapters else (model, dtype)
+        elsewhere = machines and functools.partial(machines, job, stored)
+        sink = FeatureStore(output, made, format) if isinstance(output, Path) else output
+        skipped = job.write(sink, made, videos, overwrite, progress, elsewhere)
+    path = output if isinstance(output, Path) else None
+    return Embedded(path, without(videos, skipped), skipped)
 
 
 @contextmanager

@@ -242,16 +242,8 @@ def introduce(
     Raises an error that says why it cannot take part. Without `places`, videos are sent.
     """
     model.load()
-    problems = []
-    for path, size in videos if places is not None else ():
-        try:
-            places.find(path, size)
-            break
-        except EXPECTED as error:
-            problems.append(error)
-    else:
-        if problems:
-            raise problems[0]
+    if places is not None:
+        places.require_sight(videos)
     return Facts.here()
 
 

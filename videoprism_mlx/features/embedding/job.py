@@ -160,19 +160,22 @@ class Job:
         more = {"partial": self.partial, **self.span.record()}
         return {**sampling, **sizing, **more, **decoding}
 
-    def fill(
+    def write(
         self,
-        store: FeatureStore,
+        output: FeatureStore | TextIO,
+        record: Record,
         videos: Mapping[str, Path],
         overwrite: bool,
         progress: bool,
         elsewhere: Elsewhere | None = None,
     ) -> dict[str, str]:
-        """As `run`, for the videos whose features the store lacks."""
-        with store.opened(overwrite):
-            wanted = whole_batches(videos, store.missing(videos), self.batch_size)
-            skipped = self.run(wanted, store, progress, elsewhere)
-            store.finish(list(videos))
+        """As `run`, for the videos whose features the output lacks. `record` is for open files."""
+        if not isinstance(output, FeatureStore):
+            return self.run(videos, JsonLines(output, record), progress, elsewhere)
+        with output.opened(overwrite):
+            wanted = whole_batches(videos, output.missing(videos), self.batch_size)
+            skipped = self.run(wanted, output, progress, elsewhere)
+            output.finish(list(videos))
         return skipped
 
     def run(

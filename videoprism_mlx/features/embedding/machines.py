@@ -300,13 +300,13 @@ def machines(
     places: Places,
     show: bool,
     job: Job,
-    name: str | Path | None,
-    dtype: str | None,
+    stored: tuple[str | Path | None, str | None],
     videos: Mapping[str, Path],
 ) -> Iterator[Machines]:
     """Lets workers compute the features of these videos.
 
-    The model of the job was loaded as `name`, in `dtype`; without a name, it may have changed.
+    `stored` is the name that the model was loaded as, and its type. Without a name, it may have
+    changed since.
     """
     processor = dataclasses.replace(job.processor, tokenizer=None, known_words=None)
     sampling = None
@@ -318,7 +318,7 @@ def machines(
     with (
         connected(client, show) as found,
         Sender(found) as sender,
-        shared_model(sender, job.model, name, dtype, places) as shared,
+        shared_model(sender, job.model, *stored, places) as shared,
     ):
         work = Work(
             shared,
