@@ -93,9 +93,8 @@ def embed(
     in seconds, are the span of each video that is used, also for its windows. `progress` shows a
     bar if stderr is a terminal, and prints a line for each skipped video to stderr.
 
-    With `client`, Dask's workers compute the features: it is a `distributed.Client`, the address of
-    a scheduler, or a number of processes to start here. `mapping` says where a folder is on them:
-    {"/Volumes/nas": "/mnt/nas"}.
+    `client` shares the work among Dask's workers: a `distributed.Client`, a scheduler's address, or
+    a number of processes here. `mapping` is where they find folders: {"/Volumes/nas": "/mnt/nas"}.
     """
     require_count("batch_size", batch_size)
     windowing, span = Windowing.of(num_frames, window, stride, fps), Span.of(start, end)

@@ -152,7 +152,7 @@ class Machines:
         if video.begun.is_known:
             return Task(file.key, None, about=share)
         seconds = None if video.is_whole else self._seconds
-        return Task(file.key, encode, (self._job, *path_of(file), seconds), share)
+        return Task(file.key, encode, (self._job, *path_of(file), seconds), share, video)
 
     def _parts(self, share: Share, done: Done) -> Iterator[Part]:
         video, number = share.video, share.number
@@ -185,7 +185,7 @@ class Machines:
         for number, span in list(enumerate(first.spans))[1:]:
             arguments = (self._job, *path_of(file), span, first.mark, first.listed)
             share = Share(video, number, video.is_whole)
-            self._crew.put(Task(file.key, encode_span, arguments, share))
+            self._crew.put(Task(file.key, encode_span, arguments, share, video))
 
 
 def path_of(file: File) -> tuple[str, int]:
