@@ -109,12 +109,22 @@ def embed(
         names = check_features(loaded, features)
         job = Job(loaded, processor, names, batch_size, windowing, partial, span)
         made = made_with(model=identity, preprocessing=job.preprocessing(), features=names)
-        stored = (None, None) if isinstance(model, tuple) or adapters else (model, dtype)
-        elsewhere = machines and functools.partial(machines, job, stored)
+        elsewhere = machines and functools.partial(machines, job, stored(model, dtype, adapters))
         sink = FeatureStore(output, made, format) if isinstance(output, Path) else output
         skipped = job.write(sink, made, videos, overwrite, progress, elsewhere)
     path = output if isinstance(output, Path) else None
     return Embedded(path, without(videos, skipped), skipped)
+
+
+def stored(
+    model: str | Path | tuple[VideoPrismModel, Processor] | None,
+    dtype: str | None,
+    adapters: str | Path | None,
+) -> tuple[str | Path | None, str | None]:
+    """The name and type under which workers find the very weights; None if they are in memory."""
+    if isinstance(model, tuple) or adapters is not None:
+        return None, None
+    return model, dtype
 
 
 @contextmanager
