@@ -112,7 +112,7 @@ def listener(stack: ExitStack, greeting: bytes | None) -> int:
         ("none", "connection refused"),
         ("silent", "no answer in 0.5 s"),
         ("ssh", "what answers there is not Dask's scheduler"),
-        ("closing", "what answers there is not Dask's scheduler"),
+        ("closing", "(no answer in 0.5 s|what answers there is not Dask's scheduler)"),
         ("http", "(no answer in 0.5 s|what answers there is not Dask's scheduler)"),
         ("worker", "that is the address of a worker"),
     ],

@@ -16,7 +16,7 @@ from videoprism_mlx.features.pipeline import Features
 from videoprism_mlx.features.processor import Processor
 from videoprism_mlx.features.resumable_store import FeatureStore, video_record
 from videoprism_mlx.features.windows import Window, check_windowing, encode_windows
-from videoprism_mlx.files.record import Record
+from videoprism_mlx.files.record import Record, made_with
 from videoprism_mlx.progress import bar, write
 from videoprism_mlx.video.sampling import check_times
 
@@ -162,20 +162,27 @@ class Job:
 
     def write(
         self,
-        output: FeatureStore | TextIO,
-        record: Record,
+        output: Path | TextIO,
+        file_format: str | None,
+        identity: Record,
         videos: Mapping[str, Path],
         overwrite: bool,
         progress: bool,
         elsewhere: Elsewhere | None = None,
     ) -> dict[str, str]:
-        """As `run`, for the videos whose features the output lacks. `record` is for open files."""
-        if not isinstance(output, FeatureStore):
+        """As `run`, for the videos whose features the output lacks.
+
+        `identity` is the model's, for the record.
+        """
+        preprocessing, names = self.preprocessing(), list(self.features)
+        record = made_with(model=identity, preprocessing=preprocessing, features=names)
+        if not isinstance(output, Path):
             return self.run(videos, JsonLines(output, record), progress, elsewhere)
-        with output.opened(overwrite):
-            wanted = whole_batches(videos, output.missing(videos), self.batch_size)
-            skipped = self.run(wanted, output, progress, elsewhere)
-            output.finish(list(videos))
+        store = FeatureStore(output, record, file_format)
+        with store.opened(overwrite):
+            wanted = whole_batches(videos, store.missing(videos), self.batch_size)
+            skipped = self.run(wanted, store, progress, elsewhere)
+            store.finish(list(videos))
         return skipped
 
     def run(

@@ -35,9 +35,8 @@ class Crew:
     """The workers of a scheduler, and the tasks that they do.
 
     `accept` is asked about each worker, also about those that join later: one that is refused is
-    named on stderr, and gets no task. Dask's dashboard calls the tasks `what`. If there is no
-    worker for `patience` seconds, `run` raises WorkerError. `fetched` results are here, or on their
-    way, at a time.
+    named on stderr, and gets no task. Dask's dashboard calls the tasks `what`. Without a worker for
+    `patience` seconds, `run` raises WorkerError. It holds or fetches `fetched` results at a time.
     """
 
     def __init__(
@@ -54,10 +53,9 @@ class Crew:
         self._client = self._news.client
         self._members = Members(self._news, self._events, accept, patience, self._lost)
         self._source: Iterator[Task] | None = None
-        self._is_asking = False
+        self._is_asking, self._fetching = False, 0
         self._line = Line()
         self._finished: deque[tuple[Member, Attempt]] = deque()
-        self._fetching = 0
         self._results: deque[Done] = deque()
 
     def __enter__(self) -> "Crew":
@@ -218,11 +216,7 @@ class Crew:
             if len(work.deaths) < DEATHS:
                 self._again(member, attempt)
                 continue
-            error = DeadlyError(
-                f"{work.task.key} was being read by a worker that died, {len(work.deaths)} times "
-                f"({', '.join(work.deaths)}); it is skipped"
-            )
-            self._results.append(Done(work.task, error=error, worker=member.name))
+            self._results.append(Done(work.task, error=deadly(work), worker=member.name))
             self._drop(work)
 
     def _drop(self, work: Work) -> None:
@@ -237,3 +231,11 @@ class Crew:
     def _cancel(self, attempts: Sequence[Attempt]) -> None:
         if attempts:
             self._client.cancel([attempt.future for attempt in attempts], force=True)
+
+
+def deadly(work: Work) -> DeadlyError:
+    """The error of a task during which workers died."""
+    return DeadlyError(
+        f"{work.task.key} was being read by a worker that died, {len(work.deaths)} times "
+        f"({', '.join(work.deaths)}); it is skipped"
+    )
