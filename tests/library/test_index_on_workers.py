@@ -1,6 +1,7 @@
 """Indexing on workers: the rows are those of one process, whatever dies meanwhile."""
 
 import os
+import re
 import shutil
 import signal
 import threading
@@ -15,6 +16,7 @@ import worker_traps as traps
 from drawn_clips import add, contents, copy_clips
 
 import videoprism_mlx as vp
+from videoprism_mlx.cli import main
 from videoprism_mlx.errors import InputError, NetworkError
 from videoprism_mlx.library.indexing import machines
 from videoprism_mlx.library.indexing.add import Added
@@ -239,3 +241,37 @@ def test_wrong_machines_are_named_before_anything_is_made(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="give client as well"):
         library.add(clips, DEMO_MODEL, mapping={"/a": "/b"})
     assert not Path(library.where).exists()
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--workers", "0"], "the number of workers (--workers) is 0; expected 1 or more"),
+        (["--workers", "2", "--scheduler", "tcp://mac1:8786"], "give one of them"),
+        (["--map", "/a=/b"], "--map is for workers; give --scheduler (or --workers) as well"),
+        (["--workers", "2", "--map", "/a"], "expected FROM=TO, such as /Volumes/nas=/mnt/nas"),
+        (["--scheduler", "mac1"], "has no host, or no number of a port"),
+    ],
+)
+def test_wrong_options_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    assert main(["index", str(tmp_path), "--library", str(tmp_path / "library"), *options]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "library").exists()
+
+
+def test_the_command_says_what_each_worker_has_done(
+    client: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips, library = copy_clips(tmp_path / "clips", 3), tmp_path / "library"
+    words = ["index", clips, "--library", library, "--model", DEMO_MODEL]
+    words += ["--scheduler", client.scheduler.address]
+    assert main([str(word) for word in words]) == 0
+    first, *each, last, _ = capsys.readouterr().err.splitlines()
+    assert first.startswith("Dask's dashboard: http://127.0.0.1:")
+    assert all(
+        re.match(r"worker [01]: \d tasks?, \d s of video, .*x real time$", one) for one in each
+    )
+    assert sum(int(one.split()[2]) for one in each) == 3
+    assert last == f"3 videos: 3 encoded ({library})"
