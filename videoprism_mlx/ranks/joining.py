@@ -2,6 +2,8 @@
 
 import functools
 import logging
+import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -14,7 +16,10 @@ from videoprism_mlx.errors import RankError, in_words
 from videoprism_mlx.ranks.group import ALONE, Group
 from videoprism_mlx.ranks.launched import launched_rank
 from videoprism_mlx.ranks.noise import Noise
-from videoprism_mlx.ranks.watch import Watch
+from videoprism_mlx.ranks.watch import LOST, Watch
+
+# Seconds for all ranks to join: a slow machine may take long to start.
+JOINING = 180.0
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,9 +30,9 @@ _current: ContextVar[Group] = ContextVar("group", default=ALONE)
 class Launched(Group):
     """The group of MLX's launcher: collectives over the network, on the processor."""
 
-    def __init__(self, group: Any):
+    def __init__(self, group: Any, noise: Noise):
         super().__init__(group.rank(), group.size())
-        self.noise = Noise()
+        self.noise = noise
         self.watch: Watch | None = None
 
     @property
@@ -55,8 +60,11 @@ class Launched(Group):
                 result = collective(vector, stream=mx.cpu)
                 mx.eval(result)
         except RuntimeError as error:
-            if self.watch is not None:
-                self.watch.explain()  # If a rank was lost, it ends the process with that message.
+            if self.watch is None:
+                raise RankError(
+                    f"a rank has ended before all had joined ({error}); start them again"
+                ) from None
+            self.watch.explain()  # If a rank was lost, it ends the process with that message.
             self.noise.show()
             raise RankError(f"the ranks cannot reach each other any more: {error}") from None
         return result
@@ -94,13 +102,13 @@ def joined() -> Iterator[Group]:
     if launched_rank() is None or current() is not ALONE:
         yield current()
         return
-    group = Launched(_initialized())
-    if group.size == 1:
-        yield group
-        return
     with ExitStack() as stack:
-        stack.callback(group.noise.close)
-        group.watch = stack.enter_context(Watch(group, group.noise))
+        noise = Noise()
+        stack.callback(noise.close)
+        with _in_time(noise):
+            group = Launched(_initialized(), noise)
+            watch = Watch(group, noise)
+        group.watch = stack.enter_context(watch)
         if not group.is_first:
             stack.enter_context(progress.hidden())
             stack.enter_context(_errors_only())
@@ -126,6 +134,23 @@ def _initialized() -> Any:
             f"this process is one of several that a launcher has started, and they cannot be "
             f"joined: {in_words(error)}"
         ) from None
+
+
+@contextmanager
+def _in_time(noise: Noise) -> Iterator[None]:
+    """Ends the process if the block, which waits for other ranks, takes longer than JOINING."""
+
+    def end() -> None:
+        noise.say(f"not all ranks have joined within {JOINING:.0f} seconds; see what they say")
+        os._exit(LOST)
+
+    timer = threading.Timer(JOINING, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager
