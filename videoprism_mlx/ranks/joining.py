@@ -1,8 +1,9 @@
 """Joining the group that a launcher has started this process for, and leaving it."""
 
+import faulthandler
 import functools
 import logging
-import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,7 @@ from videoprism_mlx.errors import RankError, in_words
 from videoprism_mlx.ranks.group import ALONE, Group
 from videoprism_mlx.ranks.launched import launched_rank
 from videoprism_mlx.ranks.noise import Noise
-from videoprism_mlx.ranks.watch import LOST, Watch
+from videoprism_mlx.ranks.watch import STOPS, Watch
 
 # Seconds for all ranks to join: a slow machine may take long to start.
 JOINING = 180.0
@@ -61,9 +62,7 @@ class Launched(Group):
                 mx.eval(result)
         except RuntimeError as error:
             if self.watch is None:
-                raise RankError(
-                    f"a rank has ended before all had joined ({error}); start them again"
-                ) from None
+                raise RankError("a rank has ended before all joined; start them again") from None
             self.watch.explain()  # If a rank was lost, it ends the process with that message.
             self.noise.show()
             raise RankError(f"the ranks cannot reach each other any more: {error}") from None
@@ -105,8 +104,8 @@ def joined() -> Iterator[Group]:
     with ExitStack() as stack:
         noise = Noise()
         stack.callback(noise.close)
-        with _in_time(noise):
-            group = Launched(_initialized(), noise)
+        with _while_joining(noise):
+            group = Launched(_wait_for_all_ranks(), noise)
             watch = Watch(group, noise)
         group.watch = stack.enter_context(watch)
         if not group.is_first:
@@ -126,7 +125,8 @@ def over_ranks(function: Callable[P, R]) -> Callable[P, R]:
     return together
 
 
-def _initialized() -> Any:
+def _wait_for_all_ranks() -> Any:
+    """MLX's group. The name is what one reads if a rank never comes: see `_while_joining`."""
     try:
         return mx.distributed.init(strict=True)
     except RuntimeError as error:
@@ -137,20 +137,22 @@ def _initialized() -> Any:
 
 
 @contextmanager
-def _in_time(noise: Noise) -> Iterator[None]:
-    """Ends the process if the block, which waits for other ranks, takes longer than JOINING."""
+def _while_joining(noise: Noise) -> Iterator[None]:
+    """Lets the process end in the block, in which MLX waits for other ranks with Python's lock.
 
-    def end() -> None:
-        noise.say(f"not all ranks have joined within {JOINING:.0f} seconds; see what they say")
-        os._exit(LOST)
-
-    timer = threading.Timer(JOINING, end)
-    timer.daemon = True
-    timer.start()
+    No handler of a signal and no other thread can run then. Signals therefore end the process at
+    once, as they would any program, and so does waiting for longer than JOINING.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {one: signal.signal(one, signal.SIG_DFL) for one in STOPS if is_main}
+    faulthandler.dump_traceback_later(JOINING, exit=True, file=noise.screen)
     try:
         yield
     finally:
-        timer.cancel()
+        faulthandler.cancel_dump_traceback_later()
+        for one, handler in before.items():
+            if handler is not None:  # It was not set from Python.
+                signal.signal(one, handler)
 
 
 @contextmanager
