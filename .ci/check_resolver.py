@@ -29,7 +29,7 @@ MACHINES = {
     ),
 }
 
-EXTRAS = ("pictures", "parquet", "completion", "library")
+EXTRAS = ("pictures", "parquet", "completion", "library", "machines")
 
 # What dependencies require on such a system alone. pip asks for the system it runs on instead.
 NEEDED_THERE = {"darwin": ["mlx-metal"], "linux": []}

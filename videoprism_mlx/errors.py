@@ -77,6 +77,10 @@ class MissingLibraryError(InputError):
     """An optional library that is not installed. The message says how to install it."""
 
 
+class WorkerError(VideoPrismError, RuntimeError):
+    """A worker that cannot be used: it has another model, or does not see the videos."""
+
+
 class NetworkError(VideoPrismError, ConnectionError):
     """Something that a server did not do. `reason` is the part of the message that says why."""
 

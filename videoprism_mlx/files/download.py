@@ -60,8 +60,10 @@ def answer_seconds() -> float:
     return float(chosen) if chosen.isdecimal() and int(chosen) else ANSWER_SECONDS
 
 
-def answered(ask: Callable[[], T]) -> T:
-    """What `ask` returns or raises. Raises TimeoutError if it takes longer than `answer_seconds`.
+def answered(ask: Callable[[], T], seconds: float | None = None) -> T:
+    """What `ask` returns or raises. Raises TimeoutError if it takes longer than `seconds`.
+
+    By default these are `answer_seconds`.
 
     It runs in a thread, because looking up an address and trying several ones have no time limit.
     """
@@ -74,13 +76,12 @@ def answered(ask: Callable[[], T]) -> T:
             results.put((None, error))
 
     threading.Thread(target=run, daemon=True).start()
-    seconds = answer_seconds()
+    advice = f" ({ANSWER_VARIABLE} sets a longer time for slow networks)" if seconds is None else ""
+    limit = answer_seconds() if seconds is None else seconds
     try:
-        result, error = results.get(timeout=seconds)
+        result, error = results.get(timeout=limit)
     except queue.Empty:
-        raise TimeoutError(
-            f"no answer in {seconds:g} s ({ANSWER_VARIABLE} sets a longer time for slow networks)"
-        ) from None
+        raise TimeoutError(f"no answer in {limit:g} s{advice}") from None
     if error is not None:
         raise error
     return result  # type: ignore[return-value]  # There is a result if there is no error.

@@ -16,6 +16,7 @@ OPTIONAL = {
     "watchfiles": ("index --watch", "videoprism_mlx[library]"),
     "starlette": ("serve", "videoprism_mlx[library]"),
     "uvicorn": ("serve", "videoprism_mlx[library]"),
+    "distributed": ("--scheduler and --workers", "videoprism_mlx[machines]"),
     "mteb": ("videoprism_mlx.mteb", "videoprism_mlx[mteb]"),
 }
 

@@ -1,0 +1,1 @@
+"""Many processes and machines: videos as tasks of Dask's workers."""

@@ -1,0 +1,224 @@
+"""Running tasks on the workers of a scheduler, whoever of them comes, is slow, or dies.
+
+Each task is given to one worker by name, and Dask moves none. So a worker gets no more than it can
+do, one that is refused gets nothing, and it is known what a worker ran when it died. Dask's own
+count of failures (allowed-failures) also blames the tasks that only waited there.
+"""
+
+import uuid
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from videoprism_mlx.errors import WorkerError
+from videoprism_mlx.workers.events import Events
+from videoprism_mlx.workers.members import PATIENCE, Accept, Attempt, Member, Members, Work
+from videoprism_mlx.workers.news import News
+from videoprism_mlx.workers.tasks import Answer, Done, Task, Traceback, perform
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+# A task fails when so many workers have died while they ran it.
+DEATHS = 2
+
+# How many results are fetched at a time. The others stay on the workers.
+FETCHED = 4
+
+# What the scheduler says of the tasks of a worker that it has lost. That is known otherwise.
+OF_LOST_WORKERS = ("KilledWorker", "NoValidWorkerError")
+
+
+class Crew:
+    """The workers of a scheduler, and the tasks that they do.
+
+    `accept` is asked about each worker, also about those that join later: one that is refused is
+    named on stderr, and gets no task. Dask's dashboard calls the tasks `what`. If there is no
+    worker for `patience` seconds, `run` raises WorkerError.
+    """
+
+    def __init__(
+        self,
+        client: "Client",
+        accept: Accept | None = None,
+        what: str = "video",
+        patience: float = PATIENCE,
+    ):
+        self._what = what
+        self._events = Events()
+        self._news = News(client, self._events)
+        self._client = self._news.client
+        self._members = Members(self._news, self._events, accept, patience, self._lost)
+        self._source: Iterator[Task] | None = None
+        self._is_asking = False
+        self._next: deque[Work] = deque()
+        self._suspects: deque[Work] = deque()  # A worker died while it ran them.
+        self._finished: deque[tuple[Member, Attempt]] = deque()
+        self._fetching = 0
+        self._results: deque[Done] = deque()
+
+    def __enter__(self) -> "Crew":
+        try:
+            self._members.begin()
+        except BaseException:
+            self._news.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Cancels what is in flight."""
+        self._news.close()
+
+    def put(self, task: Task) -> None:
+        """Adds a task, which comes before those that `run` has not begun."""
+        self._next.append(Work(task))
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Done]:
+        """Yields what became of each task, in the order in which they end.
+
+        `tasks` is asked for one when a worker has room for it, in another thread.
+        """
+        self._source = iter(tasks)
+        while True:
+            self._hand_out()
+            self._fetch()
+            if self._results:
+                yield self._results.popleft()
+            elif self._is_over():
+                return
+            elif not self._events.handle(seconds=1):
+                self._news.require_connection()
+                self._members.require()
+
+    def _is_over(self) -> bool:
+        is_busy = self._is_asking or any(member.current() for member in self._members)
+        return not (is_busy or self._source or self._next or self._suspects)
+
+    # Giving tasks to workers.
+
+    def _hand_out(self) -> None:
+        for member in self._members.set_apart(len(self._suspects)):
+            self._give(member, self._suspects.popleft())
+        while free := self._members.with_room():
+            if not self._next:
+                self._ask()
+                break
+            self._give(free, self._next.popleft())
+        if not (self._source or self._is_asking or self._next):
+            self._even_out()
+
+    def _give(self, member: Member, work: Work) -> None:
+        key, task = f"{self._what}-{uuid.uuid4().hex}", work.task
+        future = self._client.submit(
+            perform,
+            *(key, task.function, task.arguments),
+            key=key,
+            workers=[member.address],
+            allow_other_workers=False,
+            pure=False,
+        )
+        attempt = member.attempts[key] = Attempt(key, work, future)
+        future.add_done_callback(lambda _: self._events.put(self._ended, member, attempt))
+
+    def _ask(self) -> None:
+        """Asks for the next task, if there may be one."""
+        if (source := self._source) is not None and not self._is_asking:
+            self._is_asking = True
+            self._events.in_thread(lambda: next(source, None), self._told)
+
+    def _told(self, task: Task | None, error: BaseException | None) -> None:
+        self._is_asking = False
+        if error is not None:
+            raise error
+        if task is None:
+            self._source = None
+        else:
+            self._next.append(Work(task))
+
+    def _even_out(self) -> None:
+        """At the end, workers that have nothing to do take over tasks that wait at others."""
+        while idle := self._members.idle():
+            waiting = [(one.load, one.waiting()[-1]) for one in self._members if one.waiting()]
+            if not waiting:
+                return
+            _, attempt = max(waiting, key=lambda pair: pair[0])
+            attempt.is_withdrawn = True
+            self._client.cancel([attempt.future], force=True)
+            self._give(idle, attempt.work)
+
+    # What becomes of them.
+
+    def _ended(self, member: Member, attempt: Attempt) -> None:
+        if not self._is_current(member, attempt):
+            return
+        status = attempt.future.status
+        if status == "finished":
+            attempt.is_finished = True
+            self._finished.append((member, attempt))
+        elif status == "error":
+            error = attempt.future.exception()
+            if type(error).__name__ not in OF_LOST_WORKERS:
+                raise error
+        else:  # The scheduler is gone, or somebody has cancelled all tasks.
+            self._news.require_connection()
+            self._again(member, attempt)
+
+    def _is_current(self, member: Member, attempt: Attempt) -> bool:
+        """Whether the attempt still counts, and the worker has not left."""
+        is_there = any(one is member for one in self._members)
+        return is_there and attempt.key in member.attempts and not attempt.is_withdrawn
+
+    def _again(self, member: Member, attempt: Attempt) -> None:
+        del member.attempts[attempt.key]
+        (self._suspects if attempt.work.deaths else self._next).appendleft(attempt.work)
+
+    def _fetch(self) -> None:
+        while self._finished and self._fetching + len(self._results) < FETCHED:
+            member, attempt = self._finished.popleft()
+            self._fetching += 1
+            self._events.in_thread(attempt.future.result, self._fetched, member, attempt)
+
+    def _fetched(
+        self, member: Member, attempt: Attempt, answer: Answer, error: BaseException | None
+    ) -> None:
+        self._fetching -= 1
+        if not self._is_current(member, attempt):
+            return
+        if error is not None:
+            raise error
+        del member.attempts[attempt.key]
+        attempt.work.is_done = True
+        if answer.error is not None:
+            answer.error.__cause__ = Traceback(answer.trace)
+        self._results.append(
+            Done(attempt.work.task, answer.value, answer.error, member.name, answer.seconds)
+        )
+
+    def _lost(self, member: Member, is_expected: bool) -> None:
+        """A worker has left: what it had is done by others, unless it was running at a death."""
+        attempts = list(member.attempts.values())
+        if attempts:
+            self._client.cancel([attempt.future for attempt in attempts], force=True)
+        for attempt in reversed(attempts):
+            work = attempt.work
+            if work.is_done:
+                continue
+            if attempt.is_begun and not attempt.is_finished and not is_expected:
+                work.deaths.append(member.name)
+            if len(work.deaths) >= DEATHS:
+                self._give_up(work)
+            elif not attempt.is_withdrawn:
+                self._again(member, attempt)
+
+    def _give_up(self, work: Work) -> None:
+        others = [(one, each) for one in self._members for each in one.current()]
+        for member, attempt in others:
+            if attempt.work is work:
+                self._client.cancel([attempt.future], force=True)
+                del member.attempts[attempt.key]
+        work.is_done = True
+        error = WorkerError(
+            f"{work.task.key} was in work on {len(work.deaths)} workers when they died "
+            f"({', '.join(work.deaths)}); it is not tried again"
+        )
+        self._results.append(Done(work.task, error=error, worker=work.deaths[-1]))

@@ -1,0 +1,182 @@
+"""The workers that a crew has accepted, and what each of them is doing."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from videoprism_mlx.errors import VideoPrismError, WorkerError, excerpt
+from videoprism_mlx.progress import note, write
+from videoprism_mlx.workers.events import Events
+from videoprism_mlx.workers.news import News
+from videoprism_mlx.workers.tasks import Task
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+# How many tasks a worker has at a time for each of its threads: one that runs, and one that waits.
+AHEAD = 2
+
+# How long to wait for a worker when there is none, in seconds, and when to say so.
+PATIENCE, SAY_AFTER = 600.0, 5.0
+
+# How often a worker that does not answer is asked.
+TRIES = 3
+
+# A reason to refuse a worker, which its address names; None if it is accepted.
+Accept = Callable[["Client", str], str | None]
+
+
+@dataclasses.dataclass(eq=False)
+class Work:
+    """A task, and the names of the workers that died while they ran it."""
+
+    task: Task
+    deaths: list[str] = dataclasses.field(default_factory=list)
+    is_done: bool = False
+
+
+@dataclasses.dataclass(eq=False)
+class Attempt:
+    """A task that was given to a worker. `key` is its name at the scheduler.
+
+    One that `is_withdrawn` was given to another worker too late: it had begun.
+    """
+
+    key: str
+    work: Work
+    future: Any
+    is_begun: bool = False
+    is_finished: bool = False  # The result is fetched after that.
+    is_withdrawn: bool = False
+
+
+@dataclasses.dataclass(eq=False)
+class Member:
+    """A worker. While it `is_apart`, it gets no other task than one during which a worker died."""
+
+    address: str
+    name: str
+    threads: int
+    is_apart: bool = False
+    attempts: dict[str, Attempt] = dataclasses.field(default_factory=dict)
+
+    def current(self) -> list[Attempt]:
+        """The tasks that it has to do, in the order in which they were given."""
+        return [one for one in self.attempts.values() if not one.is_withdrawn]
+
+    @property
+    def load(self) -> float:
+        """Its number of tasks for each thread."""
+        return len(self.current()) / self.threads
+
+    def waiting(self) -> list[Attempt]:
+        """The tasks that none of its threads has begun, if all of them are busy."""
+        current = self.current()
+        is_busy = len(current) > self.threads
+        return [one for one in current if not one.is_begun] if is_busy else []
+
+
+class Members:
+    """The workers that were accepted. `lost` is called with one that has left."""
+
+    def __init__(
+        self,
+        news: News,
+        events: Events,
+        accept: Accept | None,
+        patience: float,
+        lost: Callable[[Member, bool], None],
+    ):
+        self._news, self._events, self._accept = news, events, accept
+        self._patience, self._lost = patience, lost
+        self._members: dict[str, Member] = {}
+        self._checking: dict[str, object] = {}  # A worker may have the address of an earlier one.
+        self._refused: set[str] = set()
+        self._without_since = time.monotonic()
+        self._has_said = False
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._members.values())
+
+    def begin(self) -> None:
+        """From now on, workers that come are checked, and those that go are lost."""
+        self._without_since = time.monotonic()
+        self._news.begin(self._join, self._leave, self._begin)
+
+    def _join(self, address: str) -> None:
+        if address not in self._members and address not in self._checking:
+            mark = self._checking[address] = object()
+            self._events.in_thread(lambda: self._check(address), self._judge, address, mark)
+
+    def _check(self, address: str) -> tuple[str | None, str, int]:
+        """Why a worker is refused, its name, and its number of threads."""
+        for _ in range(TRIES):
+            try:
+                reason = self._accept(self._news.client, address) if self._accept else None
+                return (reason, address, 0) if reason else (None, *self._news.facts(address))
+            except VideoPrismError as error:
+                return str(error), address, 0
+            except (OSError, KeyError) as error:  # It may have just left.
+                reason = f"it does not answer ({type(error).__name__}: {excerpt(error)})"
+                time.sleep(1)
+        return reason, address, 0
+
+    def _judge(self, address: str, mark: object, found: Any, error: BaseException | None) -> None:
+        if self._checking.get(address) is not mark:  # It has left meanwhile.
+            return
+        if error is not None:
+            raise error
+        del self._checking[address]
+        reason, name, threads = found
+        if reason is None:
+            self._members[address] = Member(address, name, threads)
+        elif address not in self._refused:
+            self._refused.add(address)
+            write(f"the worker {name} is refused: {reason}")
+
+    def _leave(self, address: str, is_expected: bool) -> None:
+        self._checking.pop(address, None)
+        self._refused.discard(address)
+        if (member := self._members.pop(address, None)) is not None:
+            self._lost(member, is_expected)
+
+    def _begin(self, key: str, address: str) -> None:
+        member = self._members.get(address)
+        if member is not None and key in member.attempts:
+            member.attempts[key].is_begun = True
+
+    def set_apart(self, count: int) -> list[Member]:
+        """Lets up to `count` workers run empty. Returns those that are: each for a task alone."""
+        usual = [one for one in self if not any(each.work.deaths for each in one.current())]
+        usual.sort(key=lambda one: (not one.is_apart, one.load))
+        for number, member in enumerate(usual):
+            member.is_apart = number < count
+        return [member for member in usual[:count] if not member.current()]
+
+    def with_room(self) -> Member | None:
+        """The worker that is to get the next task; None if all have enough."""
+        free = [one for one in self if not one.is_apart and one.load < AHEAD]
+        return min(free, key=lambda one: one.load, default=None)
+
+    def idle(self) -> Member | None:
+        """A worker of which a thread has nothing to do."""
+        return next((one for one in self if not one.is_apart and one.load < 1), None)
+
+    def require(self) -> None:
+        """Says that there is no worker, and raises WorkerError after a while."""
+        now = time.monotonic()
+        if self._members or self._checking:
+            self._without_since, self._has_said = now, False
+            return
+        seconds = now - self._without_since
+        but = ", but for those that are refused" if self._refused else ""
+        how = f"`dask worker {self._news.address}` on a machine adds one"
+        if seconds > SAY_AFTER and not self._has_said:
+            self._has_said = True
+            note(f"there is no worker{but}; waiting for one: {how}")
+        if seconds > self._patience:
+            raise WorkerError(
+                f"there has been no worker for {seconds:,.0f} s{but}; {how}. What is done is kept: "
+                "run the same command again to continue"
+            )

@@ -1,0 +1,85 @@
+"""Tasks of Dask's workers, and what runs them there."""
+
+import dataclasses
+import pickle
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from videoprism_mlx.errors import excerpt
+
+# The topic under which workers say at the scheduler what they begin.
+TOPIC = "videoprism_mlx"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+    """Something to do on a worker: `function(*arguments)`.
+
+    `key` is its name in messages, such as the path of a video. `about` is for the caller, and stays
+    in this process.
+    """
+
+    key: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+    about: Any = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Done:
+    """What became of a task: a value or, if it failed, an error. `worker` is the worker's name."""
+
+    task: Task
+    value: Any = None
+    error: Exception | None = None
+    worker: str = ""
+    seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a worker sends back: a value, or an error with its traceback as text."""
+
+    value: Any
+    error: Exception | None
+    trace: str
+    seconds: float
+
+
+class Traceback(Exception):
+    """The traceback of an error on a worker, which is shown as the cause of that error."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
+
+
+def perform(key: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Answer:
+    """Runs a task on a worker. The scheduler is told first, and has confirmed it.
+
+    So if the worker dies from then on, the scheduler knows that the task had begun.
+    """
+    from distributed import get_worker
+    from distributed.utils import sync
+
+    worker = get_worker()
+    begun = {"begun": key, "worker": worker.address}
+    sync(worker.loop, worker.scheduler.log_event, topic=TOPIC, msg=begun)
+    started = time.monotonic()
+    value, error, trace = None, None, ""
+    try:
+        value = function(*arguments)
+    except Exception as caught:
+        error, trace = portable(caught), traceback.format_exc()
+    return Answer(value, error, trace, time.monotonic() - started)
+
+
+def portable(error: Exception) -> Exception:
+    """The error, or one with the same text if other processes cannot read it."""
+    try:
+        copied = pickle.loads(pickle.dumps(error))
+        is_same = type(copied) is type(error) and str(copied) == str(error)
+    except Exception:
+        is_same = False
+    return error if is_same else RuntimeError(f"{type(error).__name__}: {excerpt(error, 300)}")
