@@ -1,25 +1,27 @@
 """What the scheduler, the writer and the search index can take.
 
-    python -m benchmarks.machines capacity [--tasks 4000] [--save]
+python -m benchmarks.machines capacity [--tasks 4000] [--save]
 """
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 from typing import Any
 
+from benchmarks.library import PICTURE
 from benchmarks.machines import writing
 from benchmarks.machines.cluster import Cluster
 from benchmarks.machines.hosts import Lab
 from benchmarks.timing import RESULTS, save
+from videoprism_mlx.library.neighbours import GROUP, SAMPLES
 
 # Bytes that a task returns: nothing, and 450 moments with their pictures.
-SIZES = {"empty": 0, "450 moments": 450 * (4 * writing.WIDTH + writing.PICTURE)}
+SIZES = {"empty": 0, "450 moments": 450 * (4 * writing.WIDTH + PICTURE)}
 
-# How often a moment is written again while its library grows: small files are joined.
-REWRITES = 2
+# How often a moment is written again while its library grows, as small files are joined, and the
+# library of `benchmarks.library` with whose figure that is reckoned.
+REWRITES, JOINED = 2, 200_000
 
 
 def through(count: int, size: int) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def through(count: int, size: int) -> dict[str, Any]:
         words = [sys.executable, "-m", "benchmarks.machines.drive"]
         words += [cluster.address, str(count), str(size)]
         before, lines = cluster.used(), []
-        driver = lab.hosts[0].start(words, core="0,1", stdout=subprocess.PIPE)
+        driver = lab.hosts[0].start(words, core=lab.cores, stdout=subprocess.PIPE)
         assert driver.stdout is not None
         for line in driver.stdout:
             if line.startswith("{"):
@@ -49,9 +51,7 @@ def through(count: int, size: int) -> dict[str, Any]:
         "tasks_a_second": count / last["seconds"],
         "scheduler_core_seconds": after["scheduler"].since(before["scheduler"]) / count,
         "client_core_seconds": last["core_seconds"] / count,
-        "worker_core_seconds": sum(
-            after[name].since(before[name]) for name in cluster_names(after)
-        )
+        "worker_core_seconds": sum(after[name].since(before[name]) for name in cluster_names(after))
         / count,
         "client_memory_mb": [each["memory"] / 1e6 for each in (lines[0], half, last)],
         "scheduler_memory_mb": [each["scheduler_memory"] / 1e6 for each in (lines[0], half, last)],
@@ -64,23 +64,25 @@ def cluster_names(used: dict[str, Any]) -> list[str]:
 
 
 def rates(figures: dict[str, Any]) -> dict[str, float]:
-    """What the simulation needs, of these figures and of those of `benchmarks.library`."""
+    """What the simulation needs, of these figures and of those of `benchmarks.library`.
+
+    The memory of building an index is reckoned: LanceDB holds the samples of all groups.
+    """
     small, large = (figures["write"][name] for name in ("1", "900"))
     moment = (large["seconds_a_video"] - small["seconds_a_video"]) / 899
     tasks = figures["tasks"]["450 moments"]
     index = max(figures["index"], key=lambda one: one["moments"])
     library = json.loads((RESULTS / "library.json").read_text())["libraries"]
-    joined = statistics.median(
-        one["compact_seconds"] / one["moments"] for one in library if one["moments"] > 100_000
-    )
+    # The largest library that was not filled beside much other work.
+    joined = next(one for one in library if one["moments"] == JOINED)
     return {
         "task": tasks["scheduler_core_seconds"],
         "result": tasks["client_core_seconds"],
         "video": small["seconds_a_video"] - moment,
         "moment": moment,
-        "compact": REWRITES * joined,
+        "compact": REWRITES * joined["compact_seconds"] / JOINED,
         "index": index["core_seconds"] / index["moments"],
-        "index_memory": index["memory"] / index["moments"],
+        "index_memory": 4 * writing.WIDTH * SAMPLES / GROUP,
         "row_memory": figures["rows"]["bytes_a_video"],
     }
 

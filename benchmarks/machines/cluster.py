@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from benchmarks.machines.hosts import Host, Lab, descendants, stop
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
-# A worker runs one video at a time. Its memory is the model's, which Dask must not take for results.
+# A worker runs one task at a time. Its memory is the model's, and not results for Dask to spill.
 WORKER = ("--nthreads", "1", "--memory-limit", "0", "--no-dashboard")
 
 
@@ -45,10 +46,9 @@ class Cluster:
     def __init__(self, lab: Lab, port: int = 8786):
         self.lab, self.address = lab, f"tcp://{lab.hosts[0].name}:{port}"
         self.log = open(lab.folder / f"dask-{port}.log", "w")  # noqa: SIM115 - until the end
-        cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
         # It shares the cores with all. On a Mac of its own, it would have one.
         words = ["dask", "scheduler", "--port", str(port), "--no-dashboard"]
-        self.scheduler = self._start(lab.hosts[0], words, core=cores)
+        self.scheduler = self._start(lab.hosts[0], words, core=lab.cores)
         self.workers: dict[str, tuple[Host, subprocess.Popen[str]]] = {}
 
     def add(self, host: Host, name: str | None = None) -> str:
@@ -67,8 +67,6 @@ class Cluster:
         """Waits until so many workers are there; all, by default."""
         script = f"from distributed import Client\nClient('{self.address}', timeout=60)"
         script += f".wait_for_workers({len(self.workers) if count is None else count}, timeout=60)"
-        import sys
-
         done = self.lab.hosts[0].run([sys.executable, "-c", script])
         if done.returncode:
             log = Path(self.log.name).read_text()
@@ -92,14 +90,15 @@ class Cluster:
         self.log.close()
 
 
-def timed(host: Host, words: Sequence[str | Path], timeout: float = 600) -> tuple[float, float]:
-    """Runs a command on a host, on all cores: the seconds that it took, and those of a core."""
-    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+def timed(lab: Lab, words: Sequence[str | Path], timeout: float = 600) -> tuple[float, float]:
+    """Runs a command on the first host, on all cores: its seconds, and those of a core."""
     started, before = time.perf_counter(), os.times()
-    done = host.run(words, core=cores, timeout=timeout)
+    done = lab.hosts[0].run(words, core=lab.cores, timeout=timeout)
     after = os.times()
     if done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, words))}: {done.stdout[-500:]}{done.stderr[-2000:]}")
+        raise RuntimeError(
+            f"{' '.join(map(str, words))}: {done.stdout[-500:]}{done.stderr[-2000:]}"
+        )
     worked = after.children_user + after.children_system
     worked -= before.children_user + before.children_system
     return time.perf_counter() - started, worked

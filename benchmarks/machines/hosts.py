@@ -98,7 +98,12 @@ class Host:
             "PYTHONPATH": str(ROOT),
             **options.pop("environment", {}),
         }
-        words = ["taskset", "-c", core or str(self.core), *entering(self.pid, "mount", "uts", "pid")]
+        words = [
+            "taskset",
+            "-c",
+            core or str(self.core),
+            *entering(self.pid, "mount", "uts", "pid"),
+        ]
         words += ["env", "-i", f"--chdir={HOME}"]
         words += [f"{key}={value}" for key, value in environment.items()]
         return subprocess.Popen([*words, *map(str, command)], text=True, **options)
@@ -136,7 +141,7 @@ class Lab:
         self.link, self.shared = link, shared
         self.folder = Path(tempfile.mkdtemp(prefix="videoprism-lab-"))
         self.hosts: list[Host] = []
-        self._holders: list[subprocess.Popen[str]] = []
+        self.holders: list[subprocess.Popen[str]] = []
         try:
             self._build(count)
         except BaseException:
@@ -156,11 +161,11 @@ class Lab:
 
     def close(self) -> None:
         """Ends all hosts, with everything in them."""
-        for holder in reversed(self._holders):
+        for holder in reversed(self.holders):
             assert holder.stdin is not None
             with contextlib.suppress(OSError):
                 holder.stdin.close()
-        for holder in self._holders:
+        for holder in self.holders:
             try:
                 holder.wait(5)
             except subprocess.TimeoutExpired:
@@ -169,6 +174,11 @@ class Lab:
             assert holder.stdout is not None
             holder.stdout.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def cores(self) -> str:
+        """All cores, for what is not bound to one."""
+        return ",".join(map(str, sorted(os.sched_getaffinity(0))))
 
     @property
     def disk(self) -> Path:
@@ -234,8 +244,8 @@ class Lab:
         """Starts what keeps a namespace: it lives until its input ends."""
         command = ["unshare", *kinds, "sh", "-c", script]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self._holders.append(subprocess.Popen(command, text=True, **pipes))
-        return self._holders[-1]
+        self.holders.append(subprocess.Popen(command, text=True, **pipes))
+        return self.holders[-1]
 
     def _connect(self, switch: int) -> None:
         """Connects each host with the switch, by a cable or by a slow link."""
@@ -248,8 +258,8 @@ class Lab:
             command = [sys.executable, "-I", str(HERE / "link.py"), *words]
             command += [str(host.pid) for host in self.hosts]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-            self._holders.append(subprocess.Popen(command, text=True, **pipes))
-            read_ready(self._holders[-1])
+            self.holders.append(subprocess.Popen(command, text=True, **pipes))
+            read_ready(self.holders[-1])
         for number, host in enumerate(self.hosts):
             enter(switch, f"ip link set port{number} master br0 up")
             enter(host.pid, f"ip addr add {host.address}/24 dev eth0")

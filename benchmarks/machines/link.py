@@ -1,4 +1,4 @@
-"""Slow links: each host's frames pass through this process, which delays them and limits their rate.
+"""Slow links: frames pass through this process, which delays them and limits their rate.
 
     python link.py RATE DELAY SWITCH HOST...
 
@@ -8,6 +8,7 @@ when its input does. The kernel's own tool for it, netem, is a module that many 
 """
 
 import collections
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -91,10 +92,8 @@ def relay(directions: "dict[int, Direction]") -> None:
             read(directions[number])
         for each in directions.values():
             for frame in each.arrived(time.monotonic() + TICK):
-                try:
+                with contextlib.suppress(OSError):  # The other end is full or gone: it is lost.
                     os.write(each.target, frame)
-                except OSError:
-                    pass  # The other end is gone, or full: the frame is lost.
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """How fast the network is between two hosts: one byte there and back, and many bytes.
 
-    python probe.py --answer            on one host
-    python probe.py HOST [MEGABYTES]    on the other; it prints JSON
+python probe.py --answer            on one host
+python probe.py HOST [MEGABYTES]    on the other; it prints JSON
 """
 
 import json

@@ -60,8 +60,8 @@ class Rates:
     """What a step costs: seconds of the process that does it, and bytes.
 
     `task` is of the scheduler, `result` of what the writing process does for a task, `video` and
-    `moment` of writing, `compact` of keeping the files few and `index` of building the search index,
-    for a moment.
+    `moment` of writing. For a moment, `compact` is keeping the files few, and `index` is building
+    the search index.
     """
 
     task: float

@@ -3,10 +3,11 @@
     ssh [-t] [-tt] [-o OPTION] HOST COMMAND
     python ssh.py --serve
 
-Commands run in bash, with the short PATH of one who logs in, and with -tt in a terminal, which hangs
-up when the connection ends. Anyone may log in: it is for namespaces that nobody else can reach.
+Commands run in bash, with the short PATH of one who logs in, and with -tt in a terminal, which
+hangs up when the connection ends. Anyone may log in: nobody else can reach these hosts.
 """
 
+import contextlib
 import json
 import os
 import pty
@@ -54,7 +55,13 @@ def answer(connection: socket.socket) -> None:
         line += piece
     asked = json.loads(line)
     home = "/Users/me"
-    environment = {"HOME": home, "USER": "me", "PATH": PATH, "LANG": "C.UTF-8", "SHELL": "/bin/bash"}
+    environment = {
+        "HOME": home,
+        "USER": "me",
+        "PATH": PATH,
+        "LANG": "C.UTF-8",
+        "SHELL": "/bin/bash",
+    }
     if asked["terminal"]:
         environment["TERM"] = asked["terminal"]
         pid, master = pty.fork()
@@ -97,10 +104,8 @@ def pass_on(
                     os.close(entry)
                     sources.discard(number)
                     continue
-                try:
+                with contextlib.suppress(OSError):  # It has closed its input.
                     os.write(entry, data)
-                except OSError:
-                    pass
             elif data:
                 send(connection, outputs[number], data)
             else:
