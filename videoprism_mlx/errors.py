@@ -73,6 +73,14 @@ class TrainingError(InputError):
     """A training run that cannot start or continue."""
 
 
+class RankError(VideoPrismError, RuntimeError):
+    """Ranks of a launcher that cannot work together."""
+
+
+class ElsewhereError(RankError):
+    """An error that another rank has told already, so that this one need not."""
+
+
 class MissingLibraryError(InputError):
     """An optional library that is not installed. The message says how to install it."""
 

@@ -30,9 +30,9 @@ from videoprism_mlx.cli import (
     timeline,
     train,
 )
-from videoprism_mlx.cli.program import completion, messages
+from videoprism_mlx.cli.program import completion, messages, ranks
 from videoprism_mlx.cli.program.parser import Parser, build
-from videoprism_mlx.errors import EXPECTED, in_words, printable, printable_lines
+from videoprism_mlx.errors import EXPECTED, ElsewhereError, in_words, printable, printable_lines
 
 COMMANDS = (
     demo,
@@ -88,7 +88,7 @@ def run(options: Namespace) -> int:
     """Runs the command that the options name, and returns its exit code."""
     started = time.perf_counter()
     try:
-        with stopped_by_signals():
+        with stopped_by_signals(), ranks.taking_part(options):
             code: int = options.run(options)
         if sys.stdout:  # None if the command was started without a stdout.
             sys.stdout.flush()
@@ -97,6 +97,8 @@ def run(options: Namespace) -> int:
     except BrokenPipeError:  # The program that reads stdout, such as `head`, has ended.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except ElsewhereError:
+        return BAD_INPUT
     except EXPECTED as error:
         logger.debug("the error comes from here:", exc_info=True)
         print(printable(f"videoprism-mlx: {in_words(error)}"), file=sys.stderr)

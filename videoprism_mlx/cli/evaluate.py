@@ -262,11 +262,12 @@ def run_classifier(options: argparse.Namespace) -> int:
 
 def run_probe(options: argparse.Namespace) -> int:
     from videoprism_mlx.errors import counted
+    from videoprism_mlx.ranks.joining import current
     from videoprism_mlx.training.classes import read_lists
     from videoprism_mlx.training.probe import check_probe, check_sizes, evaluate_probe
 
     require_outputs(options)
-    if options.picture is not None:
+    if options.picture is not None and current().is_first:
         require_drawing(options.picture)
     trained_by = recipe(options)
     check_probe(options.sizes, options.seeds, trained_by)
@@ -279,7 +280,7 @@ def run_probe(options: argparse.Namespace) -> int:
     result = evaluate_probe(
         model, processor, data, options.val, lists=lists, recipe=trained_by, **how
     )
-    if options.picture is not None:
+    if options.picture is not None and current().is_first:
         draw(options.picture, result)
     measured = counted(result["validation_videos"], "video")
     seeds = "" if options.seeds == 1 else f", mean ± standard deviation of {options.seeds} seeds"
@@ -323,8 +324,9 @@ def with_figures(options: argparse.Namespace, protocol: str, needs: "Needs") -> 
 def require_outputs(options: argparse.Namespace) -> None:
     """Raises OutputError unless the result and the cache can be written."""
     from videoprism_mlx.files.output import require_writable
+    from videoprism_mlx.ranks.joining import current
 
-    if options.output is not None:
+    if options.output is not None and current().is_first:
         require_writable(options.output, is_file=True)
     if options.cache is not None:
         require_writable(options.cache)

@@ -36,7 +36,9 @@ from videoprism_mlx.files import places
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.output import require_writable
-from videoprism_mlx.files.record import as_json, made_with
+from videoprism_mlx.files.record import as_json, digest, made_with
+from videoprism_mlx.ranks.alike import names_of, require_alike
+from videoprism_mlx.ranks.joining import current, over_ranks
 from videoprism_mlx.video.source import Files
 from videoprism_mlx.weights.identity import ModelIdentity
 
@@ -47,6 +49,7 @@ Array = npt.NDArray[Any]
 CAPTIONS = ("each", "joined", "first")
 
 
+@over_ranks
 def evaluate_retrieval(
     model: VideoPrismModel,
     processor: Processor,
@@ -80,6 +83,8 @@ def evaluate_retrieval(
         raise InputError("there are no videos with captions")
     noted = (identity, data, dataset, output)
     evaluation = Evaluation("retrieval", model, processor, partial, skip_bad, cache, *noted)
+    videos = [pair.video for pair in pairs]
+    evaluation.require_alike(videos, [captions, [pair.captions for pair in pairs]])
     said = [texts_of(pair, captions) for pair in pairs]
     texts = [text for each in said for text in each]
     owners = np.repeat(np.arange(len(pairs)), [len(each) for each in said])
@@ -87,7 +92,7 @@ def evaluate_retrieval(
     longer = dataclasses.replace(processor, max_length=processor.max_length + 1)
     is_cut = longer.tokenize(texts)[1][:, -1] == 0
 
-    vectors = evaluation.vectors([pair.video for pair in pairs], "embedding")
+    vectors = evaluation.vectors(videos, "embedding")
     kept = np.isin(owners, vectors.numbers)
     similarity = cosines(vectors.rows, text_embeddings[kept])
     measured = {
@@ -107,6 +112,7 @@ def texts_of(pair: Captioned, captions: str) -> list[str]:
     return list(pair.captions[:1] if captions == "first" else pair.captions)
 
 
+@over_ranks
 def evaluate_zero_shot(
     model: VideoPrismModel,
     processor: Processor,
@@ -134,6 +140,7 @@ def evaluate_zero_shot(
         templates = [PROMPT if processor.template == "{}" else processor.template]
     noted = (identity, data, dataset, output)
     evaluation = Evaluation("zero-shot", model, processor, partial, skip_bad, cache, *noted)
+    evaluation.require_alike(labelled.videos, [labelled.labels, labelled.names, list(templates)])
     classes = class_embeddings(model, processor, labelled.names, templates)
     vectors = evaluation.vectors(labelled.videos, "embedding")
     measured = classified(vectors, cosines(vectors.rows, classes), labelled, labelled.names)
@@ -180,6 +187,7 @@ def class_embeddings(
     return unit
 
 
+@over_ranks
 def evaluate_classifier(
     model: VideoPrismModel,
     processor: Processor,
@@ -203,6 +211,7 @@ def evaluate_classifier(
     check_classes(classifier, labelled, names)
     noted = (identity, data, dataset, output)
     evaluation = Evaluation("classifier", model, processor, partial, skip_bad, cache, *noted)
+    evaluation.require_alike(labelled.videos, [labelled.labels, names])
     vectors = evaluation.vectors(labelled.videos, "pooled")
     logits = np.array(classifier.projection(mx.array(vectors.rows)).astype(mx.float32))
     measured = classified(vectors, logits, labelled, names)
@@ -261,7 +270,7 @@ class Evaluation:
     output: str | Path | None
 
     def __post_init__(self) -> None:
-        if self.output is not None:
+        if self.output is not None and current().is_first:
             require_writable(Path(self.output), is_file=True)
         if self.dataset is not None:
             self.figures()
@@ -279,6 +288,13 @@ class Evaluation:
             model=ModelIdentity(self.model).record("class", "parameters", "dtype", "precision"),
             preprocessing=self.processor.preprocessing(partial=self.partial),
         )
+
+    def require_alike(self, videos: Sequence[Files], labels: Any) -> None:
+        """Raises RankError unless all ranks have the same model and data."""
+        group = current()
+        if group.size > 1:
+            group.kept = "What was computed is kept: the same command goes on"
+            require_alike(group, {**self.record, "data": digest([names_of(videos), labels])})
 
     def vectors(self, videos: Sequence[Files], feature: str) -> Vectors:
         """A feature (D,) of each video, computed or found in the cache."""
@@ -317,9 +333,10 @@ class Evaluation:
             checksum = sha256(path) if path.is_file() else None
             noted["data"] = {"path": str(self.data), "sha256": checksum}
         result = {"protocol": self.protocol, **measured, "settings": noted}
+        result = current().broadcast(result)
         if self.dataset is not None:
             result["published"] = beside(self.figures(), self.dataset, self.model, result)
-        if self.output is not None:
+        if self.output is not None and current().is_first:
             with new_file(self.output, replace=True) as partial:
                 written = as_json(result, ascii=False) + "\n"
                 partial.write_text(written, encoding="utf-8")

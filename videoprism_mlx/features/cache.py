@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 
 from videoprism_mlx import progress
-from videoprism_mlx.errors import EXPECTED, FeatureFileError, InputError, are, counted
+from videoprism_mlx.errors import EXPECTED, FeatureFileError, InputError, are, counted, in_words
 from videoprism_mlx.features.encode import one_line
 from videoprism_mlx.features.pipeline import Array, read_ahead
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.files.identity import FileIdentity
 from videoprism_mlx.files.npy import map_array
 from videoprism_mlx.files.record import RECORD_FILE
+from videoprism_mlx.ranks.files import complete, have
+from videoprism_mlx.ranks.group import Group
+from videoprism_mlx.ranks.joining import current
 from videoprism_mlx.video.find import images_in
 from videoprism_mlx.video.source import Files
 
@@ -70,27 +73,61 @@ def fill(
     Threads call `read` for up to `ahead` videos before `finish` makes arrays of the results. The
     path of a bad video is None; its line is also printed to stderr. With `size`, the bytes of one
     array, the disk space that all will take is printed first.
+
+    Of several ranks, each makes its share of the arrays, and gets the others. The first rank says
+    which version of a video there is, and tries again what another could not read.
     """
-    paths, bad = paths_of(cache, videos)
-    missing: dict[Path, int] = {}  # A video that is listed twice is here once.
+    group = current()
+    paths, bad = paths_of(cache, videos, group)
+    numbers: dict[Path, int] = {}  # A video that is listed twice is here once.
     for number, path in enumerate(paths):
-        if path is not None and path not in missing and not path.exists():
-            missing[path] = number
+        if path is not None:
+            numbers.setdefault(path, number)
+    there = have(group, list(numbers))
+    missing = [path for place, path in enumerate(numbers) if not there[:, place].any()]
     if missing and size is not None:
         print_room(cache.folder, what, len(missing), len(videos), size)
 
+    def make(chosen: Sequence[Path]) -> dict[Path, Exception]:
+        named = {path: videos[numbers[path]] for path in chosen}
+        return make_arrays(cache, named, read, finish, what, ahead)
+
+    failed = make(group.part(missing))
+    failed |= make(left_by_others(group, missing, failed))
+    bad |= {number: failed[path] for number, path in enumerate(paths) if path in failed}
+    lines = {number: unusable(videos[number], error) for number, error in sorted(bad.items())}
+    if group.is_first:
+        for line in lines.values():
+            progress.write(line)
+    said = group.broadcast(list(lines.items()))
+    for number, _ in said:
+        paths[number] = None
+    complete(group, list(dict.fromkeys(path for path in paths if path is not None)))
+    return paths, [line for _, line in said]
+
+
+def make_arrays(
+    cache: ArrayCache,
+    videos: Mapping[Path, Files],
+    read: Callable[[Files], Any],
+    finish: Callable[[Any], Array],
+    what: str,
+    ahead: int,
+) -> dict[Path, Exception]:
+    """Makes the array of each video at its path. Returns the errors of those that are bad."""
+
     def attempt(path: Path) -> Any:
         try:
-            return read(videos[missing[path]])
+            return read(videos[path])
         except EXPECTED as error:
             return error
 
     failed: dict[Path, Exception] = {}
     with (
         progress.bar(
-            what=what, unit="video", total=len(missing), show=bool(missing), leave=True
+            what=what, unit="video", total=len(videos), show=bool(videos), leave=True
         ) as bar,
-        read_ahead(attempt, missing, readers=None, ahead=ahead) as clips,
+        read_ahead(attempt, videos, readers=None, ahead=ahead) as clips,
     ):
         for path, clip in clips:
             try:
@@ -102,29 +139,40 @@ def fill(
             else:
                 cache.store(path, array)
             bar.update()
-    for number, path in enumerate(paths):
-        if path in failed:
-            bad[number] = failed[path]
-            paths[number] = None
-    lines = [unusable(videos[number], error) for number, error in sorted(bad.items())]
-    for line in lines:
-        progress.write(line)
-    return paths, lines
+    return failed
+
+
+def left_by_others(
+    group: Group, missing: Sequence[Path], failed: Mapping[Path, Exception]
+) -> list[Path]:
+    """At the first rank, the videos that other ranks could not read; and a note about them."""
+    places = {path: place for place, path in enumerate(missing)}
+    why = next(map(in_words, failed.values()), "")
+    found = group.collect(([places[path] for path in failed], why))
+    left = []
+    for rank, (numbers, why) in enumerate(found[1:], 1):
+        if group.is_first and numbers:
+            progress.note(f"{group.name(rank)} cannot read {counted(len(numbers), 'video')}: {why}")
+            left += [missing[number] for number in numbers]
+    return left
 
 
 def paths_of(
-    cache: ArrayCache, videos: Sequence[Files]
+    cache: ArrayCache, videos: Sequence[Files], group: Group
 ) -> tuple[list[Path | None], dict[int, Exception]]:
-    """The path of each array, None for a video that is missing, and its error by its number."""
-    paths: list[Path | None] = []
+    """The path of each array, None for a video that is missing, and its error by its number.
+
+    Of several ranks, the first one looks at the videos.
+    """
+    names: list[str | None] = []
     bad: dict[int, Exception] = {}
-    for number, files in enumerate(videos):
+    for number, files in enumerate(videos if group.is_first else ()):
         try:
-            paths.append(cache.path(files))
+            names.append(str(cache.path(files).relative_to(cache.folder)))
         except EXPECTED as error:
             bad[number] = error
-            paths.append(None)
-    return paths, bad
+            names.append(None)
+    return [None if name is None else cache.folder / name for name in group.broadcast(names)], bad
 
 
 def print_room(folder: Path, what: str, missing: int, total: int, size: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any, cast
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
+from mlx.utils import tree_map
 
 from videoprism_mlx.encoders import FactorizedVideoClassifier
 from videoprism_mlx.errors import InputError, counted
@@ -24,6 +25,8 @@ from videoprism_mlx.evaluation.metrics import (
 from videoprism_mlx.files.checksum import with_checksum
 from videoprism_mlx.files.record import as_json, digest, made_with
 from videoprism_mlx.models import get_model
+from videoprism_mlx.ranks.alike import names_of as video_names
+from videoprism_mlx.ranks.joining import current
 from videoprism_mlx.training.classes import (
     Lists,
     described,
@@ -33,7 +36,7 @@ from videoprism_mlx.training.classes import (
     warn_of_unseen,
 )
 from videoprism_mlx.training.examples import Examples, Features
-from videoprism_mlx.training.losses import classification_loss, logits_loss
+from videoprism_mlx.training.losses import classification_loss, logits_loss, mean_over_ranks
 from videoprism_mlx.training.recipe import Recipe
 from videoprism_mlx.training.run import Learner, Rows
 from videoprism_mlx.training.session import (
@@ -198,6 +201,12 @@ class ClassifierTask:
         )
 
     @property
+    def alike(self) -> dict[str, Any]:
+        """The settings that all ranks must have in common: `record`, but for folders."""
+        both = [listed and (video_names(listed.videos), listed.labels) for listed in self.lists]
+        return {**self.record, "training": digest(both[0]), "validation": digest(both[1])}
+
+    @property
     def metric(self) -> Sequence[str]:
         """The metrics that choose the best epoch."""
         if self.lists.validation is None:
@@ -300,10 +309,15 @@ class HeadLearner(Learner):
         self, parameters: Parameters, rows: Rows, random: np.random.Generator
     ) -> tuple[mx.array, Parameters]:
         """The loss on some examples, and its gradients."""
+        group = current()
         views = random.integers(self.views, size=len(rows))
-        tokens, targets = self.examples.batch(rows, views)
+        own = group.share(len(rows))
+        if own.start == own.stop:
+            none = tree_map(mx.zeros_like, parameters)
+            return mean_over_ranks(group, mx.array(0.0), none, 0.0)
+        tokens, targets = self.examples.batch(rows[own], views[own])
         loss, gradients = self._loss_and_gradients(parameters, tokens, targets)
-        return loss, gradients
+        return mean_over_ranks(group, loss, gradients, (own.stop - own.start) / len(rows))
 
     def validate(self, parameters: Parameters) -> dict[str, float]:
         """The loss and the accuracy or precision on the examples to validate on."""
@@ -329,13 +343,13 @@ def trained_parameters(classifier: FactorizedVideoClassifier) -> Parameters:
 def logits_of(
     classifier: FactorizedVideoClassifier, examples: Examples, batch_size: int
 ) -> npt.NDArray[np.float32]:
-    """The logits (E, C) of the plain view of examples."""
-    logits = []
-    for first in range(0, len(examples.paths), batch_size):
+    """The logits (E, C) of the plain view of examples; of several ranks, each computes a share."""
+    group, logits = current(), []
+    for first in group.part(range(0, len(examples.paths), batch_size)):
         rows = np.arange(len(examples.paths))[first : first + batch_size]
         tokens, _ = examples.batch(rows, np.zeros_like(rows))
         logits.append(np.array(classifier.projection(classifier.atten_pooler(tokens))))
-    return np.concatenate(logits)
+    return group.gather_parts(logits)
 
 
 def is_classifier(directory: Path, count: int) -> bool:

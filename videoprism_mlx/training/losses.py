@@ -8,10 +8,13 @@ from typing import Any, Protocol, cast
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 import numpy.typing as npt
 from mlx.utils import tree_map
 
 from videoprism_mlx.encoders import FactorizedVideoCLIP
+from videoprism_mlx.ranks.group import Group
+from videoprism_mlx.ranks.joining import current
 from videoprism_mlx.training.state import Parameters
 
 Array = npt.NDArray[Any]
@@ -69,42 +72,83 @@ def contrastive_gradients(
     `parameters` are {"model": the parameters to train, "log_scale": a scalar}. At most `at_once`
     pairs are in the model at a time. If the batch has more, each pair goes through the model twice:
     once for its embeddings, and once to backpropagate the gradients of the embeddings. The result
-    is the same.
+    is the same. Of several ranks, each computes its share of the pairs, and compares them with all.
     """
+    group = current()
+    share = group.share(len(ids))
+    firsts = range(share.start, share.stop, at_once)
+    parts = [slice(first, min(first + at_once, share.stop)) for first in firsts]
 
-    def embed(trained: Parameters, rows: slice) -> tuple[mx.array, mx.array]:
+    def embed(trained: Parameters, rows: slice) -> mx.array:
+        """The embeddings of videos and texts (B, 2, D)."""
         model.update(tree_map(lambda array: array.astype(dtype), trained))
         pixels = mx.array(clips[rows]).astype(mx.float32) / 255
         videos, texts, _ = cast(Any, model(pixels, ids[rows], paddings[rows]))
-        return videos.astype(mx.float32), texts.astype(mx.float32)
+        return mx.stack([videos.astype(mx.float32), texts.astype(mx.float32)], axis=1)
+
+    def loss_of(own: mx.array, log_scale: mx.array) -> mx.array:
+        both = with_others(group, own, share)
+        return contrastive_loss(both[:, 0], both[:, 1], log_scale)
 
     def direct(parameters: Parameters) -> mx.array:
-        embeddings = embed(parameters["model"], slice(None))
-        return contrastive_loss(*embeddings, parameters["log_scale"])
+        return loss_of(embed(parameters["model"], parts[0]), parameters["log_scale"])
 
-    parts = [slice(first, first + at_once) for first in range(0, len(ids), at_once)]
     try:
         if len(parts) == 1:
-            loss, gradients = mx.value_and_grad(direct)(parameters)
-            return loss, gradients
+            return of_first(group, *mx.value_and_grad(direct)(parameters))
         embeddings = []
         for rows in parts:
             embeddings.append(embed(parameters["model"], rows))
             mx.eval(embeddings[-1])
-        videos, texts = (mx.concatenate(list(each)) for each in zip(*embeddings, strict=True))
-        loss, (to_videos, to_texts, to_scale) = mx.value_and_grad(
-            contrastive_loss, argnums=(0, 1, 2)
-        )(videos, texts, parameters["log_scale"])
+        own = mx.concatenate(embeddings) if embeddings else mx.zeros((0, 2, 0))
+        loss, (to_own, to_scale) = mx.value_and_grad(loss_of, argnums=(0, 1))(
+            own, parameters["log_scale"]
+        )
 
         def carried(trained: Parameters, rows: slice) -> mx.array:
-            videos, texts = embed(trained, rows)
-            return cast(mx.array, (videos * to_videos[rows]).sum() + (texts * to_texts[rows]).sum())
+            to_rows = to_own[rows.start - share.start : rows.stop - share.start]
+            return cast(mx.array, (embed(trained, rows) * to_rows).sum())
 
         total = None
         for rows in parts:
             change = mx.grad(carried)(parameters["model"], rows)
             total = change if total is None else tree_map(mx.add, total, change)
             mx.eval(total)
-        return loss, {"model": total, "log_scale": to_scale}
+        if total is None:
+            total = tree_map(mx.zeros_like, parameters["model"])
+        return of_first(group, loss, {"model": total, "log_scale": to_scale})
     finally:
         model.update(parameters["model"])
+
+
+def with_others(group: Group, own: mx.array, share: slice) -> mx.array:
+    """The embeddings (B, 2, D) of a batch, of which this rank has a share, `own`.
+
+    Those of other ranks are constants here: each rank backpropagates its own.
+    """
+    if group.size == 1:
+        return own
+    whole = mx.array(group.gather(np.array(own)))
+    return mx.concatenate([whole[: share.start], own, whole[share.stop :]]) if len(own) else whole
+
+
+def of_first(group: Group, loss: mx.array, gradients: Parameters) -> tuple[mx.array, Parameters]:
+    """The loss, and the gradients summed over the ranks.
+
+    Each rank has computed the whole loss and the whole gradient of the temperature. The first
+    rank's count, as devices that differ may round them differently.
+    """
+    if not group.is_first:
+        loss, scale = mx.zeros_like(loss), mx.zeros_like(gradients["log_scale"])
+        gradients = {**gradients, "log_scale": scale}
+    return group.sum((loss, gradients))
+
+
+def mean_over_ranks(
+    group: Group, loss: mx.array, gradients: Parameters, share: float
+) -> tuple[mx.array, Parameters]:
+    """The mean loss of a batch, and its gradients, from the mean of each rank's `share` of it."""
+    if group.size == 1:
+        return loss, gradients
+    both = tree_map(lambda array: array * share, (loss, gradients))
+    return cast(tuple[mx.array, Parameters], group.sum(both))

@@ -16,6 +16,7 @@ from videoprism_mlx.datasets.captions import Captioned
 from videoprism_mlx.features.cache import ArrayCache, fill
 from videoprism_mlx.features.processor import Processor
 from videoprism_mlx.files.record import digest
+from videoprism_mlx.ranks.joining import current
 from videoprism_mlx.runtime.rounding import first_equal
 from videoprism_mlx.training.run import Rows
 from videoprism_mlx.video.source import Files
@@ -79,11 +80,14 @@ class Pairs:
 
     @functools.cached_property
     def distinct_clips(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-        """As the function `first_equal`, of the clips. Each is read once."""
+        """As the function `first_equal`, of the clips. Each is read once, by one rank."""
+        group = current()
         checksums = [
-            hashlib.sha256(self.clips([row]).tobytes()).digest() for row in range(len(self))
+            hashlib.sha256(self.clips([row]).tobytes()).digest()
+            for row in group.part(range(len(self)))
         ]
-        return first_equal(np.frombuffer(b"".join(checksums), np.uint8).reshape(len(self), -1))
+        own = np.frombuffer(b"".join(checksums), np.uint8).reshape(-1, hashlib.sha256().digest_size)
+        return first_equal(group.gather(own))
 
     def chosen_texts(self, rows: Rows, random: np.random.Generator) -> tuple[Array, Array]:
         """One caption of each video, at random: ids (B, L) and paddings (B, L)."""

@@ -29,6 +29,8 @@ from videoprism_mlx.files.lock import locked
 from videoprism_mlx.files.reading import read_json_object
 from videoprism_mlx.files.record import as_json, digest
 from videoprism_mlx.progress import bar, hidden, note
+from videoprism_mlx.ranks.group import Group
+from videoprism_mlx.ranks.joining import alone, current, over_ranks
 from videoprism_mlx.training.classes import Lists, read_lists, require_labels, require_variety
 from videoprism_mlx.training.classifier import OFFICIAL_RECIPE, HeadLearner, logits_of
 from videoprism_mlx.training.examples import Examples, Features
@@ -43,12 +45,16 @@ from videoprism_mlx.weights.loading import with_new_head
 # How many videos to train on.
 Size = int | Literal["all"]
 
+# A probe: how many videos it is trained on, and its seed.
+Probe = tuple[int, int]
+
 SIZES: tuple[Size, ...] = (16, 64, "all")
 
 # The file with the metrics of a probe that is complete.
 PROBE_FILE = "probe.json"
 
 
+@over_ranks
 def evaluate_probe(
     model: VideoPrismModel,
     processor: Processor,
@@ -84,6 +90,9 @@ def evaluate_probe(
     noted = (identity, data, dataset, output)
     evaluation = Evaluation("probe", model, processor, partial, skip_bad, cache, *noted)
     lists = read_lists(data, val, labels) if lists is None else lists
+    listed = [each for each in lists if each is not None]
+    videos = [video for each in listed for video in each.videos]
+    evaluation.require_alike(videos, [[each.labels, each.names] for each in listed])
     check_sizes(sizes, len(lists.training.videos))
     own = places.cache_directory()
     root = own / "features" if cache is None else Path(cache)
@@ -92,9 +101,13 @@ def evaluate_probe(
     check_sizes(sizes, len(training.paths))
     folder = (own if cache is None else root) / "probes"
     probes = Probes(features, training, held_out, lists.count_classes(), recipe, folder)
-    with bar(unit="probe", total=len(sizes) * seeds) as shown:
-        each = range(recipe.seed, recipe.seed + seeds)
-        rows = [probes.of_size(size, each, shown) for size in sizes]
+    each = range(recipe.seed, recipe.seed + seeds)
+    counts = {size: len(training.paths) if size == "all" else size for size in sizes}
+    found = probes.trained([(count, seed) for count in counts.values() for seed in each])
+    rows = [
+        row_of(size, counts[size], {seed: found[counts[size], seed] for seed in each})
+        for size in sizes
+    ]
     checksum = sha256(Path(val)) if Path(val).is_file() else None
     validation = {"path": str(val), "sha256": checksum}
     settings = {"validation": validation, "recipe": recipe.record(), "seeds": seeds}
@@ -161,27 +174,24 @@ class Probes:
     recipe: Recipe
     root: Path
 
-    def of_size(self, size: Size, seeds: Sequence[int], shown: Any) -> dict[str, Any]:
-        """The metrics of the probes of a size: of each, their mean and their spread."""
-        videos = len(self.training.paths) if size == "all" else size
-        runs = []
-        for seed in seeds:
-            metrics = self.metrics(videos, seed)
-            runs.append({"seed": seed, **metrics})
-            shown.update()
-            said = ", ".join(f"{TITLES[name]} {value:.1%}" for name, value in metrics.items())
-            note(f"{counted(videos, 'video')}, seed {seed}: {said}")
-        columns = {name: [run[name] for run in runs] for name in runs[0] if name != "seed"}
-        return {
-            "size": size,
-            "videos": videos,
-            "mean": {name: float(np.mean(values)) for name, values in columns.items()},
-            "spread": {
-                name: float(np.std(values, ddof=1)) if len(values) > 1 else None
-                for name, values in columns.items()
-            },
-            "runs": runs,
-        }
+    def trained(self, wanted: Sequence[Probe]) -> dict[Probe, dict[str, float]]:
+        """The metrics of probes. Of several ranks, each trains its share of those not yet kept."""
+        group = current()
+        wanted = list(dict.fromkeys(wanted))
+        found: dict[Probe, dict[str, float]] = {}
+        if group.size > 1:
+            own = [(probe, kept(self.folder(*probe) / PROBE_FILE)) for probe in wanted]
+            found = together(group, [(probe, metrics) for probe, metrics in own if metrics])
+        left = [probe for probe in wanted if probe not in found][group.rank :: group.size]
+        new: list[tuple[Probe, dict[str, float]]] = []
+        with alone(), bar(unit="probe", total=len(left)) as shown:
+            for videos, seed in left:
+                metrics = self.metrics(videos, seed)
+                new.append(((videos, seed), metrics))
+                shown.update()
+                said = ", ".join(f"{TITLES[name]} {value:.1%}" for name, value in metrics.items())
+                note(f"{counted(videos, 'video')}, seed {seed}: {said}")
+        return {**found, **together(group, new)}
 
     def measured(self, rows: Sequence[Mapping[str, Any]], lists: Lists) -> dict[str, Any]:
         """What was measured, from the row of each size, and how many of the listed videos count."""
@@ -198,29 +208,39 @@ class Probes:
             "used": used,
         }
 
-    def metrics(self, videos: int, seed: int) -> dict[str, float]:
-        """The metrics of one probe, which is trained unless it has been."""
-        part = self.training.part(chosen(self.training, videos, seed))
-        recipe = dataclasses.replace(self.recipe, seed=seed)
-        record = {
+    def part(self, videos: int, seed: int) -> Examples:
+        """The examples that a probe is trained on."""
+        return self.training.part(chosen(self.training, videos, seed))
+
+    def record(self, videos: int, seed: int) -> dict[str, Any]:
+        """What a probe depends on."""
+        return {
             **self.features.record(PLAIN),
-            "training": part.digest(),
+            "training": self.part(videos, seed).digest(),
             "validation": self.held_out.digest(),
             "classes": self.classes,
-            "recipe": recipe.record(),
+            "recipe": dataclasses.replace(self.recipe, seed=seed).record(),
         }
-        folder = self.root / digest(record)
+
+    def folder(self, videos: int, seed: int) -> Path:
+        """The folder of a probe."""
+        return self.root / digest(self.record(videos, seed))
+
+    def metrics(self, videos: int, seed: int) -> dict[str, float]:
+        """The metrics of one probe, which is trained unless it has been."""
+        record, folder = self.record(videos, seed), self.folder(videos, seed)
         with locked(folder, folder):
             metrics = kept(folder / PROBE_FILE)
             if metrics is None:
-                metrics = self.trained(part, recipe, folder / RUN_FOLDER, record)
+                part, recipe = self.part(videos, seed), dataclasses.replace(self.recipe, seed=seed)
+                metrics = self.fitted(part, recipe, folder / RUN_FOLDER, record)
                 described = with_checksum({**record, "metrics": metrics})
                 with new_file(folder / PROBE_FILE, replace=True) as partial:
                     partial.write_text(as_json(described) + "\n", encoding="utf-8")
                 shutil.rmtree(folder / RUN_FOLDER)
         return metrics
 
-    def trained(
+    def fitted(
         self, part: Examples, recipe: Recipe, folder: Path, record: Mapping[str, Any]
     ) -> dict[str, float]:
         """The metrics of a probe that is trained now, or trained further, in a folder."""
@@ -234,6 +254,30 @@ class Probes:
         logits = logits_of(classifier, self.held_out, recipe.batch_size)
         measure = multi_label_metrics if self.held_out.targets.ndim == 2 else single_label_metrics
         return measure(logits, self.held_out.targets)
+
+
+def together(
+    group: Group, own: list[tuple[Probe, dict[str, float]]]
+) -> dict[Probe, dict[str, float]]:
+    """The metrics that all ranks have, by the probe."""
+    found = group.collect(own)
+    return {(videos, seed): metrics for each in found for (videos, seed), metrics in each}
+
+
+def row_of(size: Size, videos: int, found: Mapping[int, dict[str, float]]) -> dict[str, Any]:
+    """The metrics of the probes of a size, by their seeds: of each, their mean and their spread."""
+    runs = [{"seed": seed, **metrics} for seed, metrics in found.items()]
+    columns = {name: [run[name] for run in runs] for name in runs[0] if name != "seed"}
+    return {
+        "size": size,
+        "videos": videos,
+        "mean": {name: float(np.mean(values)) for name, values in columns.items()},
+        "spread": {
+            name: float(np.std(values, ddof=1)) if len(values) > 1 else None
+            for name, values in columns.items()
+        },
+        "runs": runs,
+    }
 
 
 def chosen(examples: Examples, count: int, seed: int) -> npt.NDArray[np.intp]:

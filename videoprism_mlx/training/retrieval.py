@@ -27,6 +27,7 @@ from videoprism_mlx.files.record import as_json, made_with
 from videoprism_mlx.layers import StackedTransformer
 from videoprism_mlx.models import parse_dtype
 from videoprism_mlx.progress import bar
+from videoprism_mlx.ranks.joining import current
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
 from videoprism_mlx.training.losses import contrastive_gradients
 from videoprism_mlx.training.pairs import ClipsOf, Frames, Pairs
@@ -250,6 +251,11 @@ class RetrievalTask:
         )
 
     @property
+    def alike(self) -> dict[str, Any]:
+        """The settings that all ranks must have in common."""
+        return self.record
+
+    @property
     def metric(self) -> Sequence[str]:
         """The metrics that choose the best epoch."""
         return ["-loss"] if len(self.pairs) == 1 else ["mean/recall@1", "-loss"]
@@ -380,15 +386,15 @@ def retrieval_metrics(
     model: FactorizedVideoCLIP, processor: Processor, pairs: Pairs, at_once: int
 ) -> dict[str, float]:
     """The metrics of `recalls`, and the mean of recall@1 over both directions."""
-    embeddings = []
+    group, embeddings = current(), []
     firsts, numbers = pairs.distinct_clips  # Equal clips in a batch would be rounded differently.
-    for first in bar(range(0, len(firsts), at_once), "validation", "batch"):
+    for first in bar(group.part(range(0, len(firsts), at_once)), "validation", "batch"):
         rows = firsts[first : first + at_once]
         clips = mx.array(pairs.clips(rows)).astype(mx.float32) / 255
         embedded = cast(mx.array, model(clips)[0])
         embeddings.append(np.array(embedded.astype(mx.float32)))
     texts = embed_texts(model, processor, pairs.texts(), progress=True)
-    similarity = cosines(np.concatenate(embeddings)[numbers], texts)
+    similarity = cosines(group.gather_parts(embeddings)[numbers], texts)
     measured = recalls(similarity, pairs.video_of_text())
     both = [measured[f"{way}/recall@1"] for way in ("text_to_video", "video_to_text")]
     return {"mean/recall@1": sum(both) / 2, **measured}

@@ -10,7 +10,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,8 +22,17 @@ import numpy.typing as npt
 from videoprism_mlx import progress as bars
 from videoprism_mlx.errors import TrainingError, counted
 from videoprism_mlx.files.lock import locked
+from videoprism_mlx.ranks.joining import current
 from videoprism_mlx.training.recipe import Adam, Recipe, check_count
-from videoprism_mlx.training.state import METRICS_FILE, Parameters, Progress, RunFiles, arrays_of
+from videoprism_mlx.training.state import (
+    METRICS_FILE,
+    Parameters,
+    Progress,
+    RunFiles,
+    arrays_of,
+    crc32,
+    named,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +88,7 @@ class Run:
     record: Mapping[str, Any]
     metric: str | Sequence[str]
     save_every: int | None = None
+    _has_state: bool = dataclasses.field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.save_every is not None:
@@ -87,39 +97,69 @@ class Run:
     def fit(self, learner: Learner) -> tuple[Parameters, History]:
         """Trains until the recipe says to stop: the best epoch's parameters, all epochs' metrics.
 
-        It continues a run that was stopped. The caller must hold the run's lock.
+        It continues a run that was stopped. The caller must hold the run's lock. Of several ranks,
+        only the first one reads and writes files, and its numbers decide.
         """
-        recipe, count = self.recipe, learner.count
+        recipe, count, group = self.recipe, learner.count, current()
         batch_size = min(recipe.batch_size, count)
         steps = count // batch_size if learner.whole_batches else math.ceil(count / batch_size)
         parameters = learner.start()
         optimizer = recipe.optimizer(steps * recipe.epochs)
         optimizer.init(parameters)
         progress = Progress()
-        if self._files.has_state():
-            restored = self._files.restore(self._record(), parameters, optimizer.state)
-            parameters, optimizer.state, progress = restored
-            self._files.write_metrics(progress)  # A run that was killed may not have done it.
-            if progress.history:
-                # If the file is damaged, raise the error now and not at the end. A run that was
-                # killed may have left the parameters of a later epoch, so the checksum may differ.
-                self._files.best(parameters)
+        self._has_state = group.broadcast(self._files.has_state())
+        if self._has_state:
+            if group.is_first:
+                restored = self._restored(parameters, optimizer)
+                parameters, optimizer.state, progress = restored
+            progress = Progress.of(group.broadcast(progress._asdict()))
             logger.info("%s", self._found(progress))
+            self._say_kept()
+        parameters = self._in_common(parameters, optimizer)
         while not self._is_finished(progress):
             parameters, progress = self._epoch(learner, parameters, optimizer, progress, steps)
+            parameters = self._in_common(parameters, optimizer)
             measured = {
                 "epoch": progress.epoch + 1,
                 "loss": progress.loss / steps,
                 "learning_rate": float(optimizer.learning_rate),
                 **learner.validate(parameters),
             }
+            measured = group.broadcast(measured)
             history = (*progress.history, measured)
             progress = Progress(progress.epoch + 1, history=history, checksum=progress.checksum)
-            if progress.best(self._metrics) == progress.epoch - 1:
+            if group.is_first and progress.best(self._metrics) == progress.epoch - 1:
                 progress = progress._replace(checksum=self._files.keep_best(parameters))
             self._keep(parameters, optimizer, progress)
             report(measured, [name.lstrip("-") for name in self._metrics], self.folder)
-        return self._files.best(parameters, progress.checksum), progress.history
+        if group.is_first:
+            parameters = self._files.best(parameters, progress.checksum)
+        return self._in_common(parameters), progress.history
+
+    def _restored(
+        self, parameters: Parameters, optimizer: Adam
+    ) -> tuple[Parameters, dict[str, Any], Progress]:
+        """The state in the folder: parameters, the optimizer's state, and progress."""
+        restored = self._files.restore(self._record(), parameters, optimizer.state)
+        parameters, _, progress = restored
+        self._files.write_metrics(progress)  # A run that was killed may not have done it.
+        if progress.history:
+            # If the file is damaged, raise the error now and not at the end. A run that was
+            # killed may have left the parameters of a later epoch, so the checksum may differ.
+            self._files.best(parameters)
+        return restored
+
+    def _in_common(self, parameters: Parameters, optimizer: Adam | None = None) -> Parameters:
+        """The first rank's parameters, and in `optimizer` its state.
+
+        Devices that differ round differently: over many steps, parameters would drift apart.
+        """
+        group, state = current(), {} if optimizer is None else optimizer.state
+        if group.size > 1 and len(set(group.collect(crc32("", named(parameters, state))))) > 1:
+            parameters, state = group.copy((parameters, state))
+            if optimizer is not None:
+                optimizer.state = state
+        return parameters
 
     def _found(self, progress: Progress) -> str:
         """One line about the run that was found in the folder."""
@@ -137,8 +177,11 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other runs from writing to the folder or publishing beside it."""
-        with locked(self.folder, self.folder.parent):
+        """Keeps other runs from writing to the folder or publishing beside it.
+
+        Of several ranks, only the first one writes.
+        """
+        with locked(self.folder, self.folder.parent) if current().is_first else nullcontext():
             yield
 
     def best(self, history: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -187,7 +230,16 @@ class Run:
         return parameters, progress
 
     def _keep(self, parameters: Parameters, optimizer: Adam, progress: Progress) -> None:
-        self._files.keep(self._record(), parameters, optimizer.state, progress)
+        if current().is_first:
+            self._files.keep(self._record(), parameters, optimizer.state, progress)
+        self._has_state = True
+        self._say_kept()
+
+    def _say_kept(self) -> None:
+        current().kept = (
+            f"{self.folder} keeps the last state: the same command goes on from it, also with "
+            "another number of ranks"
+        )
 
     @property
     def _files(self) -> RunFiles:
@@ -214,7 +266,7 @@ class Run:
         if math.isfinite(value) and math.isfinite(size):
             return value
         kept = "nothing was kept yet"
-        if self._files.has_state():
+        if self._has_state:
             kept = f"{self.folder} keeps the last good state, and the best one"
         raise TrainingError(
             f"the loss is {value} and its largest gradient {size} at step {step + 1} of epoch "

@@ -26,6 +26,8 @@ from videoprism_mlx.features.processor import (
 from videoprism_mlx.files import places
 from videoprism_mlx.files.output import require_own, require_writable
 from videoprism_mlx.pictures.curves import draw_curves
+from videoprism_mlx.ranks.alike import require_alike
+from videoprism_mlx.ranks.joining import alone, current, over_ranks
 from videoprism_mlx.training.recipe import Recipe
 from videoprism_mlx.training.run import History, Learner, Run
 from videoprism_mlx.training.state import RUN_FILES, RUN_FOLDER, Parameters
@@ -116,6 +118,10 @@ class Task(Protocol[L]):
         """The settings that the result depends on."""
 
     @property
+    def alike(self) -> Mapping[str, Any]:
+        """The settings that all ranks must have in common."""
+
+    @property
     def metric(self) -> Sequence[str]:
         """The metrics that choose the best epoch: see `Progress.best`."""
 
@@ -130,6 +136,7 @@ class Task(Protocol[L]):
         """Writes the result to `output`, and returns the metrics that were written."""
 
 
+@over_ranks
 def train(
     prepare: Callable[[], Task[L]],
     output: Path,
@@ -139,30 +146,39 @@ def train(
 ) -> Trained:
     """Trains the task that `prepare` loads, or continues the run in `output`.
 
-    `files` are the names of the files that `publish` writes to `output`, besides config.json.
+    `files` are the names of the files that `publish` writes to `output`, besides config.json. Of
+    several ranks, the first one writes.
     """
-    check_output(output, files)
-    require_writable(output)
+    group = current()
+    if group.is_first:
+        check_output(output, files)
+        require_writable(output)
     require_writable(options.cache_folder("features"))
     task = prepare()
     record, sources = task.record, task.sources
+    require_alike(group, {**task.alike, "recipe": recipe.record()})
     run = Run(output / RUN_FOLDER, recipe, record, task.metric, options.save_every)
-    if options.overwrite:
-        with run.locked():
-            run.remove()
-    run.require_alike()
+    if group.is_first:
+        if options.overwrite:
+            with run.locked():
+                run.remove()
+        run.require_alike()
     if len(sources) == 1:
         logger.info("no videos to validate on: the epoch with the lowest training loss is best")
+    group.kept = "What was prepared is kept: the same command goes on"
     paths, skipped = fill_all(sources, options.skip_bad)
     learner = task.learner(*paths)
     run.record = {**record, **learner.record()}
+    metrics: dict[str, Any] = {}
     with run.locked():
         best, history = run.fit(learner)
-        measured = run.best(history)
-        outcome = Outcome(best, measured, history, skipped)
-        metrics = task.publish(learner, outcome, output)
-        draw_curves(run.folder, history, measured["epoch"], TITLES)
-    return Trained(output, metrics, history, skipped)
+        if group.is_first:
+            measured = run.best(history)
+            outcome = Outcome(best, measured, history, skipped)
+            with alone():
+                metrics = task.publish(learner, outcome, output)
+            draw_curves(run.folder, history, measured["epoch"], TITLES)
+    return Trained(output, group.broadcast(metrics), history, skipped)
 
 
 def check_output(output: Path, files: Collection[str]) -> None:

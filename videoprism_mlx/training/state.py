@@ -41,6 +41,12 @@ class Progress(NamedTuple):
     history: tuple[dict[str, Any], ...] = ()  # The metrics of each epoch.
     checksum: str = ""  # The checksum of the parameters of the best epoch.
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Progress":
+        """The progress whose fields were read from JSON."""
+        progress = cls(**values)
+        return progress._replace(history=tuple(progress.history))
+
     def best(self, metrics: Sequence[str]) -> int | None:
         """The best epoch, counted from 0. None if no epoch is complete.
 
@@ -174,12 +180,12 @@ class RunFiles:
         _, metadata = self._read(LAST_FILE)
         try:
             described = parse_json(metadata["run"], "its metadata", TrainingError)
-            record, progress = dict(described["record"]), Progress(**described["progress"])
+            record, progress = dict(described["record"]), Progress.of(described["progress"])
             epochs = record.get("recipe", {"epochs": 1})["epochs"]
             counts = (progress.epoch, progress.step, epochs)
             if not all(isinstance(count, int) and count >= 0 for count in counts) or epochs == 0:
                 raise ValueError(f"its epochs and steps are {shown(counts)}")
-            return record, progress._replace(history=tuple(progress.history))
+            return record, progress
         except (KeyError, TypeError, ValueError) as error:
             raise self._damaged(self.folder / LAST_FILE, error) from None
 

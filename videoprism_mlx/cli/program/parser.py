@@ -81,7 +81,7 @@ def build(modules: Sequence[ModuleType]) -> Parser:
         epilog=f"{EXAMPLE}{PROGRAM} demo\n\n`{PROGRAM} COMMAND --help` describes a command.",
     )
     parser.add_argument("--version", nargs=0, action=Version, help="print the version and exit")
-    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands", dest="command")
     for module in modules:
         module.add(commands)
     for each in all_parsers(parser):

@@ -128,10 +128,13 @@ def arguments_of(options: argparse.Namespace) -> dict[str, Any]:
 @contextmanager
 def explained_when_stopped(options: argparse.Namespace) -> Iterator[None]:
     """Prints after Ctrl-C how to continue the run."""
+    from videoprism_mlx.ranks.joining import current
+
     try:
         yield
     except KeyboardInterrupt:
-        shared.say_how_to_continue("the progress is kept", options)
+        if current().is_first:
+            shared.say_how_to_continue("the progress is kept", options)
         raise
 
 

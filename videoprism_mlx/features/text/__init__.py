@@ -15,6 +15,7 @@ from videoprism_mlx.errors import InputError
 from videoprism_mlx.features.pipeline import not_finite
 from videoprism_mlx.features.processor import Processor, require_count
 from videoprism_mlx.progress import bar
+from videoprism_mlx.ranks.joining import current
 from videoprism_mlx.runtime.rounding import first_equal
 from videoprism_mlx.tokenizers import TOKENIZER_FILE
 
@@ -59,7 +60,8 @@ def embed_texts(
     """The embeddings (Q, D) of texts, of length one. Each text is put into the template first.
 
     Equal texts have equal embeddings: a model would round them differently, by their place in a
-    batch. With `progress`, a bar is shown if there are several batches and stderr is a terminal.
+    batch. With `progress`, a bar is shown if there are several batches and stderr is a terminal. Of
+    several ranks, each embeds its share of the batches.
     """
     require_count("batch_size", batch_size)
     towers = require_tokenizer(model, processor)
@@ -67,13 +69,17 @@ def embed_texts(
     firsts, numbers = first_equal(np.concatenate([ids, paddings.astype(ids.dtype)], axis=1))
     ids, paddings = ids[firsts], paddings[firsts]
     by_length = np.argsort((paddings == 0).sum(axis=1), kind="stable")  # Short batches are faster.
-    embeddings = np.empty((len(ids), towers.text_encoder.unimodal_ln.weight.size), np.float32)
-    starts = range(0, len(ids), batch_size)
+    group = current()
+    starts = group.part(range(0, len(ids), batch_size))
+    width = towers.text_encoder.unimodal_ln.weight.size
+    embeddings: npt.NDArray[np.float32] = np.empty((len(ids), width), np.float32)
+    parts: list[npt.NDArray[np.float32]] = []
     for first in bar(starts, "texts", "batch", show=progress and len(starts) > 1):
         rows = by_length[first : first + batch_size]
         _, embedded, _ = towers(text_token_ids=ids[rows], text_paddings=paddings[rows])
         assert embedded is not None  # There were texts.
-        embeddings[rows] = np.array(embedded.astype(mx.float32))
+        parts.append(np.array(embedded.astype(mx.float32)))
+    embeddings[by_length] = group.gather_parts(parts)
     if error := not_finite({"embeddings": embeddings}, "the texts"):
         raise error
     return embeddings[numbers]

@@ -1,0 +1,243 @@
+"""Watches the other ranks of a group, so that none waits for one that is gone.
+
+A collective may wait for ever for a rank that has died, in native code that nothing interrupts.
+Each rank therefore has a TCP connection to each other one, and a thread that listens to all:
+
+- A process that ends closes its connections at once, and one that ends well says so before.
+- A machine that is off, or cut off, does not confirm what it is sent: see `connections`.
+- A process that is stopped, or hangs with Python's lock, says nothing for SILENCE. A long
+  computation does not: MLX gives the lock back meanwhile.
+
+The thread then ends this process. Only the lowest rank that is left says why.
+"""
+
+import atexit
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+from videoprism_mlx.errors import ElsewhereError, counted, in_words, printable
+from videoprism_mlx.ranks.connections import connected
+from videoprism_mlx.ranks.group import Group
+
+# The exit code of a rank that ends because another was lost, or has failed.
+LOST, FAILED = 3, 2
+
+# Seconds: between two signs of life; and without one, until a rank is taken for lost.
+BEAT, SILENCE = 2.0, 30.0
+
+# Seconds: in which several losses become one message; in which several ranks tell one error; for a
+# rank to print its error before the others end; and for a stopped rank to end by itself.
+GRACE, SAME, TELLING, STOPPING = 0.5, 0.3, 1.0, 3.0
+
+# The signals that stop a rank.
+STOPS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+
+class Watch:
+    """The connections to the other ranks of a group, watched in the block.
+
+    An error that leaves the block ends the other ranks, which do not print it again.
+    """
+
+    def __init__(self, group: Group, silence: float = SILENCE):
+        self.group = group
+        self.silence = silence
+        self.lost: dict[int, str] = {}  # The ranks that were lost, and why.
+        self.failed: dict[int, str] = {}  # The errors of other ranks.
+        self.over: set[int] = set()  # The ranks that have ended well, or with an error.
+        self._is_leaving = threading.Event()  # The main thread says how this rank ends.
+        self._is_ending = threading.Event()  # The watching thread ends the process.
+        self._peers = connected(group)
+        self._quiet = dict.fromkeys(self._peers, 0.0)
+        self._unread = dict.fromkeys(self._peers, b"")
+        self._signals, self._wakeup = socket.socketpair()
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+
+    def __enter__(self) -> "Watch":
+        self._wakeup.setblocking(False)
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.set_wakeup_fd(self._before)
+        if self._is_ending.is_set():
+            self.explain()
+        if error is None:
+            self._leave({"over": True})
+            self._thread.join()
+            self._close()
+            return
+        told = in_words(error) if isinstance(error, Exception) else type(error).__name__
+        self._leave({"failed": told})
+        atexit.register(self._wait_for_others)
+        if self._is_told_elsewhere(told):
+            raise ElsewhereError(told) from None
+
+    def explain(self) -> None:
+        """Waits for the watching thread, which ends the process if a rank was lost or has failed.
+
+        It returns if it does not.
+        """
+        time.sleep(2 * GRACE)
+        while self._is_ending.is_set():
+            time.sleep(GRACE)
+
+    def _leave(self, message: dict[str, Any]) -> None:
+        self._is_leaving.set()
+        self._send(message)
+
+    def _is_told_elsewhere(self, told: str) -> bool:
+        """Whether a lower rank has failed with the same error at about the same time."""
+        until = time.monotonic() + SAME
+        lower = range(self.group.rank)
+        while lower and time.monotonic() < until:
+            if any(self.failed.get(rank) == told for rank in lower):
+                return True
+            time.sleep(SAME / 20)
+        return False
+
+    def _wait_for_others(self) -> None:
+        """Ends last, so that no other rank hits upon a closed connection and tells that, too."""
+        self._thread.join(2 * TELLING)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        line = json.dumps(message).encode() + b"\n"
+        for peer in list(self._peers.values()):
+            with suppress(OSError):  # If it is gone, reading notices.
+                peer.send(line)
+
+    def _watch(self) -> None:
+        """Reads from all connections, until all ranks are over."""
+        with selectors.DefaultSelector() as selector:
+            for rank, peer in self._peers.items():
+                selector.register(peer, selectors.EVENT_READ, rank)
+            selector.register(self._signals, selectors.EVENT_READ, None)
+            beat = 0.0
+            while len(self.over | self.lost.keys()) < len(self._peers):
+                started = time.monotonic()
+                for key, _ in selector.select(BEAT / 2):
+                    if key.data is None:
+                        if not STOPS.isdisjoint(self._signals.recv(64)):
+                            self._stop_soon()
+                    elif not self._read(key.data):
+                        selector.unregister(key.fileobj)
+                # If the whole group was stopped, nobody was silent: a turn counts one beat at most.
+                passed = min(time.monotonic() - started, BEAT)
+                self._count(passed)
+                beat += passed
+                if beat >= BEAT:
+                    beat = 0.0
+                    self._send({})
+                if not self._is_leaving.is_set() and (self.lost or self.failed):
+                    self._end()
+
+    def _read(self, rank: int) -> bool:
+        """Reads what a rank has sent. Whether its connection goes on."""
+        self._quiet[rank] = 0.0
+        try:
+            found = self._peers[rank].recv(1 << 16)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            self._lose(rank, f"its connection broke: {in_words(error)}")
+            return False
+        if not found:
+            self._lose(rank, "its process has ended")
+            return False
+        *lines, self._unread[rank] = (self._unread[rank] + found).split(b"\n")
+        for line in lines:
+            self._take(rank, json.loads(line))
+        return True
+
+    def _take(self, rank: int, message: dict[str, Any]) -> None:
+        """Notes what a rank says."""
+        if "over" in message or "failed" in message:
+            self.over.add(rank)
+        if "failed" in message:
+            self.failed[rank] = message["failed"]
+        for number, why in message.get("lost", []):
+            self.lost.setdefault(number, why)
+
+    def _lose(self, rank: int, why: str) -> None:
+        if rank not in self.over:
+            self.lost.setdefault(rank, why)
+
+    def _count(self, passed: float) -> None:
+        """Counts how long each rank has been silent."""
+        for rank in self._quiet.keys() - self.over:
+            self._quiet[rank] += passed
+            if self._quiet[rank] > self.silence:
+                self._lose(rank, f"it has not answered for {self.silence:.0f} seconds")
+
+    def _end(self) -> None:
+        """Ends the process, after the lowest rank that is left has said why."""
+        self._is_ending.set()
+        if self.failed and not self.lost:
+            time.sleep(TELLING)  # The rank that has failed prints its error meanwhile.
+            self._exit(FAILED)
+        self._send({"lost": list(self.lost.items())})
+        until = time.monotonic() + GRACE
+        while time.monotonic() < until:
+            for rank in self._peers.keys() - self.lost.keys():
+                self._read(rank)
+            time.sleep(GRACE / 20)
+        self._send({"lost": list(self.lost.items())})
+        left = [rank for rank in range(self.group.size) if rank not in self.lost]
+        if left[:1] == [self.group.rank]:
+            self._tell()
+        self._exit(LOST)
+
+    def _tell(self) -> None:
+        """Says which ranks were lost."""
+        names = " and ".join(self.group.name(rank) for rank in sorted(self.lost))
+        verb = "was" if len(self.lost) == 1 else "were"
+        why = next(iter(self.lost.values()))
+        rest = self.group.size - len(self.lost)
+        text = f"{names} {verb} lost: {why}. {counted(rest, 'rank')} had to end. {self.group.kept}"
+        say(text.strip())
+
+    def _stop_soon(self) -> None:
+        """Ends the process if the main thread, which got a signal, cannot."""
+
+        def end() -> None:
+            if not self._is_leaving.is_set():
+                self._is_ending.set()
+                self._send({"failed": KeyboardInterrupt.__name__})
+                if self.group.is_first:
+                    say("stopped")
+                self._exit(FAILED)
+
+        timer = threading.Timer(STOPPING, end)
+        timer.daemon = True
+        timer.start()
+
+    def _exit(self, code: int) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        os._exit(code)
+
+    def _close(self) -> None:
+        for each in (*self._peers.values(), self._signals, self._wakeup):
+            each.close()
+
+
+def say(text: str) -> None:
+    """Prints a line as a command does, below its progress bar if there is one."""
+    if sys.stderr is not None:
+        below = "\n" if sys.stderr.isatty() else ""
+        print(f"{below}videoprism-mlx: {printable(text)}", file=sys.stderr)
