@@ -13,6 +13,7 @@ from videoprism_mlx import progress
 from videoprism_mlx.errors import RankError, in_words
 from videoprism_mlx.ranks.group import ALONE, Group
 from videoprism_mlx.ranks.launched import launched_rank
+from videoprism_mlx.ranks.noise import Noise
 from videoprism_mlx.ranks.watch import Watch
 
 P = ParamSpec("P")
@@ -26,6 +27,7 @@ class Launched(Group):
 
     def __init__(self, group: Any):
         super().__init__(group.rank(), group.size())
+        self.noise = Noise()
         self.watch: Watch | None = None
 
     def all_sum(self, vector: mx.array) -> mx.array:
@@ -44,11 +46,13 @@ class Launched(Group):
         """
         mx.eval(vector)
         try:
-            result = collective(vector, stream=mx.cpu)
-            mx.eval(result)
+            with self.noise.aside():
+                result = collective(vector, stream=mx.cpu)
+                mx.eval(result)
         except RuntimeError as error:
             if self.watch is not None:
                 self.watch.explain()  # If a rank was lost, it ends the process with that message.
+            self.noise.show()
             raise RankError(f"the ranks cannot reach each other any more: {error}") from None
         return result
 
@@ -90,8 +94,8 @@ def joined() -> Iterator[Group]:
         yield group
         return
     with ExitStack() as stack:
-        group.watch = Watch(group)
-        stack.enter_context(group.watch)
+        stack.callback(group.noise.close)
+        group.watch = stack.enter_context(Watch(group, group.noise))
         if not group.is_first:
             stack.enter_context(progress.hidden())
             stack.enter_context(_errors_only())

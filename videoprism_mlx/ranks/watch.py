@@ -24,9 +24,10 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from videoprism_mlx.errors import ElsewhereError, counted, in_words, printable
+from videoprism_mlx.errors import ElsewhereError, in_words, printable
 from videoprism_mlx.ranks.connections import connected
 from videoprism_mlx.ranks.group import Group
+from videoprism_mlx.ranks.noise import Noise
 
 # The exit code of a rank that ends because another was lost, or has failed.
 LOST, FAILED = 3, 2
@@ -36,7 +37,7 @@ BEAT, SILENCE = 2.0, 30.0
 
 # Seconds: in which several losses become one message; in which several ranks tell one error; for a
 # rank to print its error before the others end; and for a stopped rank to end by itself.
-GRACE, SAME, TELLING, STOPPING = 0.5, 0.3, 1.0, 3.0
+GRACE, SAME, TELLING, STOPPING = 0.5, 1.0, 2.0, 3.0
 
 # The signals that stop a rank.
 STOPS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
@@ -48,9 +49,9 @@ class Watch:
     An error that leaves the block ends the other ranks, which do not print it again.
     """
 
-    def __init__(self, group: Group, silence: float = SILENCE):
+    def __init__(self, group: Group, noise: Noise):
         self.group = group
-        self.silence = silence
+        self.noise = noise
         self.lost: dict[int, str] = {}  # The ranks that were lost, and why.
         self.failed: dict[int, str] = {}  # The errors of other ranks.
         self.over: set[int] = set()  # The ranks that have ended well, or with an error.
@@ -74,7 +75,7 @@ class Watch:
     ) -> None:
         if threading.current_thread() is threading.main_thread():
             signal.set_wakeup_fd(self._before)
-        if self._is_ending.is_set():
+        if self.lost:
             self.explain()
         if error is None:
             self._leave({"over": True})
@@ -180,15 +181,17 @@ class Watch:
         """Counts how long each rank has been silent."""
         for rank in self._quiet.keys() - self.over:
             self._quiet[rank] += passed
-            if self._quiet[rank] > self.silence:
-                self._lose(rank, f"it has not answered for {self.silence:.0f} seconds")
+            if self._quiet[rank] > SILENCE:
+                self._lose(rank, f"it has not answered for {SILENCE:.0f} seconds")
 
     def _end(self) -> None:
         """Ends the process, after the lowest rank that is left has said why."""
         self._is_ending.set()
         if self.failed and not self.lost:
-            time.sleep(TELLING)  # The rank that has failed prints its error meanwhile.
-            self._exit(FAILED)
+            # The rank that has failed prints its error meanwhile, and this one may fail as well.
+            if not self._is_leaving.wait(TELLING):
+                self._exit(FAILED)
+            return
         self._send({"lost": list(self.lost.items())})
         until = time.monotonic() + GRACE
         while time.monotonic() < until:
@@ -206,9 +209,8 @@ class Watch:
         names = " and ".join(self.group.name(rank) for rank in sorted(self.lost))
         verb = "was" if len(self.lost) == 1 else "were"
         why = next(iter(self.lost.values()))
-        rest = self.group.size - len(self.lost)
-        text = f"{names} {verb} lost: {why}. {counted(rest, 'rank')} had to end. {self.group.kept}"
-        say(text.strip())
+        text = f"{names} {verb} lost: {why}; so all ranks end. {self.group.kept}"
+        self._say(text.strip())
 
     def _stop_soon(self) -> None:
         """Ends the process if the main thread, which got a signal, cannot."""
@@ -218,12 +220,19 @@ class Watch:
                 self._is_ending.set()
                 self._send({"failed": KeyboardInterrupt.__name__})
                 if self.group.is_first:
-                    say("stopped")
+                    self._say("stopped")
                 self._exit(FAILED)
 
         timer = threading.Timer(STOPPING, end)
         timer.daemon = True
         timer.start()
+
+    def _say(self, text: str) -> None:
+        """Prints a line as a command does, below its progress bar if there is one."""
+        below = "\n" if os.isatty(self.noise.screen) else ""
+        line = f"{below}videoprism-mlx: {printable(text)}\n"
+        with suppress(OSError):
+            os.write(self.noise.screen, line.encode(errors="backslashreplace"))
 
     def _exit(self, code: int) -> None:
         for stream in (sys.stdout, sys.stderr):
@@ -234,10 +243,3 @@ class Watch:
     def _close(self) -> None:
         for each in (*self._peers.values(), self._signals, self._wakeup):
             each.close()
-
-
-def say(text: str) -> None:
-    """Prints a line as a command does, below its progress bar if there is one."""
-    if sys.stderr is not None:
-        below = "\n" if sys.stderr.isatty() else ""
-        print(f"{below}videoprism-mlx: {printable(text)}", file=sys.stderr)

@@ -103,7 +103,7 @@ def evaluate_probe(
     probes = Probes(features, training, held_out, lists.count_classes(), recipe, folder)
     each = range(recipe.seed, recipe.seed + seeds)
     counts = {size: len(training.paths) if size == "all" else size for size in sizes}
-    found = probes.trained([(count, seed) for count in counts.values() for seed in each])
+    found = probes.together([(count, seed) for count in counts.values() for seed in each])
     rows = [
         row_of(size, counts[size], {seed: found[counts[size], seed] for seed in each})
         for size in sizes
@@ -174,14 +174,14 @@ class Probes:
     recipe: Recipe
     root: Path
 
-    def trained(self, wanted: Sequence[Probe]) -> dict[Probe, dict[str, float]]:
+    def together(self, wanted: Sequence[Probe]) -> dict[Probe, dict[str, float]]:
         """The metrics of probes. Of several ranks, each trains its share of those not yet kept."""
         group = current()
         wanted = list(dict.fromkeys(wanted))
         found: dict[Probe, dict[str, float]] = {}
         if group.size > 1:
             own = [(probe, kept(self.folder(*probe) / PROBE_FILE)) for probe in wanted]
-            found = together(group, [(probe, metrics) for probe, metrics in own if metrics])
+            found = united(group, [(probe, metrics) for probe, metrics in own if metrics])
         left = [probe for probe in wanted if probe not in found][group.rank :: group.size]
         new: list[tuple[Probe, dict[str, float]]] = []
         with alone(), bar(unit="probe", total=len(left)) as shown:
@@ -191,7 +191,7 @@ class Probes:
                 shown.update()
                 said = ", ".join(f"{TITLES[name]} {value:.1%}" for name, value in metrics.items())
                 note(f"{counted(videos, 'video')}, seed {seed}: {said}")
-        return {**found, **together(group, new)}
+        return {**found, **united(group, new)}
 
     def measured(self, rows: Sequence[Mapping[str, Any]], lists: Lists) -> dict[str, Any]:
         """What was measured, from the row of each size, and how many of the listed videos count."""
@@ -233,14 +233,14 @@ class Probes:
             metrics = kept(folder / PROBE_FILE)
             if metrics is None:
                 part, recipe = self.part(videos, seed), dataclasses.replace(self.recipe, seed=seed)
-                metrics = self.fitted(part, recipe, folder / RUN_FOLDER, record)
+                metrics = self.trained(part, recipe, folder / RUN_FOLDER, record)
                 described = with_checksum({**record, "metrics": metrics})
                 with new_file(folder / PROBE_FILE, replace=True) as partial:
                     partial.write_text(as_json(described) + "\n", encoding="utf-8")
                 shutil.rmtree(folder / RUN_FOLDER)
         return metrics
 
-    def fitted(
+    def trained(
         self, part: Examples, recipe: Recipe, folder: Path, record: Mapping[str, Any]
     ) -> dict[str, float]:
         """The metrics of a probe that is trained now, or trained further, in a folder."""
@@ -256,7 +256,7 @@ class Probes:
         return measure(logits, self.held_out.targets)
 
 
-def together(
+def united(
     group: Group, own: list[tuple[Probe, dict[str, float]]]
 ) -> dict[Probe, dict[str, float]]:
     """The metrics that all ranks have, by the probe."""
