@@ -14,7 +14,7 @@ import worker_jobs as jobs
 
 from videoprism_mlx import errors
 from videoprism_mlx.errors import VideoError, VideoPrismError, WorkerError
-from videoprism_mlx.workers.crew import Crew
+from videoprism_mlx.workers.crew.crew import Crew
 from videoprism_mlx.workers.tasks import Done, Task
 
 distributed = pytest.importorskip("distributed")
@@ -200,7 +200,7 @@ def test_without_workers_it_waits_and_then_says_how_to_go_on(
 ) -> None:
     from distributed import Client, LocalCluster
 
-    monkeypatch.setattr("videoprism_mlx.workers.members.SAY_AFTER", 0)
+    monkeypatch.setattr("videoprism_mlx.workers.crew.members.SAY_AFTER", 0)
     with (
         LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,

@@ -28,6 +28,7 @@ FOLDERS = {
     "embeddings": "embeddings for evaluations",
     "previews": "previews of the page",
     "clips": "the clip of `check --model`",
+    "sent": "models that other machines have sent",
     "checked": "notes of weights that were found intact",
     "openblas": "OpenBLAS for Linux",
 }

@@ -147,12 +147,18 @@ async def _ask(address: str) -> dict[str, Any]:
     from distributed.core import rpc
 
     arguments = Security().get_connection_args("client")
-    try:
+
+    async def facts() -> dict[str, Any]:
         async with rpc(address, timeout=SECONDS, connection_args=arguments) as scheduler:
             identity = await scheduler.identity()
             return {"identity": identity, "versions": await scheduler.versions()}
-    except (OSError, MemoryError, OverflowError, ValueError) as error:
-        raise ConnectionError("what answers there is not Dask's scheduler") from error
+
+    try:
+        return await asyncio.wait_for(facts(), SECONDS)
+    except asyncio.TimeoutError:
+        raise TimeoutError(f"no answer in {SECONDS:g} s") from None
+    except (OSError, MemoryError, OverflowError, ValueError):
+        raise ConnectionError("what answers there is not Dask's scheduler") from None
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import dask
 from distributed import Scheduler, SpecCluster
 from distributed.deploy.spec import ProcessInterface
 
@@ -88,9 +89,10 @@ def local_workers(count: int) -> Iterator[SpecCluster]:
             for name, share in enumerate(shares(count))
         }
         try:
-            cluster = SpecCluster(
-                workers=workers, scheduler={"cls": Scheduler, "options": scheduler}
-            )
+            with dask.config.set({"temporary-directory": folder}):
+                cluster = SpecCluster(
+                    workers=workers, scheduler={"cls": Scheduler, "options": scheduler}
+                )
         except WorkerError:
             raise WorkerError(
                 "a worker process ended as soon as it was started; what it has printed says why"

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from videoprism_mlx.errors import WorkerError
-from videoprism_mlx.workers.events import Events
-from videoprism_mlx.workers.members import PATIENCE, Accept, Attempt, Member, Members, Work
-from videoprism_mlx.workers.news import News
+from videoprism_mlx.workers.crew.events import Events
+from videoprism_mlx.workers.crew.members import PATIENCE, Accept, Attempt, Member, Members, Work
+from videoprism_mlx.workers.crew.news import News
 from videoprism_mlx.workers.tasks import Answer, Done, Task, Traceback, perform
 
 if TYPE_CHECKING:

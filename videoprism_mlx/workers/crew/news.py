@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from videoprism_mlx.errors import WorkerError
-from videoprism_mlx.workers.events import Events
+from videoprism_mlx.workers.crew.events import Events
 from videoprism_mlx.workers.tasks import TOPIC
 
 if TYPE_CHECKING:

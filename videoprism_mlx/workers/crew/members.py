@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from videoprism_mlx.errors import VideoPrismError, WorkerError, excerpt
 from videoprism_mlx.progress import note, write
-from videoprism_mlx.workers.events import Events
-from videoprism_mlx.workers.news import News
+from videoprism_mlx.workers.crew.events import Events
+from videoprism_mlx.workers.crew.news import News
 from videoprism_mlx.workers.tasks import Task
 
 if TYPE_CHECKING:
