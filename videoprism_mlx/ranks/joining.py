@@ -2,6 +2,8 @@
 
 import functools
 import logging
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -14,7 +16,7 @@ from videoprism_mlx.errors import RankError, in_words
 from videoprism_mlx.ranks.group import ALONE, Group
 from videoprism_mlx.ranks.launched import launched_rank
 from videoprism_mlx.ranks.noise import Noise
-from videoprism_mlx.ranks.watch import Watch
+from videoprism_mlx.ranks.watch import STOPS, Watch
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -115,12 +117,28 @@ def over_ranks(function: Callable[P, R]) -> Callable[P, R]:
 
 def _initialized() -> Any:
     try:
-        return mx.distributed.init(strict=True)
+        with _ended_by_signals():
+            return mx.distributed.init(strict=True)
     except RuntimeError as error:
         raise RankError(
             f"this process is one of several that a launcher has started, and they cannot be "
             f"joined: {in_words(error)}"
         ) from None
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Lets signals end the process in the block, which waits in native code for other ranks."""
+    is_main = threading.current_thread() is threading.main_thread()
+    handlers = {one: signal.getsignal(one) for one in STOPS if is_main}
+    changed = {one: each for one, each in handlers.items() if each is not signal.SIG_IGN}
+    for one in changed:
+        signal.signal(one, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for one, handler in changed.items():
+            signal.signal(one, handler)
 
 
 @contextmanager
