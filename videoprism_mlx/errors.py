@@ -89,6 +89,10 @@ class WorkerError(VideoPrismError, RuntimeError):
     """A worker that cannot be used: it has another model, or does not see the videos."""
 
 
+class DeadlyError(WorkerError):
+    """A video during which two workers died."""
+
+
 class NetworkError(VideoPrismError, ConnectionError):
     """Something that a server did not do. `reason` is the part of the message that says why."""
 

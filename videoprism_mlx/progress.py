@@ -31,10 +31,12 @@ def bar(
     show: bool = True,
     leave: bool = False,
     scale: bool = False,
+    layout: str | None = None,
 ) -> Any:
     """A tqdm bar, if stderr is a terminal. `done` of `total` steps are done already.
 
     With `leave`, it stays on the screen when it is complete. `scale` writes 1,200,000 as 1.20M.
+    `layout` is tqdm's `bar_format`.
     """
     from tqdm import tqdm
 
@@ -49,6 +51,7 @@ def bar(
         disable=disable,
         dynamic_ncols=True,
         unit_scale=scale,
+        bar_format=layout,
     )
 
 

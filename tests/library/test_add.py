@@ -14,7 +14,7 @@ from PIL import Image
 
 import videoprism_mlx as vp
 from videoprism_mlx.library.indexing import add as adding
-from videoprism_mlx.library.indexing import ingest, scan
+from videoprism_mlx.library.indexing import ingest, scan, starts
 from videoprism_mlx.library.indexing.recognise import ENCODED, Outcome
 from videoprism_mlx.library.table import Tables
 
@@ -103,7 +103,7 @@ def test_a_second_run_reads_and_writes_nothing(
     clips = copy_clips(tmp_path / "clips", 2)
     add(tmp_path / "library", clips)
     versions = [table.version for table in both(tmp_path)]
-    monkeypatch.setattr(ingest, "checksum", lambda _: pytest.fail("a file is read"))
+    monkeypatch.setattr(starts, "checksum", lambda _: pytest.fail("a file is read"))
     added = vp.Library(tmp_path / "library").add(clips, model(), progress=False)
     assert (added.videos, added.encoded) == (2, 0)
     assert [table.version for table in both(tmp_path)] == versions
@@ -153,7 +153,7 @@ def test_a_file_with_a_new_time_and_the_same_content(
     monkeypatch.setattr(ingest.Opening, "of", lambda *_: pytest.fail("a video is read"))
     assert add(library, clips).encoded == 0
     assert Tables.open(library).rows()[0]["modified"] == 10**18
-    monkeypatch.setattr(ingest, "checksum", lambda _: pytest.fail("a file is read"))
+    monkeypatch.setattr(starts, "checksum", lambda _: pytest.fail("a file is read"))
     add(library, clips)
 
 

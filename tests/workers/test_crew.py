@@ -84,7 +84,7 @@ def test_a_task_that_ends_two_workers_fails_and_no_other(client: Any, tmp_path: 
     others = [Task(str(number), jobs.double, (number, 0.02)) for number in range(12)]
     found = values(run(client, [*others[:3], always, once, *others[3:]]))
     said = found.pop("always")
-    assert said.startswith("always was in work on 2 workers when they died (")
+    assert said.startswith("always was being read by a worker that died, 2 times (")
     assert found == {"once": 1, **{str(number): 2 * number for number in range(12)}}
     assert [len(list(folder.iterdir())) for folder in folders] == [2, 1]
 

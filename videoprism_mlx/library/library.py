@@ -110,6 +110,8 @@ class Library:
         adapters: str | Path | None = None,
         progress: bool = True,
         is_ready: Callable[[File], bool] | None = None,
+        client: "Client | str | int | None" = None,
+        mapping: "Mapped | None" = None,
     ) -> Added:
         """Brings the library up to date with videos: files, folders and glob patterns.
 
@@ -121,8 +123,18 @@ class Library:
         All videos of a library are read in the same way, by the same model: the arguments are for
         a new library, and must be left out, or be the same, later. `model`, `dtype`, `adapters` and
         the others are as for `embed`. Files for which `is_ready` is false are left for later.
+
+        With `client`, Dask's workers encode the videos: it is a `distributed.Client`, the address
+        of a scheduler, or a number of processes to start here. `mapping` says where a folder is on
+        them: {"/Volumes/nas": "/mnt/nas"}.
         """
         require_library("lancedb", "a library of videos")
+        workers = None
+        if client is not None:
+            from videoprism_mlx.library.indexing.machines import checked, machines
+
+            client = checked(client, mapping)
+            workers = functools.partial(machines, client, mapping, show=progress)
         settings: dict[str, Any] = dict(
             window=window, stride=stride, fps=fps, partial=partial, size=size
         )
@@ -146,7 +158,7 @@ class Library:
             chosen = self._chosen(tables, model, settings)
             found = scan(paths)
         self._model = chosen
-        return Adding(tables, lambda: chosen, progress).run(found, is_ready)
+        return Adding(tables, chosen, progress, workers).run(found, is_ready)
 
     def watch(
         self,

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from videoprism_mlx.errors import InputError, InputTypeError, NotFoundError, VideoError
 from videoprism_mlx.video.ffmpeg.decoding import PLAIN, Decoding
+from videoprism_mlx.video.ffmpeg.index import Index
 from videoprism_mlx.video.ffmpeg.reader import DEFAULT_FPS, VideoFile
 from videoprism_mlx.video.find import IMAGE_SUFFIXES, images_in, local_path
 from videoprism_mlx.video.frame import Frame
@@ -77,8 +78,18 @@ class FrameSource(Protocol):
     def require_whole(self) -> None:
         """Raises VideoError if frames are known to be missing, unless a part will do."""
 
-    def finish(self) -> None:
-        """Reads on to the end, and raises VideoError if frames are missing, as above."""
+    @property
+    def index(self) -> Index | None:
+        """What another process needs to open the same file without reading all of it."""
+
+    def lead(self, number: int) -> int | None:
+        """How many frames before this one are decoded first; None if decoding begins at 0."""
+
+    def finish(self, others_began: bool = False) -> None:
+        """Reads on to the end, and raises VideoError if frames are missing, as above.
+
+        `others_began` says that others have read all frames before those that were fetched.
+        """
 
     def close(self) -> None:
         """Closes what is open."""
@@ -89,8 +100,12 @@ def open_source(
     frame_rate: float | None = None,
     partial: bool = False,
     decoding: Decoding = PLAIN,
+    index: Index | None = None,
 ) -> FrameSource:
-    """Opens whatever `read_video` takes. The caller closes it."""
+    """Opens whatever `read_video` takes. The caller closes it.
+
+    `index` is that of the same file in another process.
+    """
     check_rate("frame_rate", frame_rate)
     rate = frame_rate or DEFAULT_FPS
     if isinstance(source, (str, Path)):
@@ -99,7 +114,7 @@ def open_source(
             return ImageFiles(images, rate)
         if frame_rate is not None:
             raise InputError(f"{path} has a frame rate of its own; leave frame_rate out")
-        return VideoFile(path, partial, decoding)
+        return VideoFile(path, partial, decoding, index)
     if isinstance(source, (list, tuple)):
         if not source:
             raise VideoError("the list of images is empty")

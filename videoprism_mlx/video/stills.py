@@ -37,6 +37,7 @@ class Stills:
     damage: str | None = None
     codec: str = "images"
     recorded: float | None = None
+    index: None = None  # Nothing has to be read before the frames.
 
     def __init__(self, path: str, count: int, fps: float):
         self.path = path
@@ -50,7 +51,11 @@ class Stills:
     def require_whole(self) -> None:
         """Does nothing: no frame can be missing."""
 
-    def finish(self) -> None:
+    def lead(self, number: int) -> int:
+        """0: no other frame is needed."""
+        return 0
+
+    def finish(self, others_began: bool = False) -> None:
         """Does nothing: nothing follows the last frame."""
 
     def close(self) -> None:

@@ -18,11 +18,11 @@ class Task:
     """Something to do on a worker: `function(*arguments)`.
 
     `key` is its name in messages, such as the path of a video. `about` is for the caller, and stays
-    in this process.
+    in this process. Without a function, the task is done as soon as its turn comes.
     """
 
     key: str
-    function: Callable[..., Any]
+    function: Callable[..., Any] | None
     arguments: tuple[Any, ...] = ()
     about: Any = None
 

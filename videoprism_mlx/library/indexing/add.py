@@ -3,12 +3,12 @@
 import dataclasses
 import errno
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
 from videoprism_mlx.errors import VideoError, are, counted
 from videoprism_mlx.library.indexing.claims import Claims
-from videoprism_mlx.library.indexing.ingest import Ingest, mark_missing
+from videoprism_mlx.library.indexing.ingest import Encoding, Here, Ingest, mark_missing
 from videoprism_mlx.library.indexing.recognise import (
     BUSY,
     COPIED,
@@ -30,6 +30,12 @@ from videoprism_mlx.progress import bar, write
 
 # A video that another run is encoding is looked at again at the end. How often all are looked at.
 PASSES = 5
+
+# The bar while workers encode: their speeds take the place of the bytes.
+MACHINES = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+
+# Lets workers encode files.
+Workers = Callable[[LibraryModel, Sequence[File]], AbstractContextManager[Encoding]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +75,12 @@ def require_found(found: Found, known: Mapping[str, Known] | None = None) -> Non
 
 
 class Adding:
-    """One run of `Library.add` on an open library."""
+    """One run of `Library.add` on an open library. Videos are encoded here, or by `workers`."""
 
-    def __init__(self, tables: Tables, model: Callable[[], LibraryModel], show: bool):
-        self.tables, self._model, self._show = tables, model, show
+    def __init__(
+        self, tables: Tables, model: LibraryModel, show: bool, workers: Workers | None = None
+    ):
+        self.tables, self._model, self._show, self._workers = tables, model, show, workers
         self.claims = Claims(tables)
         self.view = View(tables)
         self._tidy = Tidying(tables)
@@ -137,33 +145,49 @@ class Adding:
     def _all(self, files: list[File]) -> list[File]:
         """Works on videos until none is left, or the rest is left to others. Returns the rest."""
         total = sum(file.size for file in files)
-        with bar(unit="B", total=total, show=self._show, leave=True, scale=True) as shown:
+        layout = None if self._workers is None else MACHINES
+        with (
+            self._encoding(files) as encoding,
+            bar(
+                unit="B", total=total, show=self._show, leave=True, scale=True, layout=layout
+            ) as shown,
+        ):
             done = 0
             for _ in range(PASSES):
-                busy = self._pass(files, shown, done, len(files))
+                busy = self._pass(encoding, files, shown, done, len(files))
                 done += len(files) - len(busy)
                 if not busy or len(busy) == len(files):
                     break
                 files = busy
         return busy
 
-    def _pass(self, files: list[File], shown: Any, before: int, count: int) -> list[File]:
-        chosen = self._model()
-        ingest = Ingest(self.view, self.claims, chosen.reading, chosen.load, self._tidied)
+    def _encoding(self, files: Sequence[File]) -> AbstractContextManager[Encoding]:
+        model = self._model
+        if self._workers is None:
+            return nullcontext(Here(model.reading, model.load))
+        return self._workers(model, files)
+
+    def _pass(
+        self, encoding: Encoding, files: list[File], shown: Any, before: int, count: int
+    ) -> list[File]:
+        ingest = Ingest(self.view, self.claims, encoding, self._tidied)
         busy: list[File] = []
-        done, seen = before, 0  # Bytes of the video in progress.
+        done = before
+        seen: dict[str, int] = {}  # Bytes of the videos in progress.
         with closing(ingest.run(files)) as outcomes:
             for outcome in outcomes:
+                file = outcome.file
+                shown.set_postfix_str(encoding.speeds(), refresh=False)
                 if not outcome.is_final:
-                    now = round(outcome.done * outcome.file.size)
-                    shown.update(now - seen)
-                    seen = now
+                    now = round(outcome.done * file.size)
+                    shown.update(now - seen.get(file.key, 0))
+                    seen[file.key] = now
                     continue
                 if outcome.kind == BUSY:
-                    busy.append(outcome.file)
+                    busy.append(file)
                     continue
-                shown.update(outcome.file.size - seen)
-                done, seen = done + 1, 0
+                shown.update(file.size - seen.pop(file.key, 0))
+                done += 1
                 shown.set_description_str(f"{done:,} of {before + count:,} videos", refresh=False)
                 self._take_note(outcome)
         return busy

@@ -1,90 +1,109 @@
-"""Videos into a library: each is claimed, read ahead, encoded, and written at once."""
+"""Videos into a library: each is claimed, encoded here or on workers, and written at once."""
 
 import dataclasses
 import os
 import random
-import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import (
     EXPECTED,
-    LibraryError,
-    OutputError,
+    DeadlyError,
     VideoError,
     VideoPrismError,
+    WorkerError,
     excerpt,
 )
 from videoprism_mlx.features.encode import one_line
 from videoprism_mlx.features.pipeline import read_ahead
 from videoprism_mlx.library.indexing.claims import Claims
-from videoprism_mlx.library.indexing.recognise import (
-    BUSY,
-    ENCODED,
-    FAILED,
-    GONE,
-    MOVED,
-    UNCHANGED,
-    Outcome,
-    Recognition,
-    is_same,
-    is_same_file,
-)
-from videoprism_mlx.library.indexing.rows import (
-    empty_row,
-    moments_table,
-    row_of,
-)
-from videoprism_mlx.library.indexing.scan import File, checksum, is_gone, look
-from videoprism_mlx.library.indexing.view import Known, View, path_id
+from videoprism_mlx.library.indexing.recognise import BUSY, ENCODED, FAILED, GONE, Outcome
+from videoprism_mlx.library.indexing.rows import empty_row, moments_table, row_of
+from videoprism_mlx.library.indexing.scan import File, is_gone, look
+from videoprism_mlx.library.indexing.starts import Started, Starts
+from videoprism_mlx.library.indexing.view import Known, View
 from videoprism_mlx.library.indexing.windows import Moments, Opening, moments_of
 from videoprism_mlx.library.model import Reading
-from videoprism_mlx.library.table import (
-    MISSING,
-    is_remote,
-)
+from videoprism_mlx.library.table import MISSING, is_remote
 
-# How many videos are opened and begun before they are encoded.
+# How many videos are begun before they are encoded.
 AHEAD = 8
 
 # A file that could not be opened just now is tried again by every run: no file has this time.
 NEVER = -1
 
+# What comes of a video while it is encoded: how much is done, from 0 to 1, and at last its moments
+# or an error.
+Part = float | Moments | Exception
 
-@dataclasses.dataclass
-class Started:
-    """A claimed video. Exactly one of the others is set."""
 
-    file: File
-    claimed: tuple[str, ...]
-    outcome: Outcome | None = None
-    opening: Opening | None = None
-    error: Exception | None = None
-    checksum: str = ""
+class Encoding(Protocol):
+    """Where videos are encoded."""
+
+    def opened(self, path: Path) -> Opening | None:
+        """A video that is encoded in this process."""
+
+    def encoded(self, started: Iterator[Started]) -> Iterator[tuple[Started, Part | None]]:
+        """The parts of each video. None for one that is not to be encoded."""
+
+    def speeds(self) -> str:
+        """How fast each worker is, for the bar."""
+
+    def close(self) -> None:
+        """Closes videos that are open."""
+
+
+class Here:
+    """Encodes one video after the other in this process. `load` gives the model, on first use."""
+
+    def __init__(self, reading: Reading, load: Callable[[], VideoPrismModel]):
+        self._reading, self._load = reading, load
+        self._openings: set[Opening] = set()
+
+    def opened(self, path: Path) -> Opening:
+        """A video, of which the beginning has been read."""
+        opening = Opening.of(path, self._reading)
+        self._openings.add(opening)
+        return opening
+
+    def encoded(self, started: Iterator[Started]) -> Iterator[tuple[Started, Part | None]]:
+        """The parts of each video, one after the other."""
+        for begun in started:
+            if begun.opening is None:
+                yield begun, None
+                continue
+            for part in self._parts(begun.opening, begun.file.path):
+                yield begun, part
+            self._openings.discard(begun.opening)
+
+    def _parts(self, opening: Opening, path: Path) -> Iterator[Part]:
+        model = self._load()
+        try:
+            with closing(moments_of(model, opening, path)) as parts:
+                yield from parts
+        except EXPECTED as error:
+            yield error
+
+    def speeds(self) -> str:
+        """Nothing: the bar itself shows it."""
+        return ""
+
+    def close(self) -> None:
+        """Closes videos that were not encoded to their end."""
+        for opening in self._openings:
+            opening.close()
 
 
 class Ingest:
-    """Brings new and changed videos into a library.
+    """Brings new and changed videos into a library. `tidy` is called after each write."""
 
-    `load` gives the model, on first use. `tidy` is called after each write.
-    """
-
-    def __init__(
-        self,
-        view: View,
-        claims: Claims,
-        reading: Reading,
-        load: Callable[[], VideoPrismModel],
-        tidy: Callable[[], None],
-    ):
-        self.view, self.claims, self.reading = view, claims, reading
-        self._load, self._tidy = load, tidy
-        self._known = Recognition(view)
-        self._contents: dict[str, str] = {}  # The path of each content that is being encoded.
-        self._openings: set[Opening | None] = set()
-        self._lock = threading.Lock()
+    def __init__(self, view: View, claims: Claims, encoding: Encoding, tidy: Callable[[], None]):
+        self.view, self.claims = view, claims
+        self._encoding, self._tidy = encoding, tidy
+        self._starts = Starts(view, claims, encoding.opened)
 
     def run(self, files: Sequence[File]) -> Generator[Outcome, None, None]:
         """What becomes of each video. While one is encoded, its outcome comes several times.
@@ -115,99 +134,26 @@ class Ingest:
 
     def _outcomes(self, files: Sequence[File]) -> Generator[Outcome, None, None]:
         try:
-            with read_ahead(self._start, files, None, AHEAD) as started:
-                for _, begun in started:
-                    yield from self._finish(begun)
-                    self._openings.discard(begun.opening)
+            with read_ahead(self._starts.start, files, None, AHEAD) as started:
+                every = (begun for _, begun in started)
+                for begun, part in self._encoding.encoded(every):
+                    yield self._outcome(begun, begun.error if part is None else part)
         finally:
-            for opening in filter(None, self._openings):
-                opening.close()
+            self._encoding.close()
 
-    # In the threads that read.
-
-    def _start(self, file: File) -> Started:
-        """Claims a video and, unless it is known by now, begins to read it."""
-        known = self.view.by_path.get(file.key)
-        identity = known.id if known else self.view.id_for(file.key)
-        claimed = tuple(dict.fromkeys([path_id(file.key), identity]))
-        if not self.claims.take(*claimed):
-            return Started(file, (), Outcome(file, BUSY))
-        self.view.refresh(file.key, claimed[-1])
-        try:
-            return self._started(file, claimed)
-        except (LibraryError, OutputError):  # Not of this video, but of all.
-            raise
-        except EXPECTED as error:
-            return Started(file, claimed, error=error)
-
-    def _started(self, file: File, claimed: tuple[str, ...]) -> Started:
-        known = self.view.by_path.get(file.key)
-        identity = known.id if known else self.view.id_for(file.key)
-        if identity not in claimed:  # Another process has just moved it.
-            return Started(file, claimed, Outcome(file, BUSY))
-        file = look(file.path)
-        if file.key != os.fspath(file.path):
-            raise VideoError(f"{file.path} cannot be kept: its name is not UTF-8; rename it")
-        if known is not None and is_same(known, file):
-            return Started(file, claimed, self._known.found_again(file, known, {}))
-        content = checksum(file.path)
-        values = {"size": file.size, "modified": file.modified, "checksum": content}
-        if known is not None and not known.error and known.checksum == content:
-            return Started(file, claimed, self._known.found_again(file, known, values))
-        if (same := self._known.same(file, content)) is not None:
-            if known is not None:
-                return Started(file, claimed, self._known.copied(file, same, values, known))
-            return self._started_again(file, claimed, same, values)
-        with self._lock:
-            owner = self._contents.setdefault(content, file.key)
-        if owner != file.key:  # It is copied when that one is done.
-            return Started(file, claimed, Outcome(file, BUSY))
-        try:
-            opening = Opening.of(file.path, self.reading)
-        except EXPECTED as error:
-            return Started(file, claimed, error=error, checksum=content)
-        self._openings.add(opening)
-        return Started(file, claimed, opening=opening, checksum=content)
-
-    def _started_again(
-        self, file: File, claimed: tuple[str, ...], same: Known, values: dict[str, Any]
-    ) -> Started:
-        """A file whose content the library has: another name of it, moved here, or a copy."""
-        if not is_gone(same.path):
-            if is_same_file(same.path, file.path):
-                return Started(file, claimed, Outcome(file, UNCHANGED))
-            return Started(file, claimed, self._known.copied(file, same, values))
-        if same.id not in claimed and not self.claims.take(same.id):
-            return Started(file, claimed, Outcome(file, BUSY))
-        claimed = tuple(dict.fromkeys((*claimed, same.id)))
-        self.view.refresh(same.path, same.id)
-        if self.view.by_id.get(same.id) != same:  # Another process was faster.
-            return Started(file, claimed, Outcome(file, BUSY))
-        values |= {"path": file.key}
-        return Started(file, claimed, self._known.found_again(file, same, values, MOVED))
-
-    # In the thread of the model.
-
-    def _finish(self, begun: Started) -> Iterator[Outcome]:
-        """Encodes a video. What is yielded last is its outcome."""
-        file = begun.file
-        if begun.outcome is not None:
-            yield dataclasses.replace(begun.outcome, claimed=begun.claimed)
-            return
-        error = begun.error
-        if begun.opening is not None:
-            model = self._load()
+    def _outcome(self, begun: Started, part: Part | None) -> Outcome:
+        """What becomes of a video. The last one of a video is final."""
+        if isinstance(part, float):
+            return Outcome(begun.file, ENCODED, part, is_final=False)
+        if isinstance(part, Moments):
             try:
-                with closing(moments_of(model, begun.opening, file.path)) as parts:
-                    for part in parts:
-                        if isinstance(part, Moments):
-                            yield self._encoded(file, begun, part)
-                            return
-                        yield Outcome(file, ENCODED, part, is_final=False)
-            except EXPECTED as caught:
-                error = caught
-        assert error is not None
-        yield self._failed(file, begun, error)
+                return self._encoded(begun.file, begun, part)
+            except EXPECTED as error:
+                part = error
+        if part is not None:
+            return self._failed(begun.file, begun, part)
+        assert begun.outcome is not None
+        return dataclasses.replace(begun.outcome, claimed=begun.claimed)
 
     def _encoded(self, file: File, begun: Started, moments: Moments) -> Outcome:
         now = look(file.path)
@@ -230,7 +176,7 @@ class Ingest:
             return Outcome(file, GONE, error=said, claimed=begun.claimed)
         before = self.view.by_path.get(file.key)
         row = self._row(file, begun.checksum) | {"error": excerpt(said, 500)}
-        if not isinstance(error, VideoPrismError):  # The disk may answer the next time.
+        if is_passing(error):
             row["modified"] = NEVER
 
         def write() -> bool:
@@ -243,6 +189,13 @@ class Ingest:
         """The row of a video that has no moments."""
         before = self.view.by_path.get(file.key)
         return empty_row(before.id if before else self.view.id_for(file.key), file, content)
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether a video may be read the next time: a disk or a worker has failed."""
+    if isinstance(error, WorkerError):
+        return not isinstance(error, DeadlyError)
+    return not isinstance(error, VideoPrismError)
 
 
 def mark_missing(view: View, claims: Claims, known: Sequence[Known]) -> int:

@@ -6,8 +6,9 @@ Shapes: n frames of a chunk, S size of a frame, D width of an embedding.
 import dataclasses
 import io
 import itertools
+import threading
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -19,7 +20,9 @@ from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import InputError, VideoError
 from videoprism_mlx.features.pipeline import evaluated, not_finite, read_ahead
 from videoprism_mlx.features.windows import Plan, joined_windows
+from videoprism_mlx.library.indexing.spans import Divide, Span, chunks_of, following, whole
 from videoprism_mlx.library.model import Reading
+from videoprism_mlx.video.ffmpeg.index import Index
 from videoprism_mlx.video.frame import Frame
 from videoprism_mlx.video.resize import as_floats, resized, thumbnail
 from videoprism_mlx.video.sampling import choose_frames
@@ -42,10 +45,15 @@ class Facts:
 
 
 class Begun(NamedTuple):
-    """A video that is read from the beginning: now, or again because its index was wrong."""
+    """A video that is read from the beginning: now, or again because its index was wrong.
+
+    The first of `spans` is read. `listed` is the index for other processes that read the others.
+    """
 
     plan: Plan
     facts: Facts
+    spans: list[Span]
+    listed: Index | None
 
 
 class Chunk(NamedTuple):
@@ -76,22 +84,27 @@ class Anew(Exception):
         self.begun = begun
 
 
-def pieces(path: Path, reading: Reading) -> Generator[Begun | Chunk, None, None]:
-    """What a video consists of. It is decoded as far as it is asked for."""
+def pieces(
+    path: Path, reading: Reading, divide: Divide = whole, index: Index | None = None
+) -> Generator[Begun | Chunk, None, None]:
+    """What a video consists of, or its first span. It is decoded as far as it is asked for."""
     decoding = reading.processor.decoding
-    with closing(open_source(path, None, reading.partial, decoding)) as opened:
-        yield from opened.consistently(lambda: _attempt(opened, reading))
+    with closing(open_source(path, None, reading.partial, decoding, index)) as opened:
+        yield from opened.consistently(lambda: _attempt(opened, reading, divide))
 
 
-def _attempt(opened: FrameSource, reading: Reading) -> Iterator[Begun | Chunk]:
+def _attempt(opened: FrameSource, reading: Reading, divide: Divide) -> Iterator[Begun | Chunk]:
     opened.require_whole()
     plan = plan_of(opened, reading)
-    middles = {first + plan.window // 2 for first in plan.firsts}
-    chunks = plan.chunks()
-    images = opened.fetch(plan.numbers[[sample for chunk in chunks for sample in chunk]])
+    spans = divide(opened, plan)
+    span = spans[0]
+    middles = {first + plan.window // 2 for first in plan.firsts[span.first : span.stop]}
+    chunks = chunks_of(plan, span)
+    samples = [sample for chunk in chunks for sample in chunk]
+    images = opened.fetch(plan.numbers[[*samples, *following(plan, span, samples[-1])]])
     first = next(images)
     images = itertools.chain([first], images)
-    yield Begun(plan, facts_of(opened, first))
+    yield Begun(plan, facts_of(opened, first), spans, opened.index)
     sizing = reading.processor.sizing()
     for samples in chunks:
         frames, pictures = [], {}
@@ -106,7 +119,10 @@ def _attempt(opened: FrameSource, reading: Reading) -> Iterator[Begun | Chunk]:
                 f"{len(samples)} frames of {opened.path} do not fit in memory; "
                 "give a smaller window (--window)"
             ) from None
-    opened.finish()
+    for _ in images:  # Where the next span begins.
+        pass
+    if span.stop == len(plan.firsts):
+        opened.finish(others_began=span.first > 0)
 
 
 def plan_of(opened: FrameSource, reading: Reading) -> Plan:
@@ -162,9 +178,14 @@ class Opening:
     rest: Generator[Begun | Chunk, None, None]
 
     @classmethod
-    def of(cls, path: Path, reading: Reading) -> "Opening":
-        """Opens a video, and reads its first chunk."""
-        stream = pieces(path, reading)
+    def of(
+        cls, path: Path, reading: Reading, divide: Divide = whole, index: Index | None = None
+    ) -> "Opening":
+        """Opens a video, and reads the first chunk of it or, if it is divided, of its first span.
+
+        `index` is that of the same file in another process.
+        """
+        stream = pieces(path, reading, divide, index)
         try:
             begun: Any = None
             for piece in stream:
@@ -182,9 +203,12 @@ class Opening:
 
 
 def moments_of(
-    model: VideoPrismModel, opening: Opening, path: Path
+    model: VideoPrismModel, opening: Opening, path: Path, turn: "threading.Lock | None" = None
 ) -> Generator[float | Moments, None, None]:
-    """Encodes a video. Yields how much of it is done, from 0 to 1, and at last its moments."""
+    """Encodes a video. Yields how much of it is done, from 0 to 1, and at last its moments.
+
+    With `turn`, the model runs while this thread has that lock, and not while it waits for frames.
+    """
 
     def following(_: int) -> Begun | Chunk | None:
         return next(opening.rest, None)
@@ -198,37 +222,67 @@ def moments_of(
         begun = opening.begun
         while True:
             try:
-                yield from _encoded(model, begun, stream, path)
+                yield from _encoded(model, begun, stream, path, turn or threading.Lock())
                 return
             except Anew as anew:
-                begun = anew.begun
+                begun = opening.begun = anew.begun
 
 
 def _encoded(
-    model: VideoPrismModel, begun: Begun, stream: Pieces, path: Path
+    model: VideoPrismModel, begun: Begun, stream: Pieces, path: Path, turn: threading.Lock
 ) -> Iterator[float | Moments]:
     pictures: dict[int, bytes] = {}
 
     def chunks() -> Iterator[tuple[Sequence[int], npt.NDArray[np.float32]]]:
-        for piece in stream:
+        while True:
+            with released(turn):
+                piece = next(stream, None)
+            if piece is None:
+                return
             if isinstance(piece, Begun):
                 raise Anew(piece)
             pictures.update(piece.pictures)
             yield piece.samples, piece.frames
 
-    plan = begun.plan
+    span = begun.spans[0]
+    plan = begun.plan._replace(firsts=begun.plan.firsts[: span.stop])
+    count = span.stop - span.first
     starts, ends, vectors = [], [], []
-    lazily = joined_windows(model, model.video_encoder, plan, chunks(), ["embedding"])
-    for [(window, arrays)] in evaluated(lazily):
-        if error := not_finite(arrays, path):
-            raise error
-        starts.append(window.start)
-        ends.append(window.end)
-        vector = arrays["embedding"].astype(np.float64)
-        vectors.append((vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32))
-        yield len(vectors) / window.count
+    lazily = joined_windows(
+        model, model.video_encoder, plan, chunks(), ["embedding"], done=span.first
+    )
+    with turn:
+        for [(window, arrays)] in evaluated(lazily):
+            if error := not_finite(arrays, path):
+                raise error
+            starts.append(window.start)
+            ends.append(window.end)
+            vector = arrays["embedding"].astype(np.float64)
+            vectors.append((vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32))
+            yield len(vectors) / count
     for piece in stream:  # The end of the file, which may be damaged, is read too.
         if isinstance(piece, Begun):
             raise Anew(piece)
-    ordered = [pictures[first + plan.window // 2] for first in plan.firsts]
+    ordered = [pictures[first + plan.window // 2] for first in plan.firsts[span.first :]]
     yield Moments(begun.facts, starts, ends, np.stack(vectors), ordered)
+
+
+@contextmanager
+def released(lock: threading.Lock) -> Iterator[None]:
+    """Lets others have a lock during the block."""
+    lock.release()
+    try:
+        yield
+    finally:
+        lock.acquire()
+
+
+def joined(parts: Sequence[Moments]) -> Moments:
+    """The moments of a video from those of its spans, in the order of time."""
+    return Moments(
+        parts[0].facts,
+        [start for part in parts for start in part.starts],
+        [end for part in parts for end in part.ends],
+        np.concatenate([part.embeddings for part in parts]),
+        [picture for part in parts for picture in part.pictures],
+    )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from av.video.stream import VideoStream
 
 from videoprism_mlx.errors import VideoError, counted
 from videoprism_mlx.video.failures import CONVERT, video_errors
@@ -52,12 +53,20 @@ class _Reindexed(Exception):
 class VideoFile:
     """A video file as a `FrameSource`.
 
-    With `partial`, a damaged file is taken for what can be decoded of it.
+    With `partial`, a damaged file is taken for what can be decoded of it. `index` is that of the
+    same file in another process.
     """
 
-    def __init__(self, path: str | Path, partial: bool = False, decoding: Decoding = PLAIN):
+    def __init__(
+        self,
+        path: str | Path,
+        partial: bool = False,
+        decoding: Decoding = PLAIN,
+        index: Index | None = None,
+    ):
         self.path = Path(path)
         self.partial = partial
+        self._known, self.is_table = index, False
         self._convert = Converter(decoding.tone_map)
         with video_errors(f"{self.path} cannot be opened"):
             self._decoder = Decoder(functools.partial(open_stream, self.path, decoding))
@@ -79,16 +88,27 @@ class VideoFile:
         self.codec, self.recorded = self._decoder.opened.facts()
         self._declared = stream.frames if stream.frames < 2**31 else 0
         self._base = float(stream.time_base or 0)
-        table = None if damage.fault(self.path) else read_table(stream, self.fps)
-        hides = self.codec in HIDING
-        index = table or read_packets(self._decoder.packets(), self._base, self.fps, hides)
+        index = self._known or self._read(stream)
         first, stream = self._decoder.first(), self._decoder.opened.stream
         if first is None:
             raise VideoError(f"{self.path} {NO_FRAME.format(self.codec or 'unknown')}")
         if not self._convert.tone_map and (transfer := HDR.get(first.color_trc)):
             note_hdr(self.path, transfer)
         self.aspect = pixel_aspect(stream, first)
-        return index.begun_at(first.pts, index is table)
+        return index if self._known else index.begun_at(first.pts, self.is_table)
+
+    def _read(self, stream: VideoStream) -> Index:
+        """The index that a table of the file has, or else that of its packets, which are read."""
+        table = None if damage.fault(self.path) else read_table(stream, self.fps)
+        hides = self.codec in HIDING
+        index = table or read_packets(self._decoder.packets(), self._base, self.fps, hides)
+        self.is_table = index is table
+        return index
+
+    @property
+    def index(self) -> Index | None:
+        """What another process needs to open the file without reading all of it."""
+        return None if self.is_table else self._index
 
     @property
     def _index(self) -> Index:
@@ -137,14 +157,23 @@ class VideoFile:
             lost = self._index.lost
             raise self._broken(len(self.times) if lost is None else lost, self.damage)
 
-    def finish(self) -> None:
+    def lead(self, number: int) -> int | None:
+        """How many frames before this one are decoded first; None if decoding begins at 0."""
+        index, walker = self._index, self._walker
+        key = index.key_of(number) if index.is_exact and walker.can_seek else -1
+        if key < 0 or walker.is_counted:
+            return None
+        return number - int(np.searchsorted(index.clocks, index.keys[key]))
+
+    def finish(self, others_began: bool = False) -> None:
         """Reads on to the end, to make sure that no frame is missing."""
         with video_errors(f"{self.path} cannot be read to its end"):
             self._go_to(len(self.times) - 1)
             if any(frame is not None for frame in self._decoder.frames):
                 self._count()
         self.require_whole()
-        is_hidden = self._decoder.skips_damage and self._walker.has_seen_all
+        has_seen_all = self._walker.has_seen_all or others_began
+        is_hidden = self._decoder.skips_damage and has_seen_all
         if is_hidden and not self.partial and (why := damage.fault(self.path, deep=True)):
             raise self._broken(len(self.times), why)
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from videoprism_mlx.errors import WorkerError
+from videoprism_mlx.errors import DeadlyError
 from videoprism_mlx.workers.crew.events import Events
 from videoprism_mlx.workers.crew.members import PATIENCE, Accept, Attempt, Member, Members, Work
 from videoprism_mlx.workers.crew.news import News
@@ -132,6 +132,8 @@ class Crew:
             raise error
         if task is None:
             self._source = None
+        elif task.function is None:
+            self._results.append(Done(task))
         else:
             self._next.append(Work(task))
 
@@ -217,8 +219,8 @@ class Crew:
                 self._client.cancel([attempt.future], force=True)
                 del member.attempts[attempt.key]
         work.is_done = True
-        error = WorkerError(
-            f"{work.task.key} was in work on {len(work.deaths)} workers when they died "
-            f"({', '.join(work.deaths)}); it is not tried again"
+        error = DeadlyError(
+            f"{work.task.key} was being read by a worker that died, {len(work.deaths)} times "
+            f"({', '.join(work.deaths)}); it is not tried again until it changes"
         )
         self._results.append(Done(work.task, error=error, worker=work.deaths[-1]))

@@ -1,0 +1,99 @@
+"""Long videos in spans of windows, which may be encoded by several workers.
+
+A span reads the chunks of frames that a run over the whole video reads, so that the model computes
+the same. It reads on to the first frame of the next one, so that all of the file is checked.
+"""
+
+import functools
+import hashlib
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from videoprism_mlx.errors import VideoError
+from videoprism_mlx.features.windows import Plan
+from videoprism_mlx.video.ffmpeg.walker import SEEK_BEYOND
+from videoprism_mlx.video.source import FrameSource
+
+# How many seconds of video a span has, about.
+SECONDS = 300.0
+
+# A video stays whole if more than this share of its frames would be decoded twice, because key
+# frames are rare.
+MOST_TWICE = 0.1
+
+
+class Span(NamedTuple):
+    """The windows of a video from number `first` on, up to before number `stop`."""
+
+    first: int
+    stop: int
+
+
+# How a video is divided, when it is open. The first span is read.
+Divide = Callable[[FrameSource, Plan], list[Span]]
+
+
+def whole(_: FrameSource, plan: Plan) -> list[Span]:
+    """One span of all windows."""
+    return [Span(0, len(plan.firsts))]
+
+
+def spans_of(opened: FrameSource, plan: Plan, seconds: float = SECONDS) -> list[Span]:
+    """Spans of about so many seconds; a single one for a video that is better read as a whole."""
+    begun = [plan.instants[first] for first in plan.firsts]
+    end = plan.instants[-1]
+    count = round(end / seconds)
+    if count < 2 or np.diff(plan.numbers).max() > SEEK_BEYOND:
+        return whole(opened, plan)
+    chunks = {chunk[0] for chunk in plan.chunks()}
+    stops = [0]
+    for number, first in enumerate(plan.firsts):
+        if first in chunks and begun[number] >= end * len(stops) / count and number > stops[-1]:
+            stops.append(number)
+    leads = [opened.lead(int(plan.numbers[plan.firsts[stop]])) for stop in stops[1:]]
+    twice = sum(len(opened.times) if lead is None else lead for lead in leads)
+    if twice > MOST_TWICE * len(opened.times):
+        return whole(opened, plan)
+    return [Span(*pair) for pair in zip(stops, [*stops[1:], len(plan.firsts)], strict=True)]
+
+
+def chunks_of(plan: Plan, span: Span) -> list[list[int]]:
+    """The samples that a span needs, in the chunks of the whole video."""
+    first = plan.firsts[span.first]
+    last = plan.firsts[span.stop - 1] + plan.window - 1
+    return [chunk for chunk in plan.chunks() if chunk[-1] >= first and chunk[0] <= last]
+
+
+def following(plan: Plan, span: Span, latest: int) -> list[int]:
+    """The sample with which the next span begins, if it comes after the sample `latest`."""
+    begins = plan.firsts[span.stop : span.stop + 1]
+    return [sample for sample in begins if sample > latest]
+
+
+def mark_of(plan: Plan) -> str:
+    """What is the same for the same plan."""
+    digest = hashlib.sha256(plan.numbers.tobytes() + plan.instants.tobytes())
+    digest.update(repr((plan.firsts, plan.window)).encode())
+    return digest.hexdigest()
+
+
+def long_ones(seconds: float) -> Divide:
+    """Divides a video that is long enough. Once its index was wrong, it stays whole."""
+    first: Divide = functools.partial(spans_of, seconds=seconds)
+    ways = itertools.chain([first], itertools.repeat(whole))
+    return lambda opened, plan: next(ways)(opened, plan)
+
+
+def exactly(span: Span, mark: str) -> Divide:
+    """A span of a video that was divided before. Raises VideoError if it is another video now."""
+    calls = itertools.count()
+
+    def divide(_: FrameSource, plan: Plan) -> list[Span]:
+        if next(calls) or mark_of(plan) != mark:
+            raise VideoError("the video is not as it was when it was divided into spans")
+        return [span]
+
+    return divide
