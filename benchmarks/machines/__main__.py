@@ -11,9 +11,9 @@ simulate      a million hours of video
 import argparse
 import sys
 
-from benchmarks.machines import capacity, kills, simulate, throughput, use
+from benchmarks.machines import capacity, kills, simulate, slow, throughput, use
 
-PARTS = (use, throughput, kills, capacity, simulate)
+PARTS = (use, throughput, kills, slow, capacity, simulate)
 
 
 def main() -> int:

@@ -245,7 +245,11 @@ class Training(Kills):
         code, again = self.finish(self.start(self.command(output)))
         assert code == 0, again[-3000:]
         figures = {"ranks": self.ranks, "victim": name, "after": after, "was_over": not victims}
-        figures |= {"ended_seconds": ended, "gone_seconds": gone, "seconds": time.perf_counter() - started}
+        figures |= {
+            "ended_seconds": ended,
+            "gone_seconds": gone,
+            "seconds": time.perf_counter() - started,
+        }
         figures |= {"unbroken_seconds": self.seconds, "said": said.strip()[-300:]}
         return figures | {"difference": self.check(output)}
 
