@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
@@ -13,6 +13,7 @@ from videoprism_mlx.features.processor import Processor
 from videoprism_mlx.files.places import user_path
 from videoprism_mlx.library.filters import Where
 from videoprism_mlx.library.indexing.add import Added, Adding, require_found
+from videoprism_mlx.library.indexing.machines import kept_open, workers
 from videoprism_mlx.library.indexing.scan import File, scan
 from videoprism_mlx.library.indexing.watch import QUIET, watch
 from videoprism_mlx.library.model import LibraryModel, Model, load_recorded, recorded_model
@@ -29,9 +30,23 @@ from videoprism_mlx.library.upkeep.verify import Verified, verify
 from videoprism_mlx.runtime.libraries import require_library
 from videoprism_mlx.video.ffmpeg.decoding import Decoding
 from videoprism_mlx.video.find import local_path
+from videoprism_mlx.workers.places import Mapped
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 # The model of a new library for which none is named.
 DEFAULT_MODEL = "videoprism_lvt_public_v1_base"
+
+
+def made(where: str, model: Model | None, settings: dict[str, Any]) -> tuple[Tables, LibraryModel]:
+    """A new library, and its model."""
+    default = DEFAULT_MODEL if settings["adapters"] is None else None
+    chosen = LibraryModel(default if model is None else model, **settings)
+    tables = Tables.create(where, chosen.record(), chosen.dimension)
+    chosen.require_model(tables.where, tables.record)  # Another run may have made it.
+    chosen.require_reading(tables.where, tables.record)
+    return tables, chosen
 
 
 class Library:
@@ -111,7 +126,7 @@ class Library:
         progress: bool = True,
         is_ready: Callable[[File], bool] | None = None,
         client: "Client | str | int | None" = None,
-        mapping: "Mapped | None" = None,
+        mapping: Mapped | None = None,
     ) -> Added:
         """Brings the library up to date with videos: files, folders and glob patterns.
 
@@ -129,36 +144,27 @@ class Library:
         them: {"/Volumes/nas": "/mnt/nas"}.
         """
         require_library("lancedb", "a library of videos")
-        workers = None
-        if client is not None:
-            from videoprism_mlx.library.indexing.machines import checked, machines
-
-            client = checked(client, mapping)
-            workers = functools.partial(machines, client, mapping, show=progress)
         settings: dict[str, Any] = dict(
             window=window, stride=stride, fps=fps, partial=partial, size=size
         )
         settings |= dict(resize=resize, resample=resample, decoding=decoding)
         settings |= dict(dtype=dtype, adapters=adapters)
         paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
-        try:
-            tables = self.tables()
-        except NoLibraryError:
-            require_place(self.where)
-            found = scan(paths)
-            if is_ready is not None and not any(map(is_ready, found.files)):
-                return Added(self.where, len(found.files), waiting=found.keys())
-            require_found(found)
-            default = DEFAULT_MODEL if adapters is None else None
-            chosen = LibraryModel(default if model is None else model, **settings)
-            tables = Tables.create(self.where, chosen.record(), chosen.dimension)
-            chosen.require_model(tables.where, tables.record)  # Another run may have made it.
-            chosen.require_reading(tables.where, tables.record)
-        else:
-            chosen = self._chosen(tables, model, settings)
-            found = scan(paths)
-        self._model = chosen
-        return Adding(tables, chosen, progress, workers).run(found, is_ready)
+        with workers(client, mapping, progress) as machines:
+            try:
+                tables = self.tables()
+            except NoLibraryError:
+                require_place(self.where)
+                found = scan(paths)
+                if is_ready is not None and not any(map(is_ready, found.files)):
+                    return Added(self.where, len(found.files), waiting=found.keys())
+                require_found(found)
+                tables, chosen = made(self.where, model, settings)
+            else:
+                chosen = self._chosen(tables, model, settings)
+                found = scan(paths)
+            self._model = chosen
+            return Adding(tables, chosen, progress, machines).run(found, is_ready)
 
     def watch(
         self,
@@ -167,19 +173,25 @@ class Library:
         *,
         stop: threading.Event | None = None,
         quiet: float = QUIET,
+        client: "Client | str | int | None" = None,
+        mapping: Mapped | None = None,
         **settings: Any,
     ) -> Iterator[Added]:
         """As `add`, and again after each change of the files, until `stop` is set.
 
         Yields what each `add` did. A file that is being written is left until it has not changed
-        for `quiet` seconds. `settings` are those of `add`.
+        for `quiet` seconds. `client`, `mapping` and `settings` are those of `add`.
         """
         paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+        show = settings.get("progress", True)
+        with kept_open(client, show) as found:
 
-        def add(is_ready: Callable[[File], bool]) -> Added:
-            return self.add(paths, model, is_ready=is_ready, **settings)
+            def add(is_ready: Callable[[File], bool]) -> Added:
+                return self.add(
+                    paths, model, is_ready=is_ready, client=found, mapping=mapping, **settings
+                )
 
-        return watch(add, paths, self.where, stop, quiet)
+            yield from watch(add, paths, self.where, stop, quiet)
 
     def info(self) -> dict[str, Any]:
         """The place, the model and the settings of the library, and how much it holds."""

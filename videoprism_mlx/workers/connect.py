@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from videoprism_mlx.errors import (
     InputError,
@@ -21,6 +21,8 @@ from videoprism_mlx.workers.quiet import quiet
 
 if TYPE_CHECKING:
     from distributed import Client
+
+NEEDED_FOR = "work on several machines or processes"
 
 # How long a scheduler may take to answer.
 SECONDS = 8.0
@@ -44,15 +46,25 @@ def connected(client: "Client | str | int", show: bool = True) -> Iterator["Clie
     Raises NetworkError if the scheduler cannot be reached, and WorkerError if it has other
     versions of Python or Dask.
     """
-    require_library("distributed", "work on several machines or processes")
+    require_library("distributed", NEEDED_FOR)
     if isinstance(client, str):
         yield from _of_scheduler(client, show)
-    elif isinstance(client, int) and not isinstance(client, bool):
+    elif is_count(client):
         yield from _of_workers(client, show)
     else:
         with quiet():
             require_package(checked_client(client))
             yield client
+
+
+def is_count(client: "Client | str | int") -> TypeGuard[int]:
+    """Whether new processes are asked for. Raises InputError unless it is 1 or more of them."""
+    if not isinstance(client, int) or isinstance(client, bool):
+        return False
+    require_library("distributed", NEEDED_FOR)
+    if client < 1:
+        raise InputError(f"the number of workers (--workers) is {client}; expected 1 or more")
+    return True
 
 
 def checked_client(client: Any) -> "Client":
@@ -73,8 +85,6 @@ def checked_client(client: Any) -> "Client":
 
 def _of_workers(count: int, show: bool) -> "Iterator[Client]":
     """A client of `count` new worker processes."""
-    if count < 1:
-        raise InputError(f"the number of workers (--workers) is {count}; expected 1 or more")
     from distributed import Client
 
     from videoprism_mlx.workers.local import local_workers

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -55,11 +56,37 @@ class Traceback(Exception):
         return f'\n"""\n{self.args[0]}"""'
 
 
+# Of this worker: the tasks that it runs, and those that others have taken over from it.
+_running: set[str] = set()
+_withdrawn: set[str] = set()
+_deciding = threading.Lock()
+
+
+def withdraw(key: str) -> bool:
+    """On a worker: whether a task had not begun. Then it never does."""
+    with _deciding:
+        if key not in _running:
+            _withdrawn.add(key)
+        return key in _withdrawn
+
+
 def perform(key: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Answer:
-    """Runs a task on a worker. The scheduler is told first, and has confirmed it.
+    """On a worker: runs a task. The scheduler is told first, and has confirmed it.
 
     So if the worker dies from then on, the scheduler knows that the task had begun.
     """
+    with _deciding:
+        if key in _withdrawn:
+            _withdrawn.discard(key)
+            return Answer(None, None, "", 0.0)
+        _running.add(key)
+    try:
+        return _performed(key, function, arguments)
+    finally:
+        _running.discard(key)
+
+
+def _performed(key: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Answer:
     from distributed import get_worker
     from distributed.utils import sync
 
@@ -71,12 +98,18 @@ def perform(key: str, function: Callable[..., Any], arguments: tuple[Any, ...]) 
     try:
         value = function(*arguments)
     except Exception as caught:
-        error, trace = portable(caught), traceback.format_exc()
+        trace = traceback.format_exc()
+        error = portable(caught)
     return Answer(value, error, trace, time.monotonic() - started)
 
 
 def portable(error: Exception) -> Exception:
-    """The error, or one with the same text if other processes cannot read it."""
+    """The error, or one with the same text if other processes cannot read it.
+
+    What led to it is left out, as Dask would send that too.
+    """
+    error.__cause__ = error.__context__ = None
+    error = error.with_traceback(None)
     try:
         copied = pickle.loads(pickle.dumps(error))
         is_same = type(copied) is type(error) and str(copied) == str(error)

@@ -8,7 +8,7 @@ from typing import Any
 
 from videoprism_mlx.errors import VideoError, are, counted
 from videoprism_mlx.library.indexing.claims import Claims
-from videoprism_mlx.library.indexing.ingest import Encoding, Here, Ingest, mark_missing
+from videoprism_mlx.library.indexing.ingest import Encoding, Here, Ingest, Workers, mark_missing
 from videoprism_mlx.library.indexing.recognise import (
     BUSY,
     COPIED,
@@ -33,9 +33,6 @@ PASSES = 5
 
 # The bar while workers encode: their speeds take the place of the bytes.
 MACHINES = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-
-# Lets workers encode files.
-Workers = Callable[[LibraryModel, Sequence[File]], AbstractContextManager[Encoding]]
 
 
 @dataclasses.dataclass(frozen=True)

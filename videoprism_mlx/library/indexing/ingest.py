@@ -4,7 +4,7 @@ import dataclasses
 import os
 import random
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +26,7 @@ from videoprism_mlx.library.indexing.scan import File, is_gone, look
 from videoprism_mlx.library.indexing.starts import Started, Starts
 from videoprism_mlx.library.indexing.view import Known, View
 from videoprism_mlx.library.indexing.windows import Moments, Opening, moments_of
-from videoprism_mlx.library.model import Reading
+from videoprism_mlx.library.model import LibraryModel, Reading
 from videoprism_mlx.library.table import MISSING, is_remote
 
 # How many videos are begun before they are encoded.
@@ -54,6 +54,10 @@ class Encoding(Protocol):
 
     def close(self) -> None:
         """Closes videos that are open."""
+
+
+# Lets workers encode files for a library with this model.
+Workers = Callable[[LibraryModel, Sequence[File]], AbstractContextManager[Encoding]]
 
 
 class Here:

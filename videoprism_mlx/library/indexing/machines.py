@@ -1,15 +1,16 @@
 """Videos of a library on workers: each whole, or a long one in spans."""
 
 import dataclasses
+import functools
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from videoprism_mlx.errors import EXPECTED, DeadlyError
-from videoprism_mlx.library.indexing.ingest import Part
+from videoprism_mlx.errors import EXPECTED, DeadlyError, InputError
+from videoprism_mlx.library.indexing.ingest import Part, Workers
 from videoprism_mlx.library.indexing.scan import File
 from videoprism_mlx.library.indexing.spans import (
     SECONDS,
@@ -25,7 +26,7 @@ from videoprism_mlx.library.indexing.windows import Moments, Opening, joined, mo
 from videoprism_mlx.library.model import LibraryModel, Reading
 from videoprism_mlx.progress import note
 from videoprism_mlx.video.ffmpeg.index import Index
-from videoprism_mlx.workers.connect import connected
+from videoprism_mlx.workers.connect import connected, is_count
 from videoprism_mlx.workers.crew.crew import Crew
 from videoprism_mlx.workers.model import SharedModel, acceptance, shared_model
 from videoprism_mlx.workers.places import Mapped, Places
@@ -57,6 +58,9 @@ class Encoded(NamedTuple):
     mark: str
     listed: Index | None
 
+
+# How many of the videos a worker looks for when it joins: it has to find one of them.
+LOOKED_FOR = 20
 
 # How many characters of a bar the speeds may take, which fits a terminal of 80.
 SPEEDS = 34
@@ -131,9 +135,9 @@ class Share(NamedTuple):
 
 
 class Machines:
-    """Encodes videos on the workers of a crew. One of more than two spans is divided."""
+    """Encodes videos on the workers of a crew. Long ones are divided into spans of `seconds`."""
 
-    def __init__(self, crew: Crew, job: Job, seconds: float = SECONDS):
+    def __init__(self, crew: Crew, job: Job, seconds: float):
         self._crew, self._job, self._seconds = crew, job, seconds
         self.rates = Rates()
 
@@ -204,24 +208,55 @@ def path_of(file: File) -> tuple[str, int]:
 
 
 @contextmanager
-def machines(
-    client: "Client | str | int",
-    mapping: Mapped | None,
+def workers(
+    client: "Client | str | int | None", mapping: Mapped | None, show: bool
+) -> Iterator[Workers | None]:
+    """What lets workers encode videos; None without a client.
+
+    A scheduler is reached at once. Processes are started when there is something to do.
+    """
+    if client is None:
+        if mapping:
+            raise InputError("mapping is for workers; give client as well")
+        yield None
+        return
+    places = Places.of(mapping)
+    if is_count(client):
+        yield functools.partial(encoding, client, places, show)
+        return
+    with connected(client, show) as found:
+        yield functools.partial(encoding, found, places, show)
+
+
+@contextmanager
+def kept_open(client: "Client | str | int | None", show: bool) -> "Iterator[Client | None]":
+    """A connection for several runs; None without a client."""
+    with nullcontext() if client is None else connected(client, show) as found:
+        yield found
+
+
+@contextmanager
+def encoding(
+    client: "Client | int",
+    places: Places,
+    show: bool,
     chosen: LibraryModel,
     files: Sequence[File],
-    show: bool,
 ) -> Iterator[Machines]:
-    """Lets the workers of a scheduler, or new processes, encode videos of a library."""
-    places = Places.of(mapping)
+    """Lets workers encode these files for a library with that model."""
     processor = dataclasses.replace(chosen.reading.processor, tokenizer=None, known_words=None)
     reading = dataclasses.replace(chosen.reading, processor=processor)
-    with connected(client, show) as found, Sender(found) as sender:
-        source = chosen.source()
-        name = None if source.get("adapters") else source["model"]
-        with shared_model(sender, chosen.load(), name, source.get("dtype"), places) as shared:
-            accept = acceptance(shared, [path_of(file) for file in files], places)
-            with Crew(found, accept) as crew:
-                working = Machines(crew, Job(shared, reading, places))
-                yield working
-            for line in working.rates.lines() if show else ():
-                note(line)
+    source, model = chosen.source(), chosen.load()
+    name = None if source.get("adapters") else source["model"]
+    with (
+        connected(client, show) as found,
+        Sender(found) as sender,
+        shared_model(sender, model, name, source.get("dtype"), places) as shared,
+    ):
+        some = files[:: len(files) // LOOKED_FOR + 1]
+        accept = acceptance(shared, [path_of(file) for file in some], places)
+        with Crew(found, accept) as crew:
+            working = Machines(crew, Job(shared, reading, places), SECONDS)
+            yield working
+        for line in working.rates.lines() if show else ():
+            note(line)

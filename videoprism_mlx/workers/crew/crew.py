@@ -5,9 +5,10 @@ do, one that is refused gets nothing, and it is known what a worker ran when it 
 count of failures (allowed-failures) also blames the tasks that only waited there.
 """
 
+import functools
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from videoprism_mlx.errors import DeadlyError
@@ -91,7 +92,7 @@ class Crew:
                 self._members.require()
 
     def _is_over(self) -> bool:
-        is_busy = self._is_asking or any(member.current() for member in self._members)
+        is_busy = self._is_asking or any(member.attempts for member in self._members)
         return not (is_busy or self._source or self._next or self._suspects)
 
     # Giving tasks to workers.
@@ -139,14 +140,20 @@ class Crew:
 
     def _even_out(self) -> None:
         """At the end, workers that have nothing to do take over tasks that wait at others."""
-        while idle := self._members.idle():
-            waiting = [(one.load, one.waiting()[-1]) for one in self._members if one.waiting()]
-            if not waiting:
-                return
-            _, attempt = max(waiting, key=lambda pair: pair[0])
-            attempt.is_withdrawn = True
-            self._client.cancel([attempt.future], force=True)
-            self._give(idle, attempt.work)
+        waiting = [(one.load, one, one.waiting()) for one in self._members if one.waiting()]
+        if waiting and self._members.idle():
+            _, member, attempt = max(waiting, key=lambda each: each[0])
+            assert attempt is not None
+            attempt.is_asked_for = True
+            work = functools.partial(self._news.withdraw, member.address, attempt.key)
+            self._events.in_thread(work, self._withdrawn, member, attempt)
+
+    def _withdrawn(
+        self, member: Member, attempt: Attempt, is_free: bool, error: BaseException | None
+    ) -> None:
+        if error is None and is_free and self._is_current(member, attempt):
+            self._cancel([attempt])
+            self._again(member, attempt)
 
     # What becomes of them.
 
@@ -168,7 +175,7 @@ class Crew:
     def _is_current(self, member: Member, attempt: Attempt) -> bool:
         """Whether the attempt still counts, and the worker has not left."""
         is_there = any(one is member for one in self._members)
-        return is_there and attempt.key in member.attempts and not attempt.is_withdrawn
+        return is_there and attempt.key in member.attempts
 
     def _again(self, member: Member, attempt: Attempt) -> None:
         del member.attempts[attempt.key]
@@ -189,7 +196,6 @@ class Crew:
         if error is not None:
             raise error
         del member.attempts[attempt.key]
-        attempt.work.is_done = True
         if answer.error is not None:
             answer.error.__cause__ = Traceback(answer.trace)
         self._results.append(
@@ -197,30 +203,22 @@ class Crew:
         )
 
     def _lost(self, member: Member, is_expected: bool) -> None:
-        """A worker has left: what it had is done by others, unless it was running at a death."""
+        """A worker has left: others do what it had, unless that was running at a second death."""
         attempts = list(member.attempts.values())
-        if attempts:
-            self._client.cancel([attempt.future for attempt in attempts], force=True)
+        self._cancel(attempts)
         for attempt in reversed(attempts):
             work = attempt.work
-            if work.is_done:
-                continue
             if attempt.is_begun and not attempt.is_finished and not is_expected:
                 work.deaths.append(member.name)
-            if len(work.deaths) >= DEATHS:
-                self._give_up(work)
-            elif not attempt.is_withdrawn:
+            if len(work.deaths) < DEATHS:
                 self._again(member, attempt)
+                continue
+            error = DeadlyError(
+                f"{work.task.key} was being read by a worker that died, {len(work.deaths)} times "
+                f"({', '.join(work.deaths)}); it is not tried again until it changes"
+            )
+            self._results.append(Done(work.task, error=error, worker=member.name))
 
-    def _give_up(self, work: Work) -> None:
-        others = [(one, each) for one in self._members for each in one.current()]
-        for member, attempt in others:
-            if attempt.work is work:
-                self._client.cancel([attempt.future], force=True)
-                del member.attempts[attempt.key]
-        work.is_done = True
-        error = DeadlyError(
-            f"{work.task.key} was being read by a worker that died, {len(work.deaths)} times "
-            f"({', '.join(work.deaths)}); it is not tried again until it changes"
-        )
-        self._results.append(Done(work.task, error=error, worker=work.deaths[-1]))
+    def _cancel(self, attempts: Sequence[Attempt]) -> None:
+        if attempts:
+            self._client.cancel([attempt.future for attempt in attempts], force=True)

@@ -33,22 +33,18 @@ class Work:
 
     task: Task
     deaths: list[str] = dataclasses.field(default_factory=list)
-    is_done: bool = False
 
 
 @dataclasses.dataclass(eq=False)
 class Attempt:
-    """A task that was given to a worker. `key` is its name at the scheduler.
-
-    One that `is_withdrawn` was given to another worker too late: it had begun.
-    """
+    """A task that was given to a worker. `key` is its name at the scheduler."""
 
     key: str
     work: Work
     future: Any
     is_begun: bool = False
     is_finished: bool = False  # The result is fetched after that.
-    is_withdrawn: bool = False
+    is_asked_for: bool = False  # Another worker would take it over.
 
 
 @dataclasses.dataclass(eq=False)
@@ -61,20 +57,16 @@ class Member:
     is_apart: bool = False
     attempts: dict[str, Attempt] = dataclasses.field(default_factory=dict)
 
-    def current(self) -> list[Attempt]:
-        """The tasks that it has to do, in the order in which they were given."""
-        return [one for one in self.attempts.values() if not one.is_withdrawn]
-
     @property
     def load(self) -> float:
         """Its number of tasks for each thread."""
-        return len(self.current()) / self.threads
+        return len(self.attempts) / self.threads
 
-    def waiting(self) -> list[Attempt]:
-        """The tasks that none of its threads has begun, if all of them are busy."""
-        current = self.current()
-        is_busy = len(current) > self.threads
-        return [one for one in current if not one.is_begun] if is_busy else []
+    def waiting(self) -> Attempt | None:
+        """The last of the tasks that wait for a thread; None if that is being withdrawn already."""
+        attempts = list(self.attempts.values())
+        is_busy = len(attempts) > self.threads and not any(one.is_asked_for for one in attempts)
+        return attempts[-1] if is_busy and not attempts[-1].is_begun else None
 
 
 class Members:
@@ -148,11 +140,11 @@ class Members:
 
     def set_apart(self, count: int) -> list[Member]:
         """Lets up to `count` workers run empty. Returns those that are: each for a task alone."""
-        usual = [one for one in self if not any(each.work.deaths for each in one.current())]
+        usual = [one for one in self if not any(each.work.deaths for each in one.attempts.values())]
         usual.sort(key=lambda one: (not one.is_apart, one.load))
         for number, member in enumerate(usual):
             member.is_apart = number < count
-        return [member for member in usual[:count] if not member.current()]
+        return [member for member in usual[:count] if not member.attempts]
 
     def with_room(self) -> Member | None:
         """The worker that is to get the next task; None if all have enough."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from videoprism_mlx.errors import WorkerError
 from videoprism_mlx.workers.crew.events import Events
-from videoprism_mlx.workers.tasks import TOPIC
+from videoprism_mlx.workers.tasks import TOPIC, withdraw
 
 if TYPE_CHECKING:
     from distributed import Client, Worker
@@ -69,6 +69,10 @@ class News:
     def facts(self, address: str) -> tuple[str, int]:
         """The name of a worker, and its number of threads."""
         return cast(tuple[str, int], self.client.run(facts, workers=[address])[address])
+
+    def withdraw(self, address: str, key: str) -> bool:
+        """Whether a worker had not begun a task. Then it never does."""
+        return bool(self.client.run(withdraw, key, workers=[address])[address])
 
     def require_connection(self) -> None:
         """Raises WorkerError if the scheduler is gone."""
