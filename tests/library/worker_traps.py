@@ -14,11 +14,9 @@ DEADLY = "deadly"
 
 
 def encode_or_die(job: Any, path: str, *more: Any) -> Any:
-    """Kills the worker if the name of the video says so, and counts that in a file beside it."""
+    """Kills the worker if the name of the video says so."""
     if DEADLY in Path(path).name:
-        with open(f"{path}.deaths", "a") as file:
-            file.write("x")
-        os.kill(os.getpid(), signal.SIGKILL)
+        die(path)
     return machines.encode(job, path, *more)
 
 
@@ -34,8 +32,15 @@ def fail_span(*_: Any) -> Any:
     raise VideoError("a frame that cannot be decoded after a seek")
 
 
-def die_in_span(*_: Any) -> Any:
+def die_in_span(_: Any, path: str, *__: Any) -> Any:
     """A span during which the worker dies."""
+    die(path)
+
+
+def die(path: str) -> None:
+    """Kills this worker, and counts that in a file beside the video."""
+    with open(f"{path}.deaths", "a") as file:
+        file.write("x")
     os.kill(os.getpid(), signal.SIGKILL)
 
 

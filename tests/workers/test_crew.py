@@ -110,7 +110,7 @@ def test_a_result_that_is_lost_with_its_worker_is_made_again(client: Any) -> Non
         [address] = [
             one
             for one, worker in client.scheduler_info(n_workers=-1)["workers"].items()
-            if str(worker["name"]) == first.worker
+            if f"worker {worker['name']}" == first.worker
         ]
         kill(client, address)
         assert sorted(one.task.key for one in [first, *running]) == list("012345")
@@ -136,12 +136,12 @@ def test_a_worker_that_joins_late_is_used_and_a_slow_one_gets_less(client: Any) 
     late.join()
     client.cluster.scale(2)
     assert sum(counts.values()) == 60 and len(counts) == 3
-    assert 3 * counts["0"] < counts["1"]
+    assert 3 * counts["worker 0"] < counts["worker 1"]
 
 
 def test_at_the_end_idle_workers_take_what_waits_elsewhere(client: Any) -> None:
     done = run(client, [Task(str(number), jobs.slow_at, ("0", 0.1)) for number in range(4)])
-    assert sorted(one.worker for one in done) == ["0", "1", "1", "1"]
+    assert sorted(one.worker for one in done) == ["worker 0", *["worker 1"] * 3]
 
 
 def test_a_refused_worker_gets_nothing(client: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """Work that overlaps: reading runs ahead of the model, and the model runs ahead of the caller."""
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -48,6 +49,26 @@ def read_ahead(
         yield results()
     finally:
         workers.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def released(lock: threading.Lock) -> Iterator[None]:
+    """Lets others have a lock, which this thread holds, during the block."""
+    lock.release()
+    try:
+        yield
+    finally:
+        lock.acquire()
+
+
+def waiting(items: Iterator[Item], lock: threading.Lock) -> Iterator[Item]:
+    """The items. While one is waited for, others may have the lock that this thread holds."""
+    while True:
+        with released(lock):
+            found = list(islice(items, 1))
+        if not found:
+            return
+        yield found[0]
 
 
 def evaluated(groups: Iterator[list[tuple[Item, Lazy]]]) -> Iterator[list[tuple[Item, Features]]]:

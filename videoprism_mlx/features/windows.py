@@ -4,6 +4,7 @@ Shapes: T frames, N patches of a frame, S size of a frame, D width.
 """
 
 import dataclasses
+import threading
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
@@ -11,7 +12,6 @@ from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
-import numpy.typing as npt
 
 from videoprism_mlx.encoders import FactorizedEncoder, VideoPrismModel, image_to_patch
 from videoprism_mlx.errors import InputError
@@ -24,11 +24,13 @@ from videoprism_mlx.features.pipeline import (
     not_finite,
     read_ahead,
     rows_of,
+    waiting,
 )
 from videoprism_mlx.features.processor import Processor, processor_for, require_count
+from videoprism_mlx.features.spans import Divide, Plan, Span, chunks_of, following, whole
 from videoprism_mlx.inputs import check_video
 from videoprism_mlx.video.resize import as_floats, resized
-from videoprism_mlx.video.sampling import MAX_SAMPLES, check_fps, choose_frames
+from videoprism_mlx.video.sampling import MAX_SAMPLES, check_fps
 from videoprism_mlx.video.source import FrameSource, Source, open_source
 
 
@@ -74,30 +76,80 @@ def encode_windows(
     as for `encode`; by default `tokens` and the one that `encode` gives.
     """
     features = check_features(model, features or ["tokens", *check_features(model, None)])
-    stride = window if stride is None else stride
-    check_windowing(window, stride, fps)
+    sampling = Sampling.of(window, stride, start, end, fps)
     processor = processor or processor_for(model)
-    encoder = model.video_encoder
-    done = 0
     with closing(open_source(source, frame_rate, partial, processor.decoding)) as opened:
+        yield from span_windows(model, processor, opened, sampling, features)
 
-        def windows() -> Iterator[Window]:
-            nonlocal done
-            if end is None:
-                opened.require_whole()
-            plan = Plan.of(opened, window, stride, start, end, fps)
-            lazily = encoded_windows(model, encoder, processor, opened, plan, features, done)
-            with closing(lazily):  # Closes the reader threads before the video that they read.
-                for [(encoded, arrays)] in evaluated(lazily):
-                    if error := not_finite(arrays, opened.path):
-                        raise error
-                    encoded.features = arrays
-                    yield encoded
-                    done += 1
-            if end is None:
-                opened.finish()
 
-        yield from opened.consistently(windows)
+class Sampling(NamedTuple):
+    """Frames of a window, frames from one to the next, the seconds that are used, and their rate.
+
+    None is for the beginning and end of the video, and for its own rate.
+    """
+
+    window: int
+    stride: int
+    start: float | None
+    end: float | None
+    fps: float | None
+
+    @classmethod
+    def of(
+        cls,
+        window: int,
+        stride: int | None,
+        start: float | None,
+        end: float | None,
+        fps: float | None,
+    ) -> "Sampling":
+        """By default a window begins where the one before it ends."""
+        stride = window if stride is None else stride
+        check_windowing(window, stride, fps)
+        return cls(window, stride, start, end, fps)
+
+
+def span_windows(
+    model: VideoPrismModel,
+    processor: Processor,
+    opened: FrameSource,
+    sampling: Sampling,
+    features: Sequence[str],
+    divide: Divide = whole,
+    turn: "threading.Lock | None" = None,
+) -> Iterator[Window]:
+    """The windows of an open video or, if it is divided, of the first of its spans.
+
+    The model runs while this thread has the lock `turn`, and not while it waits for frames.
+    """
+    done = 0
+    turn = turn or threading.Lock()
+
+    def windows() -> Iterator[Window]:
+        nonlocal done
+        if sampling.end is None:
+            opened.require_whole()
+        plan = Plan.of(opened, *sampling)
+        first, stop = divide(opened, plan)[0]
+        span = Span(first + done, stop)
+        lazily = encoded_windows(model, processor, opened, plan, span, features, turn)
+        with closing(lazily):  # Closes the reader threads before the video that they read.
+            computed = evaluated(lazily)
+            while True:
+                with turn:
+                    group = next(computed, None)
+                if group is None:
+                    break
+                [(encoded, arrays)] = group
+                if error := not_finite(arrays, opened.path):
+                    raise error
+                encoded.features = arrays
+                yield encoded
+                done += 1
+        if sampling.end is None and stop == len(plan.firsts):
+            opened.finish(others_began=first > 0)
+
+    yield from opened.consistently(windows)
 
 
 def check_windowing(window: int, stride: int, fps: float | None) -> None:
@@ -109,63 +161,22 @@ def check_windowing(window: int, stride: int, fps: float | None) -> None:
     check_fps(fps)
 
 
-class Plan(NamedTuple):
-    """Which frames the windows of a video are made of. The video is sampled, T samples in all."""
-
-    numbers: npt.NDArray[np.intp]  # (T,): the frame of each sample.
-    instants: npt.NDArray[np.float64]  # (T + 1,): when each is shown, and when the last one ends.
-    firsts: list[int]  # The first sample of each window.
-    window: int
-
-    @classmethod
-    def of(
-        cls,
-        opened: FrameSource,
-        window: int,
-        stride: int,
-        start: float | None,
-        end: float | None,
-        fps: float | None,
-    ) -> "Plan":
-        """The windows of `encode_windows`."""
-        numbers = choose_frames(opened, None, start, end, fps)
-        instants = (
-            opened.times[numbers] if fps is None else (start or 0) + np.arange(len(numbers)) / fps
-        )
-        last = min(
-            instants[-1] + (opened.interval if fps is None else 1 / fps),
-            opened.times[-1] + opened.interval,
-        )
-        if len(numbers) < window:
-            repeated = np.linspace(0, len(numbers), window, endpoint=False).astype(int)
-            numbers, instants = numbers[repeated], instants[repeated]
-        final = len(numbers) - window
-        firsts = [*range(0, final, stride), final]
-        return cls(numbers, np.append(instants, last), firsts, window)
-
-    def chunks(self, done: int = 0) -> list[list[int]]:
-        """The samples that the windows from number `done` on need, about a window at a time."""
-        window = self.window
-        firsts = self.firsts[done:]
-        needed = sorted({sample for first in firsts for sample in range(first, first + window)})
-        return [needed[i : i + window] for i in range(0, len(needed), window)]
-
-
 def encoded_windows(
     model: VideoPrismModel,
-    encoder: FactorizedEncoder,
     processor: Processor,
     opened: FrameSource,
     plan: Plan,
+    span: Span,
     features: Sequence[str],
-    done: int,
+    turn: threading.Lock,
 ) -> Generator[list[tuple[Window, Lazy]], None, None]:
-    """The windows of a plan, from number `done` on. Their features are not computed yet.
+    """The windows of a span of a plan. Their features are not computed yet.
 
     About a window of frames is encoded at a time. A frame is kept as long as a window needs it.
     """
-    chunks = plan.chunks(done)
-    images = opened.fetch(plan.numbers[[sample for chunk in chunks for sample in chunk]])
+    chunks = chunks_of(plan, span)
+    samples = [sample for chunk in chunks for sample in chunk]
+    images = opened.fetch(plan.numbers[[*samples, *following(plan, span, samples)]])
 
     def read(samples: Sequence[int]) -> Array:
         frames = islice(images, len(samples))
@@ -181,7 +192,11 @@ def encoded_windows(
             ) from None
 
     with read_ahead(read, chunks, readers=1, ahead=2) as chunks_read:
-        yield from joined_windows(model, encoder, plan, chunks_read, features, done)
+        waited = waiting(chunks_read, turn)
+        windows = joined_windows(model, model.video_encoder, plan, waited, features, span.first)
+        yield from islice(windows, max(span.stop - span.first, 0))
+    for _ in images:  # Where the next span begins.
+        pass
 
 
 def joined_windows(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import sys
@@ -112,4 +113,4 @@ def shares(count: int) -> list[list[int] | None]:
     if count > len(cores):
         return [[cores[each % len(cores)]] for each in range(count)]
     cuts = [each * len(cores) // count for each in range(count + 1)]
-    return [cores[start:stop] for start, stop in zip(cuts, cuts[1:], strict=False)]
+    return [cores[start:stop] for start, stop in itertools.pairwise(cuts)]

@@ -50,7 +50,7 @@ class Rates:
     def lines(self, noun: str = "task") -> list[str]:
         """A line about each worker."""
         return [
-            f"worker {name}: {counted(rate.tasks, noun)}, {rate.video:,.0f} s of video, "
+            f"{printable(name)}: {counted(rate.tasks, noun)}, {rate.video:,.0f} s of video, "
             f"{speed_of(rate.speed)} real time"
             for name, rate in self._named()
         ]

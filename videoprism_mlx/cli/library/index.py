@@ -1,10 +1,11 @@
 """`videoprism-mlx index`: brings a library up to date with folders of videos."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from videoprism_mlx.cli import shared
 from videoprism_mlx.cli.library.place import add_library
+from videoprism_mlx.cli.program.machines import add_machines, machines
 
 if TYPE_CHECKING:
     from videoprism_mlx.library.indexing.add import Added
@@ -21,7 +22,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "the exit code is then 1.",
         epilog="examples:\n"
         "  videoprism-mlx index ~/Movies\n"
-        "  videoprism-mlx index ~/Movies --watch",
+        "  videoprism-mlx index ~/Movies --watch\n"
+        "  videoprism-mlx index /Volumes/nas/films --scheduler tcp://mac1:8786",
     )
     shared.add_paths(parser)
     add_library(parser)
@@ -43,6 +45,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     shared.add_model(parser)
     shared.add_reading(parser)
+    add_machines(parser)
     shared.add_json(parser)
     parser.set_defaults(run=run)
 
@@ -56,11 +59,12 @@ def run(options: argparse.Namespace) -> int:
 
     library = Library(options.library)
     names = ("window", "stride", "fps", "size", "resize", "resample", "dtype", "adapters")
-    settings = {name: getattr(options, name) for name in names}
+    settings: dict[str, Any] = {name: getattr(options, name) for name in names}
     settings["partial"] = options.partial or None
     given = (options.stream, options.tone_map, options.hardware)
     model = shared.named_model(options)
     settings["decoding"] = None if given == (None, False, "off") else shared.decoding(options)
+    settings |= machines(options)
     try:
         if options.watch:
             note("watching; Ctrl-C ends it")

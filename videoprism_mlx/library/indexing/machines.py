@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from videoprism_mlx.errors import EXPECTED, DeadlyError, InputError
-from videoprism_mlx.library.indexing.ingest import Part, Workers
-from videoprism_mlx.library.indexing.scan import File
-from videoprism_mlx.library.indexing.spans import (
+from videoprism_mlx.features.spans import (
     SECONDS,
     Divide,
     Span,
@@ -21,6 +19,8 @@ from videoprism_mlx.library.indexing.spans import (
     mark_of,
     whole,
 )
+from videoprism_mlx.library.indexing.ingest import Part, Workers
+from videoprism_mlx.library.indexing.scan import File
 from videoprism_mlx.library.indexing.starts import Started
 from videoprism_mlx.library.indexing.windows import Moments, Opening, joined, moments_of
 from videoprism_mlx.library.model import LibraryModel, Reading
@@ -166,7 +166,7 @@ class Machines:
         if video.begun.is_known:
             return Task(file.key, None, about=share)
         seconds = None if video.is_whole else self._seconds
-        return Task(file.key, encode, (self._job, *path_of(file), seconds), share)
+        return Task(file.key, encode, (self._job, *path_of(file), seconds), share, video)
 
     def _parts(self, share: Share, done: Done) -> Iterator[Part]:
         video, number = share.video, share.number
@@ -199,7 +199,7 @@ class Machines:
         for number, span in list(enumerate(first.spans))[1:]:
             arguments = (self._job, *path_of(file), span, first.mark, first.listed)
             share = Share(video, number, video.is_whole)
-            self._crew.put(Task(file.key, encode_span, arguments, share))
+            self._crew.put(Task(file.key, encode_span, arguments, share, video))
 
 
 def path_of(file: File) -> tuple[str, int]:

@@ -8,7 +8,7 @@ import io
 import itertools
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -18,9 +18,9 @@ from PIL import Image
 
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import InputError, VideoError
-from videoprism_mlx.features.pipeline import evaluated, not_finite, read_ahead
-from videoprism_mlx.features.windows import Plan, joined_windows
-from videoprism_mlx.library.indexing.spans import Divide, Span, chunks_of, following, whole
+from videoprism_mlx.features.pipeline import evaluated, not_finite, read_ahead, waiting
+from videoprism_mlx.features.spans import Divide, Plan, Span, chunks_of, following, whole
+from videoprism_mlx.features.windows import joined_windows
 from videoprism_mlx.library.model import Reading
 from videoprism_mlx.video.ffmpeg.index import Index
 from videoprism_mlx.video.frame import Frame
@@ -101,7 +101,7 @@ def _attempt(opened: FrameSource, reading: Reading, divide: Divide) -> Iterator[
     middles = {first + plan.window // 2 for first in plan.firsts[span.first : span.stop]}
     chunks = chunks_of(plan, span)
     samples = [sample for chunk in chunks for sample in chunk]
-    images = opened.fetch(plan.numbers[[*samples, *following(plan, span, samples[-1])]])
+    images = opened.fetch(plan.numbers[[*samples, *following(plan, span, samples)]])
     first = next(images)
     images = itertools.chain([first], images)
     yield Begun(plan, facts_of(opened, first), spans, opened.index)
@@ -234,11 +234,7 @@ def _encoded(
     pictures: dict[int, bytes] = {}
 
     def chunks() -> Iterator[tuple[Sequence[int], npt.NDArray[np.float32]]]:
-        while True:
-            with released(turn):
-                piece = next(stream, None)
-            if piece is None:
-                return
+        for piece in waiting(stream, turn):
             if isinstance(piece, Begun):
                 raise Anew(piece)
             pictures.update(piece.pictures)
@@ -265,16 +261,6 @@ def _encoded(
             raise Anew(piece)
     ordered = [pictures[first + plan.window // 2] for first in plan.firsts[span.first :]]
     yield Moments(begun.facts, starts, ends, np.stack(vectors), ordered)
-
-
-@contextmanager
-def released(lock: threading.Lock) -> Iterator[None]:
-    """Lets others have a lock during the block."""
-    lock.release()
-    try:
-        yield
-    finally:
-        lock.acquire()
 
 
 def joined(parts: Sequence[Moments]) -> Moments:

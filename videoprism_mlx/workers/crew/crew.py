@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from videoprism_mlx.errors import DeadlyError
 from videoprism_mlx.workers.crew.events import Events
-from videoprism_mlx.workers.crew.members import PATIENCE, Accept, Attempt, Member, Members, Work
+from videoprism_mlx.workers.crew.line import Line, Work
+from videoprism_mlx.workers.crew.members import PATIENCE, Accept, Attempt, Member, Members
 from videoprism_mlx.workers.crew.news import News
 from videoprism_mlx.workers.tasks import Answer, Done, Task, Traceback, perform
 
@@ -52,8 +53,7 @@ class Crew:
         self._members = Members(self._news, self._events, accept, patience, self._lost)
         self._source: Iterator[Task] | None = None
         self._is_asking = False
-        self._next: deque[Work] = deque()
-        self._suspects: deque[Work] = deque()  # A worker died while it ran them.
+        self._line = Line()
         self._finished: deque[tuple[Member, Attempt]] = deque()
         self._fetching = 0
         self._results: deque[Done] = deque()
@@ -72,7 +72,7 @@ class Crew:
 
     def put(self, task: Task) -> None:
         """Adds a task, which comes before those that `run` has not begun."""
-        self._next.append(Work(task))
+        self._line.append(Work(task))
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Done]:
         """Yields what became of each task, in the order in which they end.
@@ -92,20 +92,23 @@ class Crew:
                 self._members.require()
 
     def _is_over(self) -> bool:
-        is_busy = self._is_asking or any(member.attempts for member in self._members)
-        return not (is_busy or self._source or self._next or self._suspects)
+        return not (self._members.running() or self._line or self._source or self._is_asking)
 
     # Giving tasks to workers.
 
     def _hand_out(self) -> None:
-        for member in self._members.set_apart(len(self._suspects)):
-            self._give(member, self._suspects.popleft())
+        running = self._members.running()
+        suspects = list(self._line.suspects(running))
+        for member, work in zip(self._members.set_apart(len(suspects)), suspects, strict=False):
+            self._line.remove(work)
+            self._give(member, work)
         while free := self._members.with_room():
-            if not self._next:
+            next_one = self._line.take(running)
+            if next_one is None:
                 self._ask()
                 break
-            self._give(free, self._next.popleft())
-        if not (self._source or self._is_asking or self._next):
+            self._give(free, next_one)
+        if not (self._source or self._is_asking or self._line):
             self._even_out()
 
     def _give(self, member: Member, work: Work) -> None:
@@ -136,7 +139,7 @@ class Crew:
         elif task.function is None:
             self._results.append(Done(task))
         else:
-            self._next.append(Work(task))
+            self._line.append(Work(task))
 
     def _even_out(self) -> None:
         """At the end, workers that have nothing to do take over tasks that wait at others."""
@@ -179,7 +182,7 @@ class Crew:
 
     def _again(self, member: Member, attempt: Attempt) -> None:
         del member.attempts[attempt.key]
-        (self._suspects if attempt.work.deaths else self._next).appendleft(attempt.work)
+        self._line.bring_back(attempt.work)
 
     def _fetch(self) -> None:
         while self._finished and self._fetching + len(self._results) < FETCHED:
@@ -218,6 +221,16 @@ class Crew:
                 f"({', '.join(work.deaths)}); it is not tried again until it changes"
             )
             self._results.append(Done(work.task, error=error, worker=member.name))
+            self._drop(work)
+
+    def _drop(self, work: Work) -> None:
+        """Forgets the tasks of the kin of one that ends workers."""
+        self._line.drop(work.kin)
+        for member in self._members:
+            dropped = [one for one in member.attempts.values() if one.work.kin is work.kin]
+            self._cancel(dropped)
+            for attempt in dropped:
+                del member.attempts[attempt.key]
 
     def _cancel(self, attempts: Sequence[Attempt]) -> None:
         if attempts:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from videoprism_mlx.errors import VideoPrismError, WorkerError, excerpt
 from videoprism_mlx.progress import note, write
 from videoprism_mlx.workers.crew.events import Events
+from videoprism_mlx.workers.crew.line import Work
 from videoprism_mlx.workers.crew.news import News
-from videoprism_mlx.workers.tasks import Task
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -25,14 +25,6 @@ TRIES = 3
 
 # A reason to refuse a worker, which its address names; None if it is accepted.
 Accept = Callable[["Client", str], str | None]
-
-
-@dataclasses.dataclass(eq=False)
-class Work:
-    """A task, and the names of the workers that died while they ran it."""
-
-    task: Task
-    deaths: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(eq=False)
@@ -90,6 +82,10 @@ class Members:
 
     def __iter__(self) -> Iterator[Member]:
         return iter(self._members.values())
+
+    def running(self) -> list[Work]:
+        """The tasks that workers have."""
+        return [attempt.work for member in self for attempt in member.attempts.values()]
 
     def begin(self) -> None:
         """From now on, workers that come are checked, and those that go are lost."""

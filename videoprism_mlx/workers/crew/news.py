@@ -92,6 +92,7 @@ class News:
 
 def facts(dask_worker: "Worker") -> tuple[str, int]:
     """The name and the number of threads of the worker where this runs."""
-    name = str(dask_worker.name)
-    is_named = name != dask_worker.address
-    return name if is_named else name.partition("://")[2], dask_worker.state.nthreads
+    name, address = str(dask_worker.name), dask_worker.address
+    if name == address:
+        name = address.partition("://")[2]
+    return f"worker {name}" if name.isdigit() else name, dask_worker.state.nthreads
