@@ -1,5 +1,6 @@
 """Where workers find files: mapped folders, and errors that say what to do."""
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -62,11 +63,11 @@ def test_a_file_that_is_missing_or_another_one_is_an_error_of_the_worker(tmp_pat
     with pytest.raises(WorkerError) as caught:
         places.find("/nas/a.mp4", 4)
     assert str(caught.value) == (
-        f"there is no /nas/a.mp4 here (nor {tmp_path}/a.mp4); mount that folder, or say with --map "
-        "where it is (--map /Volumes/nas=/mnt/nas)"
+        f"there is no /nas/a.mp4 on {platform.node()} (nor {tmp_path}/a.mp4); mount that folder, "
+        "or say with --map where it is (--map /Volumes/nas=/mnt/nas)"
     )
     (tmp_path / "a.mp4").write_text("other")
-    with pytest.raises(WorkerError, match=r"a\.mp4 has 5 bytes here, and /nas/a\.mp4 has 4 where"):
+    with pytest.raises(WorkerError, match=r"a\.mp4 has 5 bytes on .*, and /nas/a\.mp4 has 4 where"):
         places.find("/nas/a.mp4", 4)
     assert not isinstance(caught.value, InputError)  # As errors of videos are.
 

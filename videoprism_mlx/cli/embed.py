@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from videoprism_mlx.cli import shared
+from videoprism_mlx.cli.program.machines import add_machines, machines
 from videoprism_mlx.errors import InputError, are, counted, printable
 
 STDOUT = "-"
@@ -16,6 +17,7 @@ OF_VIDEOS = {
     "format": None, "features": None, "num_frames": None, "size": None, "resize": None,
     "resample": None, "partial": False, "stream": None, "tone_map": False, "hardware": "off",
     "start": None, "end": None, "window": None, "stride": None, "fps": None,
+    "scheduler": None, "workers": None, "mapping": None,
 }  # fmt: skip
 
 
@@ -74,6 +76,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         metavar="N",
         help="videos to encode at once (default: 1), or texts (default: 64)",
     )
+    add_machines(parser)
     shared.add_json(parser)
     parser.set_defaults(run=run)
 
@@ -124,6 +127,7 @@ def run_videos(options: argparse.Namespace, output: str | TextIO) -> int:
             features=options.features and options.features.split(","),
             batch_size=shared.given(options.batch_size, 1),
             decoding=shared.decoding(options),
+            **machines(options),
             **{name: getattr(options, name) for name in settings},
         )
     except KeyboardInterrupt:
@@ -149,7 +153,7 @@ def run_texts(options: argparse.Namespace, output: str | TextIO) -> int:
 
     for name, default in OF_VIDEOS.items():
         if getattr(options, name) != default:
-            option = "frames" if name == "num_frames" else name.replace("_", "-")
+            option = {"num_frames": "frames", "mapping": "map"}.get(name, name.replace("_", "-"))
             raise InputError(f"--{option} has no effect on texts; leave it out")
     texts = shared.read_lines(options.text)
     model = shared.chosen_model(options)

@@ -1,15 +1,11 @@
 """Features of many videos on disk. A run that is killed loses nothing, and the next continues."""
 
 import dataclasses
-import math
 import os
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from videoprism_mlx.errors import (
     FeatureFileError,
@@ -18,6 +14,7 @@ from videoprism_mlx.errors import (
     OutputError,
     excerpt,
 )
+from videoprism_mlx.features.embedding.spool import WindowSpool, joined
 from videoprism_mlx.features.formats import (
     FORMATS,
     lazy_features,
@@ -31,7 +28,6 @@ from videoprism_mlx.features.pipeline import Array
 from videoprism_mlx.features.windows import Window
 from videoprism_mlx.files.atomic import (
     LONGEST_NAME,
-    explained_if_full,
     is_partial,
     new_file,
     short_name,
@@ -58,6 +54,8 @@ class FeatureStore:
     video, where a later run finds them. `record` says how the features are made. No features are
     added to an output whose record differs.
     """
+
+    is_ordered = False
 
     def __init__(self, output: Path, record: Record, file_format: str | None = None):
         self.output = output
@@ -201,15 +199,18 @@ class FeatureStore:
 
     def add_windows(self, video: Record, windows: Iterable[Window]) -> None:
         """Stores the features of a video's windows, one at a time in memory."""
-        with ExitStack() as stack:
-            spools: dict[str, Spool] = {}
+        with self.spool() as spool:
             for window in windows:
-                for key, array in window.arrays().items():
-                    if key not in spools:
-                        spools[key] = stack.enter_context(Spool(self._folder))
-                    spools[key].append(array)
-            rows = {key: spool.rows() for key, spool in spools.items()}
-            self._write({**video, "windows": window.count}, rows)
+                spool.append(window)
+            self.add_spooled(video, [spool])
+
+    def spool(self) -> WindowSpool:
+        """A place for features of windows, which `add_spooled` stores. The caller closes it."""
+        return WindowSpool(self._folder)
+
+    def add_spooled(self, video: Record, parts: Sequence[WindowSpool]) -> None:
+        """Stores the features of all windows of a video, which are in these parts, in order."""
+        self._write({**video, "windows": parts[-1].count}, joined(parts))
 
     def _write(self, video: Record, rows: Mapping[str, Rows]) -> None:
         record = {**self.record, "videos": [video]}
@@ -313,39 +314,6 @@ def require_vectors(features: Collection[str], file_format: str) -> None:
             raise InputError(
                 f"{lines} hold one vector for each video, not {name}; write an .npz instead"
             )
-
-
-class Spool:
-    """Arrays of one shape, kept in an unnamed temporary file until they are written together."""
-
-    def __init__(self, folder: Path):
-        self._folder = folder
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - `__exit__` closes it.
-        self._count = 0
-
-    def __enter__(self) -> "Spool":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def append(self, array: Array) -> None:
-        """Adds an array, on disk."""
-        with explained_if_full(self._folder / "windows"):
-            self._file.write(np.ascontiguousarray(array).tobytes())
-            self._file.flush()
-        self._dtype, self._shape = array.dtype, array.shape
-        self._count += 1
-
-    def rows(self) -> Rows:
-        """All arrays, stacked."""
-        return Rows(self._dtype, (self._count, *self._shape), self._pieces)
-
-    def _pieces(self) -> Iterator[Array]:
-        self._file.seek(0)
-        size = self._dtype.itemsize * math.prod(self._shape)
-        for _ in range(self._count):
-            yield np.frombuffer(self._file.read(size), self._dtype).reshape(1, *self._shape)
 
 
 def video_record(name: str, path: Path) -> dict[str, Any]:

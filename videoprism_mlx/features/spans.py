@@ -9,6 +9,7 @@ the same. It reads on to the first frame of the next one, so that all of the fil
 import functools
 import hashlib
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -26,6 +27,9 @@ SECONDS = 300.0
 # A video stays whole if more than this share of its frames would be decoded twice, because key
 # frames are rare.
 MOST_TWICE = 0.1
+
+# So many times the windows that a span may have are divided at any cost.
+FAR_TOO_MANY = 4
 
 
 class Plan(NamedTuple):
@@ -87,7 +91,9 @@ def whole(_: FrameSource, plan: Plan) -> list[Span]:
     return [Span(0, len(plan.firsts))]
 
 
-def spans_of(opened: FrameSource, plan: Plan, seconds: float = SECONDS) -> list[Span]:
+def spans_of(
+    opened: FrameSource, plan: Plan, seconds: float = SECONDS, most_twice: float = MOST_TWICE
+) -> list[Span]:
     """Spans of about so many seconds; a single one for a video that is better read as a whole."""
     begin, end = plan.instants[0], plan.instants[-1]
     count = round((end - begin) / seconds)
@@ -101,9 +107,23 @@ def spans_of(opened: FrameSource, plan: Plan, seconds: float = SECONDS) -> list[
             stops.append(number)
     leads = [opened.lead(int(plan.numbers[plan.firsts[stop]])) for stop in stops[1:]]
     twice = sum(len(opened.times) if lead is None else lead for lead in leads)
-    if twice > MOST_TWICE * len(opened.times):
+    if twice > most_twice * len(opened.times):
         return whole(opened, plan)
     return [Span(*pair) for pair in zip(stops, [*stops[1:], len(plan.firsts)], strict=True)]
+
+
+def spans_within(opened: FrameSource, plan: Plan, most: int) -> list[Span]:
+    """Spans of about SECONDS, but not many more than `most` windows."""
+    length = plan.instants[-1] - plan.instants[0]
+    seconds = min(SECONDS, most * length / len(plan.firsts))
+    must = len(plan.firsts) > FAR_TOO_MANY * most
+    return spans_of(opened, plan, seconds, math.inf if must else MOST_TWICE)
+
+
+def at_first(divide: Divide) -> Divide:
+    """Divides a video once. If its index was wrong, it stays whole."""
+    ways = itertools.chain([divide], itertools.repeat(whole))
+    return lambda opened, plan: next(ways)(opened, plan)
 
 
 def chunks_of(plan: Plan, span: Span) -> list[list[int]]:
@@ -130,9 +150,7 @@ def mark_of(plan: Plan) -> str:
 
 def long_ones(seconds: float) -> Divide:
     """Divides a video that is long enough. Once its index was wrong, it stays whole."""
-    first: Divide = functools.partial(spans_of, seconds=seconds)
-    ways = itertools.chain([first], itertools.repeat(whole))
-    return lambda opened, plan: next(ways)(opened, plan)
+    return at_first(functools.partial(spans_of, seconds=seconds))
 
 
 def exactly(span: Span, mark: str) -> Divide:

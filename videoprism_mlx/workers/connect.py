@@ -53,8 +53,9 @@ def connected(client: "Client | str | int", show: bool = True) -> Iterator["Clie
         yield from _of_workers(client, show)
     else:
         with quiet():
-            require_package(checked_client(client))
-            yield client
+            given = checked_client(client)
+            require_package(given)
+            yield given
 
 
 def is_count(client: "Client | str | int") -> TypeGuard[int]:
@@ -206,9 +207,10 @@ def require_package(client: "Client") -> None:
     except ImportError:
         found = None
     if found != own_version():
+        scheduler: Any = client.scheduler
         which = "is not installed there" if found is None else f"is version {found} there"
         raise WorkerError(
-            f"the scheduler {client.scheduler.address} cannot read the tasks: videoprism_mlx "
+            f"the scheduler {scheduler.address} cannot read the tasks: videoprism_mlx "
             f"{which}; install {own_version()} on all machines, and start it again"
         )
 

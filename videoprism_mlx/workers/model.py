@@ -89,7 +89,10 @@ class SharedModel:
                 mx.eval(model.parameters())  # Other threads cannot read weights that are lazy.
                 found = Identity.of(model)
                 if found != self.identity:
-                    raise WorkerError(f"the model is another one ({found}; not {self.identity})")
+                    raise WorkerError(
+                        f"the model on {platform.node()} is another one: {found}; expected "
+                        f"{self.identity}"
+                    )
                 _loaded.clear()
                 _loaded[self.identity] = model
             return _loaded[self.identity]
@@ -102,10 +105,10 @@ class SharedModel:
                     return directory
                 if self.name is None:
                     raise WorkerError(
-                        f"{directory} holds another model here: the checksum of {WEIGHTS_FILE} is "
-                        f"{known_checksum(directory / WEIGHTS_FILE)[:12]}, and not "
-                        f"{self.sha256[:12]}; copy the model there again, or remove that directory "
-                        "so that the model is sent"
+                        f"{directory} on {platform.node()} holds another model: the checksum of "
+                        f"{WEIGHTS_FILE} is {known_checksum(directory / WEIGHTS_FILE)[:12]}, and "
+                        f"not {self.sha256[:12]}; copy the model there again, or remove that "
+                        "directory so that the model is sent"
                     )
         return self.received()
 
@@ -161,6 +164,9 @@ class SharedModel:
 # The model of this process, and the lock of whoever loads it.
 _loaded: dict[Identity, VideoPrismModel] = {}
 _loading = threading.Lock()
+
+# The model of a process runs for one of its tasks at a time.
+turn = threading.Lock()
 
 
 @contextmanager
@@ -236,16 +242,8 @@ def introduce(
     Raises an error that says why it cannot take part. Without `places`, videos are sent.
     """
     model.load()
-    problems = []
-    for path, size in videos if places is not None else ():
-        try:
-            places.find(path, size)
-            break
-        except EXPECTED as error:
-            problems.append(error)
-    else:
-        if problems:
-            raise problems[0]
+    if places is not None:
+        places.require_sight(videos)
     return Facts.here()
 
 

@@ -2,10 +2,11 @@
 
 import dataclasses
 import os
+import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from videoprism_mlx.errors import InputError, InputTypeError, WorkerError, counted, shown
+from videoprism_mlx.errors import EXPECTED, InputError, InputTypeError, WorkerError, counted, shown
 from videoprism_mlx.files.places import require_path, user_path
 from videoprism_mlx.video.find import images_in
 
@@ -69,14 +70,27 @@ class Places:
                 other = other or (place, found or 0)
         if other is not None and size is not None:
             raise WorkerError(
-                f"{other[0]} has {counted(other[1], 'byte')} here, and {path} has {size:,} where "
-                "the command runs; map its folder to the one that holds the same files (--map)"
+                f"{other[0]} has {counted(other[1], 'byte')} on {platform.node()}, and {path} has "
+                f"{size:,} where the command runs; map its folder to the one that holds the same "
+                "files (--map)"
             )
         looked = "" if places == [str(path)] else f" (nor {' nor '.join(places[:-1])})"
         raise WorkerError(
-            f"there is no {path} here{looked}; mount that folder, or say with --map where it is "
-            f"(--map {EXAMPLE})"
+            f"there is no {path} on {platform.node()}{looked}; mount that folder, "
+            f"or say with --map where it is (--map {EXAMPLE})"
         )
+
+    def require_sight(self, videos: Sequence[tuple[str, int]]) -> None:
+        """Raises the error about the first of some videos if none of them is on this machine."""
+        problems = []
+        for path, size in videos:
+            try:
+                self.find(path, size)
+                return
+            except EXPECTED as error:
+                problems.append(error)
+        if problems:
+            raise problems[0]
 
 
 def parse_mapping(texts: Iterable[str]) -> dict[str, list[str]]:
@@ -112,6 +126,16 @@ def checked_end(path: str | Path, start: str | Path) -> str:
 def is_inside(path: str, folder: str) -> bool:
     """Whether an absolute path is this folder, or lies in it."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def renamed(error: Exception, there: Path | None, path: str) -> Exception:
+    """The error about a file on a worker, with the path that it has where the command runs."""
+    if there is None or str(there) == path:
+        return error
+    if isinstance(error, OSError) and error.errno is not None:
+        name = None if error.filename is None else str(error.filename).replace(str(there), path)
+        return type(error)(error.errno, error.strerror, name)
+    return type(error)(str(error).replace(str(there), path))
 
 
 def size_of(path: Path) -> int:

@@ -19,9 +19,22 @@ class Rate:
     video: float = 0.0  # Seconds.
 
     @property
+    def seconds(self) -> float:
+        """How long it has worked."""
+        return max(self.ended - self.begun, 1e-3)
+
+    @property
     def speed(self) -> float:
         """Seconds of video in a second."""
-        return self.video / max(self.ended - self.begun, 1e-3)
+        return self.video / self.seconds
+
+    @property
+    def a_minute(self) -> float:
+        """Tasks in a minute."""
+        return 60 * self.tasks / self.seconds
+
+    def __str__(self) -> str:
+        return speed_of(self.speed) if self.video else f"{self.a_minute:,.0f}/min"
 
 
 class Rates:
@@ -30,28 +43,37 @@ class Rates:
     def __init__(self) -> None:
         self._rates: dict[str, Rate] = {}
 
-    def count(self, worker: str, seconds: float, video: float) -> None:
-        """A worker has just done a task, which took so many seconds, with so much video."""
+    def count(self, worker: str, seconds: float, video: float, tasks: int = 1) -> None:
+        """A worker has just done tasks, which took so many seconds, with so much video.
+
+        Without any video, tasks are what is counted.
+        """
         now = time.monotonic()
         rate = self._rates.setdefault(worker, Rate(now - seconds, now))
         rate.ended = now
-        rate.tasks += 1
+        rate.tasks += tasks
         rate.video += video
 
     def short(self, most: int) -> str:
         """Each worker's speed, as in `mac1 34x, mac2 21x`; of all if that is longer than `most`."""
-        each = [f"{printable(name)[:NAME]} {speed_of(rate.speed)}" for name, rate in self._named()]
+        each = [f"{printable(name)[:NAME]} {rate}" for name, rate in self._named()]
         whole = ", ".join(each)
         if len(whole) <= most:
             return whole
-        total = sum(rate.speed for rate in self._rates.values())
-        return f"{counted(len(each), 'worker')} {speed_of(total)}"
+        rates = self._rates.values()
+        video, tasks = sum(one.speed for one in rates), sum(one.a_minute for one in rates)
+        said = speed_of(video) if video else f"{tasks:,.0f}/min"
+        return f"{counted(len(each), 'worker')} {said}"
 
     def lines(self, noun: str = "task") -> list[str]:
         """A line about each worker."""
         return [
-            f"{printable(name)}: {counted(rate.tasks, noun)}, {rate.video:,.0f} s of video, "
-            f"{speed_of(rate.speed)} real time"
+            f"worker {name}: {counted(rate.tasks, noun)}, "
+            + (
+                f"{rate.video:,.0f} s of video, {speed_of(rate.speed)} real time"
+                if rate.video
+                else f"{rate.a_minute:,.0f} a minute"
+            )
             for name, rate in self._named()
         ]
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -28,17 +27,14 @@ from videoprism_mlx.progress import note
 from videoprism_mlx.video.ffmpeg.index import Index
 from videoprism_mlx.workers.connect import connected, is_count
 from videoprism_mlx.workers.crew.crew import Crew
-from videoprism_mlx.workers.model import SharedModel, acceptance, shared_model
-from videoprism_mlx.workers.places import Mapped, Places
+from videoprism_mlx.workers.model import SharedModel, acceptance, shared_model, turn
+from videoprism_mlx.workers.places import Mapped, Places, renamed
 from videoprism_mlx.workers.rates import Rates
 from videoprism_mlx.workers.sending import Sender
 from videoprism_mlx.workers.tasks import Done, Task
 
 if TYPE_CHECKING:
     from distributed import Client
-
-# The model of a process runs for one of its tasks at a time.
-_turn = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,22 +84,12 @@ def _encoded(
     model = job.model.load()
     try:
         opening = Opening.of(found, job.reading, divide, listed)
-        *_, moments = moments_of(model, opening, found, _turn)
+        *_, moments = moments_of(model, opening, found, turn)
     except EXPECTED as error:
-        raise renamed(error, str(found), path) from error
+        raise renamed(error, found, path) from error
     assert isinstance(moments, Moments)
     begun = opening.begun
     return Encoded(moments, begun.spans, mark_of(begun.plan), begun.listed)
-
-
-def renamed(error: Exception, there: str, path: str) -> Exception:
-    """The error, with the path that a file has where the command runs."""
-    if there == path:
-        return error
-    if isinstance(error, OSError) and error.errno is not None:
-        name = None if error.filename is None else str(error.filename).replace(there, path)
-        return type(error)(error.errno, error.strerror, name)
-    return type(error)(str(error).replace(there, path))
 
 
 # Where the command runs.

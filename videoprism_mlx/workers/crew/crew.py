@@ -36,7 +36,8 @@ class Crew:
 
     `accept` is asked about each worker, also about those that join later: one that is refused is
     named on stderr, and gets no task. Dask's dashboard calls the tasks `what`. If there is no
-    worker for `patience` seconds, `run` raises WorkerError.
+    worker for `patience` seconds, `run` raises WorkerError. `fetched` results are here, or on their
+    way, at a time.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class Crew:
         accept: Accept | None = None,
         what: str = "video",
         patience: float = PATIENCE,
+        fetched: int = FETCHED,
     ):
-        self._what = what
+        self._what, self._most_fetched = what, fetched
         self._events = Events()
         self._news = News(client, self._events)
         self._client = self._news.client
@@ -185,7 +187,7 @@ class Crew:
         self._line.bring_back(attempt.work)
 
     def _fetch(self) -> None:
-        while self._finished and self._fetching + len(self._results) < FETCHED:
+        while self._finished and self._fetching + len(self._results) < self._most_fetched:
             member, attempt = self._finished.popleft()
             self._fetching += 1
             self._events.in_thread(attempt.future.result, self._fetched, member, attempt)

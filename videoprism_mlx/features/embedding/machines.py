@@ -1,0 +1,338 @@
+"""Features that workers compute: batches of videos, and spans of the windows of long ones."""
+
+import dataclasses
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from videoprism_mlx.errors import EXPECTED, DeadlyError
+from videoprism_mlx.features.embedding.job import Job, Results, Sink
+from videoprism_mlx.features.embedding.on_workers import (
+    Encoded,
+    Work,
+    embed_batch,
+    embed_span,
+    embed_windows,
+    sizes_of,
+)
+from videoprism_mlx.features.embedding.spool import WindowSpool
+from videoprism_mlx.features.pipeline import Features
+from videoprism_mlx.features.resumable_store import video_record
+from videoprism_mlx.features.spans import Span as WindowSpan
+from videoprism_mlx.features.windows import Sampling
+from videoprism_mlx.files.record import Record
+from videoprism_mlx.progress import note
+from videoprism_mlx.workers.connect import connected
+from videoprism_mlx.workers.crew.crew import FETCHED, Crew
+from videoprism_mlx.workers.model import acceptance, shared_model
+from videoprism_mlx.workers.places import Places, renamed
+from videoprism_mlx.workers.rates import Rates
+from videoprism_mlx.workers.sending import Sender
+from videoprism_mlx.workers.tasks import Done, Task
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+# How many bytes of results are on their way to this process, or in it, at most, and of one span.
+# A single batch may have more.
+MOST_BYTES, SPAN_BYTES = 256 * 2**20, 64 * 2**20
+
+# How many videos may be done before one that has to come first.
+MOST_AHEAD = 10_000
+
+# A worker that sees none of so many videos is refused.
+SEEN = 5
+
+# How many characters of a bar the speeds may take, which fits a terminal of 80.
+SPEEDS = 30
+
+
+class Outcome(NamedTuple):
+    """What has become of a video: features or, if it failed, an error."""
+
+    name: str
+    record: Record
+    error: Exception | None = None
+    features: Features | None = None
+    parts: Sequence[WindowSpool] = ()
+
+
+# Numbers of batches or videos, and what has become of them.
+Finished = Iterator[tuple[int, list[Outcome]]]
+
+
+@dataclasses.dataclass(eq=False)
+class Batch:
+    """Videos that are encoded together: the record of each, or the error if it is not there."""
+
+    number: int
+    videos: Mapping[str, Path]
+    records: dict[str, Record | Exception] = dataclasses.field(default_factory=dict)
+
+    def outcomes(self, done: Done) -> Iterator[Outcome]:
+        """What has become of each video."""
+        if done.error is not None and not isinstance(done.error, EXPECTED):
+            raise done.error
+        results: Iterator[Features | Exception] = iter(done.value or ())
+        for name, record in self.records.items():
+            if isinstance(record, Exception):
+                yield Outcome(name, {}, record)
+                continue
+            found = done.error or next(results)
+            if isinstance(found, Exception):
+                yield Outcome(name, record, as_given(found, record, self.videos[name]))
+            else:
+                yield Outcome(name, record, features=found)
+
+
+@dataclasses.dataclass(eq=False)
+class Video:
+    """A video whose windows are encoded. `runs` are windows that have come, by the next number."""
+
+    number: int
+    name: str
+    path: Path
+    record: Record
+    spans: list[WindowSpan] = dataclasses.field(default_factory=list)
+    runs: dict[int, WindowSpool] = dataclasses.field(default_factory=dict)
+    firsts: dict[int, int] = dataclasses.field(default_factory=dict)
+    come: int = 0
+    is_whole: bool = False  # Something was wrong with its spans.
+    is_done: bool = False
+
+    def put(self, span: WindowSpan, encoded: Encoded, sink: Sink) -> None:
+        """Keeps the windows of a span, after those before them if these are there."""
+        spool = self.runs.pop(span.first, None)
+        first = self.firsts.pop(span.first, span.first)
+        spool = sink.spool() if spool is None else spool
+        self.runs[span.stop], self.firsts[span.stop] = spool, first
+        for window in encoded.windows:
+            spool.append(window)
+        self.come += 1
+
+    def parts(self) -> list[WindowSpool]:
+        """All windows, in the order of time."""
+        return [self.runs[stop] for stop in sorted(self.runs, key=self.firsts.__getitem__)]
+
+    def clear(self) -> None:
+        """Removes the windows that have come."""
+        for spool in self.runs.values():
+            spool.close()
+        self.runs, self.firsts, self.come = {}, {}, 0
+
+
+class Share(NamedTuple):
+    """The span of a video that a task is about."""
+
+    video: Video
+    number: int
+    is_whole: bool
+
+
+class Machines:
+    """Computes features on the workers of a crew."""
+
+    def __init__(self, crew: Crew, work: Work, batch_size: int):
+        self._crew, self._work, self._batch_size = crew, work, batch_size
+        self._rates = Rates()
+        self._room = threading.Condition()
+        self._next = 0  # The number of the batch or video that an ordered sink waits for.
+
+    def speeds(self) -> str:
+        """How fast each worker is."""
+        return self._rates.short(SPEEDS)
+
+    def lines(self) -> list[str]:
+        """A line about each worker."""
+        return self._rates.lines("video" if self._work.sampling is None else "task")
+
+    def results(self, videos: Mapping[str, Path], sink: Sink) -> Results:
+        """Gives the features to the sink. The name of each video follows, perhaps with an error."""
+        each = self._batches if self._work.sampling is None else self._videos
+        finished = each(videos, sink)
+        if sink.is_ordered:
+            finished = self._ordered(finished)
+        for _, outcomes in finished:
+            for one in outcomes:
+                if one.features is not None:
+                    sink.add(one.record, one.features)
+                elif one.error is None:
+                    sink.add_spooled(one.record, one.parts)
+                for part in one.parts:
+                    part.close()
+                yield one.name, one.error
+
+    def _ordered(self, finished: Finished) -> Finished:
+        """The outcomes in the order of their numbers."""
+        held: dict[int, list[Outcome]] = {}
+        for number, outcomes in finished:
+            held[number] = outcomes
+            while self._next in held:
+                yield self._next, held.pop(self._next)
+                with self._room:
+                    self._next += 1
+                    self._room.notify_all()
+
+    def _wait(self, number: int, sink: Sink) -> None:
+        """Waits until a task may begin: not too far before the one that has to come first."""
+        with self._room:
+            self._room.wait_for(lambda: not sink.is_ordered or number < self._next + MOST_AHEAD)
+
+    # Clips.
+
+    def _batches(self, videos: Mapping[str, Path], sink: Sink) -> Finished:
+        for done in self._crew.run(self._batch_tasks(list(videos.items()), sink)):
+            batch: Batch = done.task.about
+            outcomes = list(batch.outcomes(done))
+            self._rates.count(done.worker, done.seconds, 0.0, len(outcomes))
+            yield batch.number, outcomes
+
+    def _batch_tasks(self, videos: list[tuple[str, Path]], sink: Sink) -> Iterator[Task]:
+        size = self._batch_size
+        for number, start in enumerate(range(0, len(videos), size)):
+            self._wait(number, sink)
+            batch, paths = Batch(number, dict(videos[start : start + size])), []
+            for name, path in batch.videos.items():
+                try:
+                    record = video_record(name, path)  # Of the file before it is read.
+                    paths.append(path_of(record))
+                    batch.records[name] = record
+                except EXPECTED as error:
+                    batch.records[name] = error
+            called = paths[0][0] if paths else ""
+            called += f" (with {len(paths) - 1:,} others)" if len(paths) > 1 else ""
+            yield Task(called, embed_batch, (self._work, paths), batch)
+
+    # Windows.
+
+    def _videos(self, videos: Mapping[str, Path], sink: Sink) -> Finished:
+        open_ones: set[Video] = set()
+        try:
+            for done in self._crew.run(self._video_tasks(videos, sink, open_ones)):
+                share: Share = done.task.about
+                video = share.video
+                if video.is_done or share.is_whole != video.is_whole:
+                    continue
+                if (outcome := self._outcome(share, done, sink)) is not None:
+                    video.is_done = True
+                    open_ones.discard(video)
+                    yield video.number, [outcome]
+        finally:
+            for video in list(open_ones):
+                video.clear()
+
+    def _video_tasks(
+        self, videos: Mapping[str, Path], sink: Sink, open_ones: set[Video]
+    ) -> Iterator[Task]:
+        for number, (name, path) in enumerate(videos.items()):
+            self._wait(number, sink)
+            video = Video(number, name, path, {})
+            open_ones.add(video)
+            yield self._task(video)
+
+    def _task(self, video: Video) -> Task:
+        share = Share(video, 0, video.is_whole)
+        try:
+            video.record = video_record(video.name, video.path)
+        except EXPECTED as error:
+            return Task(str(video.path), failed, (error,), share)
+        arguments = (self._work, *path_of(video.record), not video.is_whole)
+        return Task(video.record["path"], embed_windows, arguments, share)
+
+    def _outcome(self, share: Share, done: Done, sink: Sink) -> Outcome | None:
+        """What has become of a video, if all of it is done."""
+        video = share.video
+        if done.error is not None:
+            if not isinstance(done.error, EXPECTED):
+                raise done.error
+            video.clear()
+            if share.number == 0 or isinstance(done.error, DeadlyError):
+                error = as_given(done.error, video.record, video.path)
+                return Outcome(video.name, video.record, error)
+            video.is_whole = True  # As a whole, it may be in order, or will say what is wrong.
+            self._crew.put(self._task(video))
+            return None
+        encoded: Encoded = done.value
+        windows = encoded.windows
+        self._rates.count(done.worker, done.seconds, windows[-1].end - windows[0].start)
+        if share.number == 0:
+            video.spans = encoded.spans
+            for number, span in list(enumerate(video.spans))[1:]:
+                arguments = (self._work, *path_of(video.record), span, encoded.mark, encoded.listed)
+                self._crew.put(
+                    Task(video.record["path"], embed_span, arguments, share._replace(number=number))
+                )
+        video.put(video.spans[share.number], encoded, sink)
+        if video.come < len(video.spans):
+            return None
+        return Outcome(video.name, video.record, parts=video.parts())
+
+
+def failed(error: Exception) -> None:
+    """Raises an error that is known before a worker is asked."""
+    raise error
+
+
+def as_given(error: Exception, record: Record, path: Path) -> Exception:
+    """The error about a video, which calls it as the user did. `record` has its absolute path."""
+    return renamed(error, Path(record["path"]), str(path)) if record else error
+
+
+def path_of(record: Record) -> tuple[str, int]:
+    """The path of a video where the command runs, and its bytes, for workers."""
+    return record["path"], record["bytes"]
+
+
+def some(videos: Mapping[str, Path]) -> list[tuple[str, int]]:
+    """A few of the videos, from all over the list, that can be seen here."""
+    found = []
+    for name, path in list(videos.items())[:: max(1, len(videos) // SEEN)][:SEEN]:
+        with suppress(*EXPECTED):
+            found.append(path_of(video_record(name, path)))
+    return found
+
+
+@contextmanager
+def machines(
+    client: "Client | int",
+    places: Places,
+    show: bool,
+    job: Job,
+    stored: tuple[str | Path | None, str | None],
+    videos: Mapping[str, Path],
+) -> Iterator[Machines]:
+    """Lets workers compute the features of these videos.
+
+    `stored` is the name that the model was loaded as, and its type. Without a name, it may have
+    changed since.
+    """
+    processor = dataclasses.replace(job.processor, tokenizer=None, known_words=None)
+    sampling = None
+    if job.windowing is not None:
+        window = dataclasses.asdict(job.windowing)
+        sampling = Sampling(**window, **dataclasses.asdict(job.span))
+    sizes = sizes_of(job, SPAN_BYTES)
+    fetched = max(1, min(FETCHED, MOST_BYTES // sizes.result))
+    with (
+        connected(client, show) as found,
+        Sender(found) as sender,
+        shared_model(sender, job.model, *stored, places) as shared,
+    ):
+        work = Work(
+            shared,
+            places,
+            processor,
+            tuple(job.features),
+            job.partial,
+            job.span,
+            sampling,
+            sizes.windows,
+        )
+        accept = acceptance(shared, some(videos), places)
+        with Crew(found, accept, fetched=fetched) as crew:
+            working = Machines(crew, work, job.batch_size)
+            yield working
+        for line in working.lines() if show else ():
+            note(line)
