@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from threads import each_rank
+from rank_threads import each_rank
 
 from videoprism_mlx.ranks import group as groups
 from videoprism_mlx.ranks.group import ALONE, Group

@@ -44,6 +44,11 @@ class Group:
         return vector
 
     @property
+    def is_ending(self) -> bool:
+        """Whether this process is about to end, because another rank was lost or has failed."""
+        return False
+
+    @property
     def is_first(self) -> bool:
         """Whether this is the rank that prints and writes."""
         return self.rank == 0

@@ -32,6 +32,11 @@ class Launched(Group):
         self.noise = Noise()
         self.watch: Watch | None = None
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether this process is about to end, because another rank was lost or has failed."""
+        return self.watch is not None and self.watch.is_ending
+
     def all_sum(self, vector: mx.array) -> mx.array:
         """The sum of the vectors (K,) of all ranks."""
         return self._done(mx.distributed.all_sum, vector)

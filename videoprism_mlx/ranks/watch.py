@@ -88,6 +88,11 @@ class Watch:
         if self._is_told_elsewhere(told):
             raise ElsewhereError(told) from None
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether the watching thread is about to end the process."""
+        return self._is_ending.is_set()
+
     def explain(self) -> None:
         """Waits for the watching thread, which ends the process if a rank was lost or has failed.
 

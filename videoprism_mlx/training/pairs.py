@@ -3,7 +3,6 @@
 Shapes: B batch, T frames, S size of a frame, L text positions.
 """
 
-import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,6 +64,7 @@ class Pairs:
         self.paddings: Array = np.empty((0, 0), np.float32)
         if texts := self.texts():
             self.ids, self.paddings = frames.processor.tokenize(texts)
+        self._distinct: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]] | None = None
         self._firsts = np.cumsum([0, *map(len, self.captions)])
 
     def __len__(self) -> int:
@@ -78,16 +78,19 @@ class Pairs:
         """The clips of some videos: (B, T, S, S, 3), 0-255."""
         return np.stack([np.array(self.cache.load(self.frames[row])) for row in rows])
 
-    @functools.cached_property
+    @property
     def distinct_clips(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """As the function `first_equal`, of the clips. Each is read once, by one rank."""
+        if self._distinct is not None:
+            return self._distinct
         group = current()
         checksums = [
             hashlib.sha256(self.clips([row]).tobytes()).digest()
             for row in group.part(range(len(self)))
         ]
         own = np.frombuffer(b"".join(checksums), np.uint8).reshape(-1, hashlib.sha256().digest_size)
-        return first_equal(group.gather(own))
+        self._distinct = first_equal(group.gather(own))
+        return self._distinct
 
     def chosen_texts(self, rows: Rows, random: np.random.Generator) -> tuple[Array, Array]:
         """One caption of each video, at random: ids (B, L) and paddings (B, L)."""

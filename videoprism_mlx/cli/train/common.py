@@ -133,7 +133,7 @@ def explained_when_stopped(options: argparse.Namespace) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if current().is_first:
+        if current().is_first and not current().is_ending:
             shared.say_how_to_continue("the progress is kept", options)
         raise
 

@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_unflatten
-from threads import each_rank
+from rank_threads import each_rank
 
 import videoprism_mlx as vp
 from videoprism_mlx.ranks.group import Group
