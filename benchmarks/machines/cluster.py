@@ -47,7 +47,7 @@ class Cluster:
         self.lab, self.address = lab, f"tcp://{lab.hosts[0].name}:{port}"
         self.log = open(lab.folder / f"dask-{port}.log", "w")  # noqa: SIM115 - until the end
         # It shares the cores with all. On a Mac of its own, it would have one.
-        words = ["dask", "scheduler", "--port", str(port), "--no-dashboard"]
+        words = ["dask", "scheduler", "--port", str(port), "--dashboard-address", ":0"]
         self.scheduler = self._start(lab.hosts[0], words, core=lab.cores)
         self.workers: dict[str, tuple[Host, subprocess.Popen[str]]] = {}
 

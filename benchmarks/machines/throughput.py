@@ -72,7 +72,7 @@ def measure(lab: Lab, name: str, rounds: int) -> dict[str, Any]:
     if work.model != DEMO_MODEL:
         draw_model(work.model, lab.disk / f"model-{name}")
         model = f"{SHARED_FIRST}/model-{name}"
-    clusters = {"one": Cluster(lab, 8786), "two": Cluster(lab, 8787)}
+    clusters = {"one": Cluster(lab, 8786), "two": Cluster(lab, 8796)}
     clusters["one"].add(lab.hosts[1])
     for host in lab.hosts[1:]:
         clusters["two"].add(host)
