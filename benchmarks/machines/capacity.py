@@ -16,8 +16,9 @@ from benchmarks.machines.hosts import Lab
 from benchmarks.timing import RESULTS, save
 from videoprism_mlx.library.neighbours import GROUP, SAMPLES
 
-# Bytes that a task returns: nothing, and 450 moments with their pictures.
-SIZES = {"empty": 0, "450 moments": 450 * (4 * writing.WIDTH + PICTURE)}
+# Bytes that a task returns: nothing, and the moments of a span of five minutes with their pictures.
+SPAN = "75 moments"
+SIZES = {"empty": 0, SPAN: 75 * (4 * writing.WIDTH + PICTURE)}
 
 # How often a moment is written again while its library grows, as small files are joined, and the
 # library of `benchmarks.library` with whose figure that is reckoned.
@@ -70,7 +71,7 @@ def rates(figures: dict[str, Any]) -> dict[str, float]:
     """
     small, large = (figures["write"][name] for name in ("1", "900"))
     moment = (large["seconds_a_video"] - small["seconds_a_video"]) / 899
-    tasks = figures["tasks"]["450 moments"]
+    tasks = figures["tasks"][SPAN]
     index = max(figures["index"], key=lambda one: one["moments"])
     library = json.loads((RESULTS / "library.json").read_text())["libraries"]
     # The largest library that was not filled beside much other work.
@@ -101,7 +102,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     figures: dict[str, Any] = {"tasks": {}}
     for name, size in SIZES.items():
-        count = options.tasks if size == 0 else options.tasks // 8
+        count = options.tasks if size == 0 else options.tasks // 2
         figures["tasks"][name] = through(count, size)
         print(name, json.dumps(figures["tasks"][name]), flush=True)
     figures["write"] = {

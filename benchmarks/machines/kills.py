@@ -9,6 +9,8 @@ goes on from there.
 """
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import random
@@ -32,7 +34,7 @@ from videoprism_mlx.models import DEMO_MODEL
 STATE = RESULTS / "machines_kills.json"
 COMMAND = "python -m benchmarks.machines kills --count 50"
 
-CLIPS, PAIRS, EPOCHS = 300, 24, 4
+CLIPS, PAIRS, EPOCHS = 300, 24, 3
 
 # How many seconds after a rank was killed the others may go on.
 SOON = 30.0
@@ -176,6 +178,8 @@ class Indexing(Kills):
             code, said = self.finish(self.start(self.command(library)))
         assert code == 0, said[-3000:]
         seconds = time.perf_counter() - started
+        if is_late:
+            self.seconds = min(self.seconds, after)
         name = self.first.name if kind == WRITER else host.name
         figures = {"victim": name, "after": after, "was_over": is_late, "seconds": seconds}
         return figures | {"unbroken_seconds": self.seconds, "difference": self.check(library)}
@@ -244,6 +248,8 @@ class Training(Kills):
         gone = time.perf_counter() - killed
         code, again = self.finish(self.start(self.command(output)))
         assert code == 0, again[-3000:]
+        if not victims:
+            self.seconds = min(self.seconds, after)
         figures = {"ranks": self.ranks, "victim": name, "after": after, "was_over": not victims}
         figures |= {
             "ended_seconds": ended,
@@ -273,7 +279,7 @@ def plan(count: int) -> list[tuple[str, int]]:
     return indexing + training
 
 
-def made(path: Path) -> list[dict[str, Any]]:
+def kept(path: Path) -> list[dict[str, Any]]:
     """The kills that were made so far."""
     if not path.is_file():
         return []
@@ -295,7 +301,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    kills = [] if options.anew else made(STATE)
+    kills = [] if options.anew else kept(STATE)
     until = time.monotonic() + 60 * options.minutes
     wanted = plan(options.count)
     for kill in kills:
@@ -316,7 +322,10 @@ def run(options: argparse.Namespace) -> int:
             for kind in kinds:
                 if time.monotonic() > until:
                     break
-                kills.append(attempt(one.kill, kind, hosts))
+                made = attempt(one.kill, kind, hosts)
+                while made.get("was_over"):  # Nothing was killed.
+                    made = attempt(one.kill, kind, hosts)
+                kills.append(made)
                 keep(kills)
             one.close()
     bad = [kill for kill in kills if not kill["is_right"]]
@@ -354,4 +363,5 @@ def keep(kills: list[dict[str, Any]]) -> None:
         "slowest_end_of_ranks": max((kill.get("gone_seconds", 0.0) for kill in kills), default=0),
         "kills": kills,
     }
-    save("machines_kills", COMMAND, figures)
+    with contextlib.redirect_stdout(io.StringIO()):  # It is written after each kill.
+        save("machines_kills", COMMAND, figures)

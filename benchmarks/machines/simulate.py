@@ -3,10 +3,11 @@
     python -m benchmarks.machines simulate [--hours 1000000] [--save]
 
 Nobody has measured a Mac. Its speed, in windows a second, is what you put in; the other rates are
-those that `python -m benchmarks.machines capacity` has measured here. `saturation` is arithmetic:
-each part of the work has a rate of its own, and the slowest is the rate of all. `play` lets every
-task pass, one by one, through the scheduler, a Mac and the writer: it shows what the arithmetic
-leaves out, the queue and the end of a run.
+those that `python -m benchmarks.machines capacity` and `throughput` have measured here.
+
+`saturation` is arithmetic: each part of the work has a rate of its own, and the slowest is the rate
+of all. `play` lets every task pass, one by one, through the scheduler, a Mac and the writer: it
+shows what the arithmetic leaves out, the queue and the end of a run.
 """
 
 import argparse
@@ -42,7 +43,7 @@ class Collection:
     hours: float = 1e6
     video: float = 1.0
     stride: float = 4.0
-    span: int = 450
+    span: int = 75
 
     @property
     def windows(self) -> float:
@@ -182,7 +183,8 @@ def measured(path: Path | None = None) -> tuple[Rates, float]:
     figures = json.loads((path or RESULTS / "machines_capacity.json").read_text())
     names = [field.name for field in dataclasses.fields(Rates)]
     rates = {name: value for name, value in figures["rates"].items() if name in names}
-    return Rates(**rates), figures["windows_a_second"]
+    throughput = json.loads((RESULTS / "machines_throughput.json").read_text())
+    return Rates(**rates), throughput["base"]["clips_a_second"]["two"]  # A clip is a window.
 
 
 def table(collection: Collection, rates: Rates, here: float) -> list[dict[str, Any]]:
@@ -265,7 +267,7 @@ def add(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser("simulate", help="a million hours")
     parser.add_argument("--hours", type=float, default=1e6)
     parser.add_argument("--video", type=float, default=1.0, help="hours of a video")
-    parser.add_argument("--windows-a-second", type=float, help="of all of this machine")
+    parser.add_argument("--windows-a-second", type=float, help="of a Mac of the speed 1")
     parser.add_argument("--rates", type=Path, help="another file of measured rates")
     parser.add_argument("--play", type=float, default=2000, help="hours that pass task by task")
     parser.add_argument("--save", action="store_true", help="keep the figures and the picture")

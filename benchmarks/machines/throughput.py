@@ -68,7 +68,7 @@ def measure(lab: Lab, name: str, rounds: int) -> dict[str, Any]:
     work = WORK[name]
     model = work.model
     draw_clips(lab.disk / name, work.clips)
-    draw_clips(lab.disk / f"{name}-warm", 4)
+    draw_clips(lab.disk / f"{name}-warm", 2)
     if work.model != DEMO_MODEL:
         draw_model(work.model, lab.disk / f"model-{name}")
         model = f"{SHARED_FIRST}/model-{name}"

@@ -44,7 +44,7 @@ RATES = simulate.Rates(
 
 
 def test_what_is_full_first() -> None:
-    work = simulate.Collection(hours=1000)
+    work = simulate.Collection(hours=1000, span=450)
     assert work.tasks == 2 and work.windows == 900
     seconds = {name: 1 / rate for name, rate in simulate.limits(work, RATES).items()}
     assert seconds == pytest.approx({"scheduler": 4, "writer": 14, "index": 1.8, "shared disk": 5})
@@ -56,7 +56,9 @@ def test_what_is_full_first() -> None:
 
 
 def test_short_videos_cost_the_writer_more() -> None:
-    work = simulate.Collection(hours=1, video=0.1)  # 90 windows: one task, ten to an hour.
+    work = simulate.Collection(
+        hours=1, video=0.1, span=450
+    )  # 90 windows: one task, ten to an hour.
     assert work.tasks == 10
     seconds = 1 / simulate.limits(work, RATES)["writer"]
     assert seconds == pytest.approx(10 * 1 + 10 * 3 + 9)
