@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 
 from videoprism_mlx.workers.connect import connected
-from videoprism_mlx.workers.crew import Crew
+from videoprism_mlx.workers.crew.crew import Crew
 from videoprism_mlx.workers.tasks import Task
 
 LINES = 20
