@@ -22,7 +22,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_videos(tmp_path_factory.mktemp("videos"))
 
 
-@pytest.mark.parametrize("name", ["out.npz", "out.safetensors", "out.jsonl", "out"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "out.npz",
+        "out",
+        pytest.param("out.safetensors", marks=pytest.mark.slow),
+        pytest.param("out.jsonl", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_and_started_again(
     name: str, searchable: Path, tmp_path: Path, folder: Path
 ) -> None:

@@ -93,7 +93,7 @@ def test_commands_on_a_video_whose_name_is_not_text(
     assert json.loads(printed)["video"] == NOT_TEXT
     for name in ("out.npz", "out.safetensors", "out.jsonl", "out"):
         output = tmp_path / name
-        for _ in range(2):  # The second time all is there.
+        for _ in range(2 if name == "out" else 1):  # The second time all is there.
             printed = results_of("embed", image, bad, "-o", output, *model, "--json", code=1)
             assert json.loads(printed)["videos"] == 1
             assert json.loads(printed)["skipped"].keys() == {bad.name}

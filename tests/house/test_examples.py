@@ -164,6 +164,7 @@ def test_an_error_is_one_line(arguments: tuple[str, ...], said: str, tmp_path: P
     assert line.startswith(f"error: {said}")
 
 
+@pytest.mark.slow
 def test_train_demo_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

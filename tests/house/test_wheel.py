@@ -90,6 +90,7 @@ def test_the_sdist_builds_the_same_wheel(checkout: Path, wheel: Path, tmp_path: 
     assert contents(build_wheel(sdist, tmp_path / "wheel")) == contents(wheel)
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_works(wheel: Path, tmp_path: Path) -> None:
     environment = tmp_path / "environment"
     run(sys.executable, "-m", "venv", "--without-pip", environment, cwd=tmp_path)

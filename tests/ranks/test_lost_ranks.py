@@ -20,7 +20,7 @@ import mlx.core as mx
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.ranks import watch
 from videoprism_mlx.ranks.joining import joined
-watch.SILENCE, watch.BEAT = 3.0, 0.5
+watch.SILENCE, watch.BEAT, watch.TELLING = 3.0, 0.5, 1.2
 with joined() as group:
     group.kept = "All is kept"
     for step in range(1_000_000):
@@ -112,6 +112,7 @@ def test_an_error_is_told_by_the_rank_that_has_it(go: Go) -> None:
     assert said[0] == "" and said[1].splitlines()[-1].endswith("InputError: a damaged array")
 
 
+@pytest.mark.attack
 def test_an_error_of_all_ranks_is_told_once(go: Go) -> None:
     codes, said = ended(go(3, 'raise InputError("no such model")'), 10)
     assert codes == [1, 1, 1] and "ElsewhereError" not in said[0]

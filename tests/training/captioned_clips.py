@@ -17,7 +17,7 @@ CAPTIONS = (
 )
 COLOURS = ((220, 30, 30), (30, 200, 30), (30, 30, 220), (128, 128, 128), (250, 220, 40))
 RECIPE = Recipe(epochs=3, batch_size=4, learning_rate=3e-3, clip=1.0)
-LONGER = dataclasses.replace(RECIPE, epochs=60, batch_size=5, learning_rate=1e-3)
+LONGER = dataclasses.replace(RECIPE, epochs=24, batch_size=5, learning_rate=3e-3)
 
 Tune = Callable[..., Trained]
 

@@ -94,7 +94,7 @@ def test_a_tower_that_is_not_trained_stays_as_it_is(
 
 
 def test_adapters(tune: Tune, searchable: Path, pairs: Path, tmp_path: Path) -> None:
-    tuning = Tuning(rank=3, at_once=2)
+    tuning = Tuning(rank=3)
     tuned = tune(tuning=tuning, val=pairs, recipe=LONGER)
     assert not (tuned.directory / "config.json").exists()
     arrays = load_file(tuned.directory / "adapters.safetensors")

@@ -23,11 +23,20 @@ def processor_of(directory: Path, **settings: Any) -> Processor:
     return dataclasses.replace(vp.load(directory)[1], **settings)
 
 
-def test_views_show_a_span_of_the_video(backbone: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """A clip. Random views depend on its name and that of its folder."""
+    path = tmp_path / "clips" / "b.mp4"
+    path.parent.mkdir()
+    path.symlink_to(media.clip("b.mp4"))
+    return path
+
+
+def test_views_show_a_span_of_the_video(backbone: Path, video: Path) -> None:
     processor = processor_of(backbone, num_frames=8, size=96)
     views = Views(12, crop=1.0, span=0.4)
     spans = []
-    for clip in views.read(processor, media.clip("b.mp4"))[1:]:
+    for clip in views.read(processor, video)[1:]:
         numbers = [media.number(frame) for frame in clip]
         steps = np.diff(numbers)
         assert (steps >= 4).all() and np.ptp(steps) <= 1  # Evenly, over 40 of 100 or more.
@@ -61,9 +70,8 @@ def test_views_show_a_square_of_the_frames(backbone: Path, tmp_path: Path) -> No
     assert np.ptp(np.array(corners), axis=0).min() > 0.1
 
 
-def test_views_follow_the_seed_and_the_name(backbone: Path, clips: Path, tmp_path: Path) -> None:
+def test_views_follow_the_seed_and_the_name(backbone: Path, video: Path, tmp_path: Path) -> None:
     processor = processor_of(backbone)
-    video = media.clip("b.mp4")
     elsewhere = tmp_path / "moved" / video.parent.name
     elsewhere.mkdir(parents=True)
     copy = Path(shutil.copy(video, elsewhere / "b.mp4"))
@@ -96,17 +104,17 @@ def test_views_of_images(backbone: Path, clips: Path, tmp_path: Path) -> None:
         assert len(Views(4, span=0.3).read(processor, video)) == 4
 
 
-def test_frames_at_a_rate(backbone: Path, tmp_path: Path) -> None:
+def test_frames_at_a_rate(backbone: Path, video: Path) -> None:
     processor = processor_of(backbone, fps=5.0, size=96)
     firsts = set()
-    for clip in Views(8, crop=1.0).read(processor, media.clip("b.mp4")):
+    for clip in Views(8, crop=1.0).read(processor, video):
         numbers = [media.number(frame) for frame in clip]
         assert np.diff(numbers).tolist() == pytest.approx([6, 6, 6], abs=1)  # 30 are shown.
         firsts.add(numbers[0])
     assert 0 in firsts and len(firsts) > 4 and max(firsts) > 40
     slow = processor_of(backbone, fps=0.5)
     with pytest.raises(vp.VideoError, match=r"has 2 frames at 0.5 a second; expected 4"):
-        PLAIN.read(slow, media.clip("b.mp4"))
+        PLAIN.read(slow, video)
 
 
 @pytest.mark.parametrize(

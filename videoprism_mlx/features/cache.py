@@ -93,6 +93,10 @@ def fill(
         return make_arrays(cache, named, read, finish, what, ahead)
 
     failed = make(group.part(missing))
+    if missing and group.size > 1:
+        progress.note(
+            f"{what}: {group.name(group.rank)} has made its share; it waits for the others"
+        )
     failed |= make(left_by_others(group, missing, failed))
     bad |= {number: failed[path] for number, path in enumerate(paths) if path in failed}
     lines = {number: unusable(videos[number], error) for number, error in sorted(bad.items())}

@@ -109,6 +109,7 @@ def prepare(peer: socket.socket) -> None:
     peer.setblocking(False)
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if sys.platform == "darwin":
-        peer.setsockopt(socket.IPPROTO_TCP, TCP_RXT_CONNDROPTIME, CONFIRMING)
+        with suppress(OSError):
+            peer.setsockopt(socket.IPPROTO_TCP, TCP_RXT_CONNDROPTIME, CONFIRMING)
     elif hasattr(socket, "TCP_USER_TIMEOUT"):
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * CONFIRMING)

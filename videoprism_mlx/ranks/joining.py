@@ -1,5 +1,6 @@
 """Joining the group that a launcher has started this process for, and leaving it."""
 
+import faulthandler
 import functools
 import logging
 import signal
@@ -18,6 +19,9 @@ from videoprism_mlx.ranks.launched import launched_rank
 from videoprism_mlx.ranks.noise import Noise
 from videoprism_mlx.ranks.watch import STOPS, Watch
 
+# Seconds for all ranks to join: a slow machine may take long to start.
+JOINING = 180.0
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -27,9 +31,9 @@ _current: ContextVar[Group] = ContextVar("group", default=ALONE)
 class Launched(Group):
     """The group of MLX's launcher: collectives over the network, on the processor."""
 
-    def __init__(self, group: Any):
+    def __init__(self, group: Any, noise: Noise):
         super().__init__(group.rank(), group.size())
-        self.noise = Noise()
+        self.noise = noise
         self.watch: Watch | None = None
 
     @property
@@ -57,8 +61,9 @@ class Launched(Group):
                 result = collective(vector, stream=mx.cpu)
                 mx.eval(result)
         except RuntimeError as error:
-            if self.watch is not None:
-                self.watch.explain()  # If a rank was lost, it ends the process with that message.
+            if self.watch is None:
+                raise RankError("a rank has ended before all joined; start them again") from None
+            self.watch.explain()  # If a rank was lost, it ends the process with that message.
             self.noise.show()
             raise RankError(f"the ranks cannot reach each other any more: {error}") from None
         return result
@@ -96,13 +101,13 @@ def joined() -> Iterator[Group]:
     if launched_rank() is None or current() is not ALONE:
         yield current()
         return
-    group = Launched(_initialized())
-    if group.size == 1:
-        yield group
-        return
     with ExitStack() as stack:
-        stack.callback(group.noise.close)
-        group.watch = stack.enter_context(Watch(group, group.noise))
+        noise = Noise()
+        stack.callback(noise.close)
+        with _while_joining(noise):
+            group = Launched(_wait_for_all_ranks(), noise)
+            watch = Watch(group, noise)
+        group.watch = stack.enter_context(watch)
         if not group.is_first:
             stack.enter_context(progress.hidden())
             stack.enter_context(_errors_only())
@@ -120,10 +125,10 @@ def over_ranks(function: Callable[P, R]) -> Callable[P, R]:
     return together
 
 
-def _initialized() -> Any:
+def _wait_for_all_ranks() -> Any:
+    """MLX's group. The name is what one reads if a rank never comes: see `_while_joining`."""
     try:
-        with _ended_by_signals():
-            return mx.distributed.init(strict=True)
+        return mx.distributed.init(strict=True)
     except RuntimeError as error:
         raise RankError(
             f"this process is one of several that a launcher has started, and they cannot be "
@@ -132,18 +137,22 @@ def _initialized() -> Any:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Lets signals end the process in the block, which waits in native code for other ranks."""
+def _while_joining(noise: Noise) -> Iterator[None]:
+    """Lets the process end in the block, in which MLX waits for other ranks with Python's lock.
+
+    No handler of a signal and no other thread can run then. Signals therefore end the process at
+    once, as they would any program, and so does waiting for longer than JOINING.
+    """
     is_main = threading.current_thread() is threading.main_thread()
-    handlers = {one: signal.getsignal(one) for one in STOPS if is_main}
-    changed = {one: each for one, each in handlers.items() if each is not signal.SIG_IGN}
-    for one in changed:
-        signal.signal(one, signal.SIG_DFL)
+    before = {one: signal.signal(one, signal.SIG_DFL) for one in STOPS if is_main}
+    faulthandler.dump_traceback_later(JOINING, exit=True, file=noise.screen)
     try:
         yield
     finally:
-        for one, handler in changed.items():
-            signal.signal(one, handler)
+        faulthandler.cancel_dump_traceback_later()
+        for one, handler in before.items():
+            if handler is not None:  # It was not set from Python.
+                signal.signal(one, handler)
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+from videoprism_mlx.errors import printable
 
 
 class Noise:
@@ -21,6 +23,12 @@ class Noise:
             yield
         finally:
             os.dup2(self.screen, 2)
+
+    def say(self, text: str) -> None:
+        """Prints a line as a command does, below its progress bar if there is one."""
+        below = "\n" if os.isatty(self.screen) else ""
+        with suppress(OSError):
+            os.write(self.screen, f"{below}videoprism-mlx: {printable(text)}\n".encode())
 
     def show(self) -> None:
         """Prints what was put aside."""

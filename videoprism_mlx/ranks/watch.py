@@ -24,7 +24,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from videoprism_mlx.errors import ElsewhereError, in_words, printable
+from videoprism_mlx.errors import ElsewhereError, in_words
 from videoprism_mlx.ranks.connections import connected
 from videoprism_mlx.ranks.group import Group
 from videoprism_mlx.ranks.noise import Noise
@@ -215,7 +215,7 @@ class Watch:
         verb = "was" if len(self.lost) == 1 else "were"
         why = next(iter(self.lost.values()))
         text = f"{names} {verb} lost: {why}; so all ranks end. {self.group.kept}"
-        self._say(text.strip())
+        self.noise.say(text.strip())
 
     def _stop_soon(self) -> None:
         """Ends the process if the main thread, which got a signal, cannot."""
@@ -225,19 +225,12 @@ class Watch:
                 self._is_ending.set()
                 self._send({"failed": KeyboardInterrupt.__name__})
                 if self.group.is_first:
-                    self._say("stopped")
+                    self.noise.say("stopped")
                 self._exit(FAILED)
 
         timer = threading.Timer(STOPPING, end)
         timer.daemon = True
         timer.start()
-
-    def _say(self, text: str) -> None:
-        """Prints a line as a command does, below its progress bar if there is one."""
-        below = "\n" if os.isatty(self.noise.screen) else ""
-        line = f"{below}videoprism-mlx: {printable(text)}\n"
-        with suppress(OSError):
-            os.write(self.noise.screen, line.encode(errors="backslashreplace"))
 
     def _exit(self, code: int) -> None:
         for stream in (sys.stdout, sys.stderr):

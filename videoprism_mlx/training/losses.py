@@ -101,9 +101,8 @@ def contrastive_gradients(
             embeddings.append(embed(parameters["model"], rows))
             mx.eval(embeddings[-1])
         own = mx.concatenate(embeddings) if embeddings else mx.zeros((0, 2, 0))
-        loss, (to_own, to_scale) = mx.value_and_grad(loss_of, argnums=(0, 1))(
-            own, parameters["log_scale"]
-        )
+        of_both = mx.value_and_grad(loss_of, argnums=(0, 1))
+        loss, (to_own, to_scale) = of_both(own, parameters["log_scale"])
 
         def carried(trained: Parameters, rows: slice) -> mx.array:
             to_rows = to_own[rows.start - share.start : rows.stop - share.start]

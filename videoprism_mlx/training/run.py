@@ -114,11 +114,11 @@ class Run:
                 parameters, optimizer.state, progress = restored
             progress = Progress.of(group.broadcast(progress._asdict()))
             logger.info("%s", self._found(progress))
-            self._say_kept()
-        parameters = self._in_common(parameters, optimizer)
+            say_kept(self.folder)
+        parameters = in_common(parameters, optimizer)
         while not self._is_finished(progress):
             parameters, progress = self._epoch(learner, parameters, optimizer, progress, steps)
-            parameters = self._in_common(parameters, optimizer)
+            parameters = in_common(parameters, optimizer)
             measured = {
                 "epoch": progress.epoch + 1,
                 "loss": progress.loss / steps,
@@ -134,7 +134,7 @@ class Run:
             report(measured, [name.lstrip("-") for name in self._metrics], self.folder)
         if group.is_first:
             parameters = self._files.best(parameters, progress.checksum)
-        return self._in_common(parameters), progress.history
+        return in_common(parameters), progress.history
 
     def _restored(
         self, parameters: Parameters, optimizer: Adam
@@ -148,18 +148,6 @@ class Run:
             # killed may have left the parameters of a later epoch, so the checksum may differ.
             self._files.best(parameters)
         return restored
-
-    def _in_common(self, parameters: Parameters, optimizer: Adam | None = None) -> Parameters:
-        """The first rank's parameters, and in `optimizer` its state.
-
-        Devices that differ round differently: over many steps, parameters would drift apart.
-        """
-        group, state = current(), {} if optimizer is None else optimizer.state
-        if group.size > 1 and len(set(group.collect(crc32("", named(parameters, state))))) > 1:
-            parameters, state = group.copy((parameters, state))
-            if optimizer is not None:
-                optimizer.state = state
-        return parameters
 
     def _found(self, progress: Progress) -> str:
         """One line about the run that was found in the folder."""
@@ -233,13 +221,7 @@ class Run:
         if current().is_first:
             self._files.keep(self._record(), parameters, optimizer.state, progress)
         self._has_state = True
-        self._say_kept()
-
-    def _say_kept(self) -> None:
-        current().kept = (
-            f"{self.folder} keeps the last state: the same command goes on from it, also with "
-            "another number of ranks"
-        )
+        say_kept(self.folder)
 
     @property
     def _files(self) -> RunFiles:
@@ -278,6 +260,27 @@ class Run:
         """The record and the recipe, in the form in which a JSON file stores them."""
         record = {**self.record, "recipe": self.recipe.record()}
         return cast(dict[str, Any], json.loads(json.dumps(record)))
+
+
+def in_common(parameters: Parameters, optimizer: Adam | None = None) -> Parameters:
+    """The first rank's parameters, and in `optimizer` its state.
+
+    Devices that differ round differently: over many steps, parameters would drift apart.
+    """
+    group, state = current(), {} if optimizer is None else optimizer.state
+    if group.size > 1 and len(set(group.collect(crc32("", named(parameters, state))))) > 1:
+        parameters, state = group.copy((parameters, state))
+        if optimizer is not None:
+            optimizer.state = state
+    return parameters
+
+
+def say_kept(folder: Path) -> None:
+    """Notes what to say if a rank is lost, once there is a state."""
+    current().kept = (
+        f"{folder} keeps the last state: the same command goes on from it, also with another "
+        "number of ranks"
+    )
 
 
 def printed_names(measured: Mapping[str, Any], first: Sequence[str]) -> list[str]:
