@@ -93,9 +93,8 @@ def embed(
     in seconds, are the span of each video that is used, also for its windows. `progress` shows a
     bar if stderr is a terminal, and prints a line for each skipped video to stderr.
 
-    With `client`, Dask's workers compute the features: it is a `distributed.Client`, the address of
-    a scheduler, or a number of processes to start here. `mapping` says where a folder is on them:
-    {"/Volumes/nas": "/mnt/nas"}.
+    `client` shares the work among Dask's workers: a `distributed.Client`, a scheduler's address, or
+    a number of processes here. `mapping` is where they find folders: {"/Volumes/nas": "/mnt/nas"}.
     """
     require_count("batch_size", batch_size)
     windowing, span = Windowing.of(num_frames, window, stride, fps), Span.of(start, end)
@@ -110,12 +109,22 @@ def embed(
         names = check_features(loaded, features)
         job = Job(loaded, processor, names, batch_size, windowing, partial, span)
         made = made_with(model=identity, preprocessing=job.preprocessing(), features=names)
-        stored = (None, None) if isinstance(model, tuple) or adapters else (model, dtype)
-        elsewhere = machines and functools.partial(machines, job, stored)
+        elsewhere = machines and functools.partial(machines, job, stored(model, dtype, adapters))
         sink = FeatureStore(output, made, format) if isinstance(output, Path) else output
         skipped = job.write(sink, made, videos, overwrite, progress, elsewhere)
     path = output if isinstance(output, Path) else None
     return Embedded(path, without(videos, skipped), skipped)
+
+
+def stored(
+    model: str | Path | tuple[VideoPrismModel, Processor] | None,
+    dtype: str | None,
+    adapters: str | Path | None,
+) -> tuple[str | Path | None, str | None]:
+    """The name and type under which workers find the very weights; None if they are in memory."""
+    if isinstance(model, tuple) or adapters is not None:
+        return None, None
+    return model, dtype
 
 
 @contextmanager

@@ -68,7 +68,7 @@ class Rates:
     def lines(self, noun: str = "task") -> list[str]:
         """A line about each worker."""
         return [
-            f"worker {name}: {counted(rate.tasks, noun)}, "
+            f"{printable(name)}: {counted(rate.tasks, noun)}, "
             + (
                 f"{rate.video:,.0f} s of video, {speed_of(rate.speed)} real time"
                 if rate.video

@@ -220,7 +220,7 @@ class Crew:
                 continue
             error = DeadlyError(
                 f"{work.task.key} was being read by a worker that died, {len(work.deaths)} times "
-                f"({', '.join(work.deaths)}); it is not tried again until it changes"
+                f"({', '.join(work.deaths)}); it is skipped"
             )
             self._results.append(Done(work.task, error=error, worker=member.name))
             self._drop(work)

@@ -44,14 +44,16 @@ class News:
 
         Workers that are there have just joined.
         """
-        is_heard = threading.Event()
+        is_heard, gone, order = threading.Event(), set[str](), threading.Lock()
 
         def of_workers(event: tuple[float, Mapping[str, Any]]) -> None:
             message = event[1]
             if message.get("action") == "add-worker":
                 self._events.put(joined, message["worker"])
             elif message.get("action") == "remove-worker":
-                self._events.put(left, message["worker"], message.get("expected", False))
+                with order:
+                    gone.add(message["worker"])
+                    self._events.put(left, message["worker"], message.get("expected", False))
 
         def of_tasks(event: tuple[float, Mapping[str, Any]]) -> None:
             is_heard.set()
@@ -64,7 +66,9 @@ class News:
             self.require_connection()
             self.client.log_event(TOPIC, {})
         for address in self.client.nthreads():
-            self._events.put(joined, address)
+            with order:
+                if address not in gone:  # It may have left since it was listed.
+                    self._events.put(joined, address)
 
     def facts(self, address: str) -> tuple[str, int]:
         """The name of a worker, and its number of threads."""
