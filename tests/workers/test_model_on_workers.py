@@ -23,11 +23,15 @@ from videoprism_mlx.weights.identity import ModelIdentity
 from videoprism_mlx.workers import model as models
 from videoprism_mlx.workers import sending
 from videoprism_mlx.workers.connect import connected
+from videoprism_mlx.workers.files import Files
 from videoprism_mlx.workers.model import Facts, acceptance, introduce, shared_model
 from videoprism_mlx.workers.places import Places
 from videoprism_mlx.workers.sending import Sender, fetch
 
 DEMO = "videoprism_lvt_demo_tiny"
+
+# Workers see the videos under the same paths.
+SEEN = Files(Places())
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +96,7 @@ def test_a_model_that_is_here_is_loaded_and_not_sent(
     for name in (DEMO, str(directory)):
         model = vp.load_model(name)
         with shared_model(sender, model, name, None, Places()) as shared:
-            assert reasons(client, shared, [], Places()) == [None, None]
+            assert reasons(client, shared, [], SEEN) == [None, None]
             assert np.array_equal(computed(shared.load()), computed(model))
     assert not (cache / "sent").exists()
 
@@ -121,12 +125,12 @@ def test_a_model_that_is_not_here_is_sent_in_pieces_bit_for_bit(
         answer = sender._send
 
         def send(request: dict[str, Any]) -> None:
-            there = str(moved / Path(request["path"]).name)
+            there = str(moved / Path(os.fsdecode(request["path"])).name)
             sender._offered.add(there)
             answer({**request, "path": there})
 
         sender._send = send  # type: ignore[method-assign]
-        assert reasons(client, shared, [], Places()) == [None, None]
+        assert reasons(client, shared, [], SEEN) == [None, None]
         [sent] = (cache / "sent").iterdir()
         assert kept(cache) == ["config.json", "model.safetensors"]
         for name in kept(cache):
@@ -146,7 +150,7 @@ def test_a_changed_model_at_the_mapped_place_is_refused(
     vp.save_model(other, tmp_path / "mounted" / "mine")
     places = Places.of({directory.parent: str(tmp_path / "mounted")})
     with shared_model(sender, model, directory, None, places) as shared:
-        for reason in reasons(client, shared, [], places):
+        for reason in reasons(client, shared, [], Files(places)):
             assert reason is not None
             assert reason.startswith(
                 f"{tmp_path}/mounted/mine on {platform.node()} holds another model: the checksum "
@@ -163,7 +167,7 @@ def test_weights_that_load_as_another_model_are_refused(
     model = vp.load_model(directory)
     text = (directory / "config.json").read_text()
     with shared_model(sender, model, directory, "bfloat16", Places()) as shared:
-        [reason, _] = reasons(client, shared, [], Places())
+        [reason, _] = reasons(client, shared, [], SEEN)
     assert reason is not None
     assert reason.startswith(
         f"the model on {platform.node()} is another one: bfloat16, parameters "
@@ -179,7 +183,7 @@ def test_a_model_in_memory_is_sent_as_it_is_now(
     name, array = next(iter(named_parameters(model).items()))
     model.load_weights([(name, array * 2)], strict=False)
     with shared_model(sender, model, None, None, Places()) as shared:
-        assert reasons(client, shared, [], Places()) == [None, None]
+        assert reasons(client, shared, [], SEEN) == [None, None]
         assert ModelIdentity(shared.load()).parameters == ModelIdentity(model).parameters
         assert np.array_equal(computed(shared.load()), computed(model))
     assert not Path(shared.directory).exists()
@@ -202,7 +206,7 @@ def test_a_quantized_model_is_the_same_on_a_worker(
 ) -> None:
     model = vp.quantize(vp.load_model(directory), 8, group_size=32)
     with shared_model(sender, model, None, None, Places()) as shared:
-        assert reasons(client, shared, [], Places()) == [None, None]
+        assert reasons(client, shared, [], SEEN) == [None, None]
         assert np.array_equal(computed(shared.load()), computed(model))
 
 
@@ -212,9 +216,9 @@ def test_a_worker_that_sees_none_of_the_videos_is_refused(
     (tmp_path / "seen.mp4").write_bytes(b"1234")
     videos = [("/nas/a.mp4", 3), (str(tmp_path / "seen.mp4"), 4)]
     with shared_model(sender, vp.load_model(directory), directory, None, Places()) as shared:
-        assert reasons(client, shared, videos, Places()) == [None, None]
-        assert reasons(client, shared, videos[:1], None) == [None, None]  # They are sent.
-        for reason in reasons(client, shared, videos[:1], Places()):
+        assert reasons(client, shared, videos, SEEN) == [None, None]
+        assert reasons(client, shared, videos[:1], Files(Places(), "sent")) == [None, None]
+        for reason in reasons(client, shared, videos[:1], SEEN):
             assert reason is not None
             assert reason.startswith(
                 f"there is no /nas/a.mp4 on {platform.node()}; mount that folder"
@@ -314,7 +318,7 @@ def test_a_transfer_that_is_killed_leaves_nothing_that_is_trusted(
         send = sender._send
 
         def hold(request: dict[str, Any]) -> None:
-            if request["path"].endswith("model.safetensors"):
+            if request["path"].endswith(b"model.safetensors"):
                 go_on.wait()
             send(request)
 
@@ -322,7 +326,7 @@ def test_a_transfer_that_is_killed_leaves_nothing_that_is_trusted(
         with shared_model(sender, model, directory, None, Places()) as shared:
             object.__setattr__(shared, "directory", "/nowhere")
             [pid] = client.run(os.getpid).values()
-            first = client.submit(introduce, shared, [], None, pure=False)
+            first = client.submit(introduce, shared, [], SEEN, pure=False)
             wait_for(lambda: "config.json" in kept(cache))
             os.kill(pid, signal.SIGKILL)
             wait_for(lambda: pid not in client.run(os.getpid, on_error="ignore").values())

@@ -91,17 +91,22 @@ def test_a_mapping_that_cannot_be_meant_is_refused() -> None:
 def options(**given: object) -> object:
     import argparse
 
-    return argparse.Namespace(**{"scheduler": None, "workers": None, "mapping": None} | given)
+    return argparse.Namespace(
+        **{"scheduler": None, "workers": None, "mapping": None, "send": False} | given
+    )
 
 
 def test_options_that_do_not_go_together_are_refused() -> None:
-    assert machines(options()) == {"client": None, "mapping": None}  # type: ignore[arg-type]
+    none = {"client": None, "mapping": None, "send_files": False}
+    assert machines(options()) == none  # type: ignore[arg-type]
     given = options(scheduler="tcp://mac1:8786", mapping=["/a=/b"])
-    expected = {"client": "tcp://mac1:8786", "mapping": {"/a": ["/b"]}}
+    expected = {"client": "tcp://mac1:8786", "mapping": {"/a": ["/b"]}, "send_files": False}
     assert machines(given) == expected  # type: ignore[arg-type]
     with pytest.raises(InputError, match="--workers are processes on this machine"):
         machines(options(scheduler="tcp://mac1:8786", workers=2))  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"--map is for workers; give --scheduler"):
         machines(options(mapping=["/a=/b"]))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"--send is for workers; give --scheduler"):
+        machines(options(send=True))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="is mapped to 'b'"):
         machines(options(workers=2, mapping=["/a=b"]))  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ OF_VIDEOS = {
     "format": None, "features": None, "num_frames": None, "size": None, "resize": None,
     "resample": None, "partial": False, "stream": None, "tone_map": False, "hardware": "off",
     "start": None, "end": None, "window": None, "stride": None, "fps": None,
-    "scheduler": None, "workers": None, "mapping": None,
+    "scheduler": None, "workers": None, "mapping": None, "send": False,
 }  # fmt: skip
 
 

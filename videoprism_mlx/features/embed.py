@@ -2,14 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import InputError
-from videoprism_mlx.features.embedding.job import Job, Span, Windowing
+from videoprism_mlx.features.embedding.job import Elsewhere, Job, Span, Windowing
 from videoprism_mlx.features.encode import check_features
 from videoprism_mlx.features.formats import VECTORS_ONLY
 from videoprism_mlx.features.processor import (
@@ -21,7 +20,6 @@ from videoprism_mlx.features.processor import (
     with_settings,
 )
 from videoprism_mlx.features.resumable_store import (
-    FeatureStore,
     check_format,
     require_format,
     require_vectors,
@@ -33,11 +31,11 @@ from videoprism_mlx.video.find import find_videos
 from videoprism_mlx.video.source import require_one
 from videoprism_mlx.weights.adapters import adapters_directory
 from videoprism_mlx.weights.identity import ModelIdentity
+from videoprism_mlx.workers.connect import Asked, reached
+from videoprism_mlx.workers.places import Mapped
 
 if TYPE_CHECKING:
     from distributed import Client
-
-    from videoprism_mlx.workers.places import Mapped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +75,8 @@ def embed(
     overwrite: bool = False,
     progress: bool = True,
     client: "Client | str | int | None" = None,
-    mapping: "Mapped | None" = None,
+    mapping: Mapped | None = None,
+    send_files: bool = False,
 ) -> Embedded:
     """Writes the features of many videos. A later call with the same arguments continues.
 
@@ -95,6 +94,7 @@ def embed(
 
     `client` shares the work among Dask's workers: a `distributed.Client`, a scheduler's address, or
     a number of processes here. `mapping` is where they find folders: {"/Volumes/nas": "/mnt/nas"}.
+    With `send_files`, videos that they do not see are sent to them.
     """
     require_count("batch_size", batch_size)
     windowing, span = Windowing.of(num_frames, window, stride, fps), Span.of(start, end)
@@ -104,16 +104,25 @@ def embed(
     sizing = dict(size=size, resize=resize, resample=resample)
     reading = dict(num_frames=num_frames, decoding=decoding, **sizing)
     needs = functools.partial(check_model_and_videos, features=features, videos=videos)
-    with reached(client, mapping, progress) as machines:
+    with reached(client, mapping, send_files, progress) as asked:
         loaded, processor, identity = prepare(model, dtype, adapters, needs, reading)
         names = check_features(loaded, features)
         job = Job(loaded, processor, names, batch_size, windowing, partial, span)
-        made = made_with(model=identity, preprocessing=job.preprocessing(), features=names)
-        elsewhere = machines and functools.partial(machines, job, stored(model, dtype, adapters))
-        sink = FeatureStore(output, made, format) if isinstance(output, Path) else output
-        skipped = job.write(sink, made, videos, overwrite, progress, elsewhere)
-    path = output if isinstance(output, Path) else None
-    return Embedded(path, without(videos, skipped), skipped)
+        elsewhere = on_workers(asked, job, stored(model, dtype, adapters))
+        record = made_with(model=identity, preprocessing=job.preprocessing(), features=names)
+        skipped = job.write(output, format, record, videos, overwrite, progress, elsewhere)
+    return Embedded(output if isinstance(output, Path) else None, without(videos, skipped), skipped)
+
+
+def on_workers(
+    asked: Asked | None, job: Job, found: tuple[str | Path | None, str | None]
+) -> Elsewhere | None:
+    """What lets workers compute the features of a job; None without workers."""
+    if asked is None:
+        return None
+    from videoprism_mlx.features.embedding.machines import machines
+
+    return functools.partial(machines, asked, job, found)
 
 
 def stored(
@@ -125,31 +134,6 @@ def stored(
     if isinstance(model, tuple) or adapters is not None:
         return None, None
     return model, dtype
-
-
-@contextmanager
-def reached(
-    client: "Client | str | int | None", mapping: "Mapped | None", show: bool
-) -> Iterator[Any]:
-    """What computes features on workers, for a job; None without a client.
-
-    A scheduler is reached at once. Processes are started when there is something to do.
-    """
-    if client is None:
-        if mapping:
-            raise InputError("mapping is for workers; give client as well")
-        yield None
-        return
-    from videoprism_mlx.features.embedding.machines import machines
-    from videoprism_mlx.workers.connect import connected, is_count
-    from videoprism_mlx.workers.places import Places
-
-    places = Places.of(mapping)
-    if is_count(client):
-        yield functools.partial(machines, client, places, show)
-        return
-    with connected(client, show) as found:
-        yield functools.partial(machines, found, places, show)
 
 
 def check_model_and_videos(

@@ -30,6 +30,7 @@ from videoprism_mlx.library.upkeep.verify import Verified, verify
 from videoprism_mlx.runtime.libraries import require_library
 from videoprism_mlx.video.ffmpeg.decoding import Decoding
 from videoprism_mlx.video.find import local_path
+from videoprism_mlx.workers.connect import reached
 from videoprism_mlx.workers.places import Mapped
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ class Library:
         is_ready: Callable[[File], bool] | None = None,
         client: "Client | str | int | None" = None,
         mapping: Mapped | None = None,
+        send_files: bool = False,
     ) -> Added:
         """Brings the library up to date with videos: files, folders and glob patterns.
 
@@ -139,9 +141,7 @@ class Library:
         a new library, and must be left out, or be the same, later. `model`, `dtype`, `adapters` and
         the others are as for `embed`. Files for which `is_ready` is false are left for later.
 
-        With `client`, Dask's workers encode the videos: it is a `distributed.Client`, the address
-        of a scheduler, or a number of processes to start here. `mapping` says where a folder is on
-        them: {"/Volumes/nas": "/mnt/nas"}.
+        `client`, `mapping` and `send_files` are as for `embed`: Dask's workers encode the videos.
         """
         require_library("lancedb", "a library of videos")
         settings: dict[str, Any] = dict(
@@ -150,7 +150,7 @@ class Library:
         settings |= dict(resize=resize, resample=resample, decoding=decoding)
         settings |= dict(dtype=dtype, adapters=adapters)
         paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
-        with workers(client, mapping, progress) as machines:
+        with reached(client, mapping, send_files, progress) as asked:
             try:
                 tables = self.tables()
             except NoLibraryError:
@@ -164,7 +164,7 @@ class Library:
                 chosen = self._chosen(tables, model, settings)
                 found = scan(paths)
             self._model = chosen
-            return Adding(tables, chosen, progress, machines).run(found, is_ready)
+            return Adding(tables, chosen, progress, workers(asked)).run(found, is_ready)
 
     def watch(
         self,

@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from videoprism_mlx.errors import (
     InputError,
@@ -17,6 +17,7 @@ from videoprism_mlx.files.download import answered, explained
 from videoprism_mlx.files.record import own_version
 from videoprism_mlx.progress import note
 from videoprism_mlx.runtime.libraries import require_library
+from videoprism_mlx.workers.places import Mapped, Places
 from videoprism_mlx.workers.quiet import quiet
 
 if TYPE_CHECKING:
@@ -56,6 +57,37 @@ def connected(client: "Client | str | int", show: bool = True) -> Iterator["Clie
             given = checked_client(client)
             require_package(given)
             yield given
+
+
+class Asked(NamedTuple):
+    """Who is to do the work: a client or a number of processes, and how they get the videos."""
+
+    client: "Client | int"
+    places: Places
+    send: bool
+    show: bool
+
+
+@contextmanager
+def reached(
+    client: "Client | str | int | None", mapping: Mapped | None, send: bool, show: bool
+) -> Iterator[Asked | None]:
+    """Checks what is asked of workers; None without a client.
+
+    A scheduler is reached at once. Processes are started when there is something to do.
+    """
+    if client is None:
+        for name, value in (("mapping", mapping), ("send_files", send)):
+            if value:
+                raise InputError(f"{name} is for workers; give client as well")
+        yield None
+        return
+    places = Places.of(mapping)
+    if is_count(client):
+        yield Asked(client, places, send, show)
+        return
+    with connected(client, show) as found:
+        yield Asked(found, places, send, show)
 
 
 def is_count(client: "Client | str | int") -> TypeGuard[int]:

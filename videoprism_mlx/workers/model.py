@@ -35,6 +35,7 @@ from videoprism_mlx.weights.identity import ModelIdentity
 from videoprism_mlx.weights.integrity import known_checksum
 from videoprism_mlx.weights.loading import load_with_directory, repository_of
 from videoprism_mlx.weights.quantize.layers import stored_config
+from videoprism_mlx.workers.files import Files
 from videoprism_mlx.workers.places import Places
 from videoprism_mlx.workers.sending import Offer, Sender, fetch
 
@@ -234,21 +235,18 @@ class Facts:
         ]
 
 
-def introduce(
-    model: SharedModel, videos: Sequence[tuple[str, int]], places: Places | None
-) -> Facts:
+def introduce(model: SharedModel, videos: Sequence[tuple[str, int]], files: Files) -> Facts:
     """On a worker that joins: loads the model, and looks for some videos of the run.
 
-    Raises an error that says why it cannot take part. Without `places`, videos are sent.
+    Raises an error that says why it cannot take part.
     """
     model.load()
-    if places is not None:
-        places.require_sight(videos)
+    files.require_sight(videos)
     return Facts.here()
 
 
 def acceptance(
-    model: SharedModel, videos: Sequence[tuple[str, int]], places: Places | None
+    model: SharedModel, videos: Sequence[tuple[str, int]], files: Files
 ) -> Callable[["Client", str], str | None]:
     """A function of a client and the address of a worker that joins: why it is refused, or None."""
     here = Facts.here()
@@ -260,7 +258,7 @@ def acceptance(
         try:
             there: Facts = client.submit(
                 introduce,
-                *(model, videos, places),
+                *(model, videos, files),
                 key=f"introduce-{os.urandom(8).hex()}",
                 workers=[address],
                 allow_other_workers=False,

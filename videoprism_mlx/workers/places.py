@@ -6,7 +6,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from videoprism_mlx.errors import EXPECTED, InputError, InputTypeError, WorkerError, counted, shown
+from videoprism_mlx.errors import InputError, InputTypeError, WorkerError, counted, shown
 from videoprism_mlx.files.places import require_path, user_path
 from videoprism_mlx.video.find import images_in
 
@@ -79,18 +79,6 @@ class Places:
             f"there is no {path} on {platform.node()}{looked}; mount that folder, "
             f"or say with --map where it is (--map {EXAMPLE})"
         )
-
-    def require_sight(self, videos: Sequence[tuple[str, int]]) -> None:
-        """Raises the error about the first of some videos if none of them is on this machine."""
-        problems = []
-        for path, size in videos:
-            try:
-                self.find(path, size)
-                return
-            except EXPECTED as error:
-                problems.append(error)
-        if problems:
-            raise problems[0]
 
 
 def parse_mapping(texts: Iterable[str]) -> dict[str, list[str]]:

@@ -6,20 +6,27 @@ nothing is sent faster than it is written.
 """
 
 import hashlib
+import json
+import os
 import queue
 import uuid
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from videoprism_mlx.errors import EXPECTED, WorkerError, in_words
+from videoprism_mlx.video.find import images_in
 
 if TYPE_CHECKING:
     from distributed import Client
 
 # The bytes of a piece, and how many pieces a worker asks for ahead.
 PIECE, AHEAD = 4 * 2**20, 3
+
+# The start of the piece that lists a folder.
+LISTING = -1
 
 # How many pieces are read and sent at a time, for all workers together.
 SENDERS = 4
@@ -63,6 +70,11 @@ class Sender:
         self._offered.add(str(path))
         return Offer(self._topic, str(path), path.stat().st_size if size is None else size, sha256)
 
+    def allow(self, paths: Iterable[str]) -> str:
+        """From now on, workers may ask for these videos, under the topic that is returned."""
+        self._offered.update(paths)
+        return self._topic
+
     def _asked(self, event: tuple[float, Any]) -> None:
         """Called in the thread of the client, which must not wait."""
         self._pool.submit(self._send, event[1])
@@ -70,19 +82,30 @@ class Sender:
     def _send(self, request: dict[str, Any]) -> None:
         data, problem = None, ""
         try:
-            if request["path"] not in self._offered:
-                raise WorkerError(f"{request['path']} is not sent to workers")
-            with open(request["path"], "rb") as file:
-                file.seek(request["start"])
-                data = file.read(request["count"])
+            path = Path(os.fsdecode(request["path"]))
+            data = self._piece(path, request["start"], request["count"])
         except EXPECTED as error:
             problem = in_words(error)
+        except Exception as error:  # The worker must not wait for the answer.
+            problem = f"{type(error).__name__}: {error}"
         self._client.run(
             deliver,
             *(request["key"], data, problem),
             workers=[request["worker"]],
             on_error="ignore",  # It has died, or does not wait any more.
         )
+
+    def _piece(self, path: Path, start: int, count: int) -> bytes:
+        """A piece of a file; if `start` is LISTING, the names and sizes of a folder's images."""
+        if not {str(path), str(path.parent)} & self._offered:
+            raise WorkerError(f"{path} is not sent to workers")
+        if start == LISTING:
+            images = images_in(path) if path.is_dir() else None
+            named = None if images is None else [(one.name, one.stat().st_size) for one in images]
+            return json.dumps(named).encode()
+        with open(path, "rb") as file:
+            file.seek(start)
+            return file.read(count)
 
 
 def deliver(key: str, data: bytes | None, problem: str) -> None:
@@ -97,27 +120,16 @@ def fetch(offer: Offer, target: Path) -> None:
 
     Raises WorkerError unless it comes, and is as it was when it was offered.
     """
-    from distributed import get_worker
-
-    worker = get_worker()
     starts = deque(range(0, offer.size, PIECE))
     asked: deque[tuple[str, int]] = deque()
-    name = uuid.uuid4().hex
-
-    def ask() -> None:
-        start = starts.popleft()
-        key, count = f"{name}-{start}", min(PIECE, offer.size - start)
-        _answers[key] = queue.SimpleQueue()
-        asked.append((key, count))
-        request = {"key": key, "path": offer.path, "start": start, "count": count}
-        worker.log_event(offer.topic, {**request, "worker": worker.address})
-
     digest = hashlib.sha256()
     try:
         with open(target, "wb") as file:
             while starts or asked:
                 while starts and len(asked) < AHEAD:
-                    ask()
+                    start = starts.popleft()
+                    count = min(PIECE, offer.size - start)
+                    asked.append((ask(offer.topic, offer.path, start, count), count))
                 key, count = asked.popleft()
                 data = answer(key, offer.path)
                 if len(data) != count:
@@ -129,6 +141,24 @@ def fetch(offer: Offer, target: Path) -> None:
             _answers.pop(key, None)
     if offer.sha256 not in (None, digest.hexdigest()):
         raise WorkerError(f"{offer.path} was changed, or damaged while it was sent; try again")
+
+
+def listing(topic: str, path: str) -> list[tuple[str, int]] | None:
+    """On a worker: the names and sizes of the images in an offered folder; None of a file."""
+    images: list[list[Any]] | None = json.loads(answer(ask(topic, path, LISTING, 0), path))
+    return None if images is None else [(name, size) for name, size in images]
+
+
+def ask(topic: str, path: str, start: int, count: int) -> str:
+    """Asks for a piece of a file. Returns the key under which `answer` gets it."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    key = uuid.uuid4().hex
+    _answers[key] = queue.SimpleQueue()
+    request = {"key": key, "path": os.fsencode(path), "start": start, "count": count}
+    worker.log_event(topic, {**request, "worker": worker.address})
+    return key
 
 
 def answer(key: str, path: str) -> bytes:

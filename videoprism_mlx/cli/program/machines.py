@@ -24,10 +24,13 @@ def add_machines(parser: argparse.ArgumentParser) -> None:
         metavar="FROM=TO",
         help="where a folder is on the workers, such as /Volumes/nas=/mnt/nas; may be repeated",
     )
+    group.add_argument(
+        "--send", action="store_true", help="send the workers what they do not see of the videos"
+    )
 
 
 def machines(options: argparse.Namespace) -> dict[str, Any]:
-    """What the options say, as the arguments `client` and `mapping`."""
+    """What the options say, as arguments of `embed` and `Library.add`."""
     if options.scheduler is not None and options.workers is not None:
         raise InputError(
             "--workers are processes on this machine, and --scheduler has its own workers; "
@@ -35,12 +38,15 @@ def machines(options: argparse.Namespace) -> dict[str, Any]:
         )
     client = options.workers if options.scheduler is None else options.scheduler
     if client is None:
-        if options.mapping:
-            raise InputError("--map is for workers; give --scheduler (or --workers) as well")
-        return {"client": None, "mapping": None}
+        for name, value in (("map", options.mapping), ("send", options.send)):
+            if value:
+                raise InputError(
+                    f"--{name} is for workers; give --scheduler (or --workers) as well"
+                )
+        return {"client": None, "mapping": None, "send_files": False}
 
     from videoprism_mlx.workers.places import Places, parse_mapping
 
     mapping = parse_mapping(options.mapping or ())
     Places.of(mapping)  # Before anything is loaded.
-    return {"client": client, "mapping": mapping or None}
+    return {"client": client, "mapping": mapping or None, "send_files": options.send}

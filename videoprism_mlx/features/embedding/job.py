@@ -162,20 +162,22 @@ class Job:
 
     def write(
         self,
-        output: FeatureStore | TextIO,
+        output: Path | TextIO,
+        file_format: str | None,
         record: Record,
         videos: Mapping[str, Path],
         overwrite: bool,
         progress: bool,
         elsewhere: Elsewhere | None = None,
     ) -> dict[str, str]:
-        """As `run`, for the videos whose features the output lacks. `record` is for open files."""
-        if not isinstance(output, FeatureStore):
+        """As `run`, for the videos whose features the output lacks."""
+        if not isinstance(output, Path):
             return self.run(videos, JsonLines(output, record), progress, elsewhere)
-        with output.opened(overwrite):
-            wanted = whole_batches(videos, output.missing(videos), self.batch_size)
-            skipped = self.run(wanted, output, progress, elsewhere)
-            output.finish(list(videos))
+        store = FeatureStore(output, record, file_format)
+        with store.opened(overwrite):
+            wanted = whole_batches(videos, store.missing(videos), self.batch_size)
+            skipped = self.run(wanted, store, progress, elsewhere)
+            store.finish(list(videos))
         return skipped
 
     def run(

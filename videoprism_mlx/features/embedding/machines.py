@@ -1,13 +1,14 @@
 """Features that workers compute: batches of videos, and spans of the windows of long ones."""
 
 import dataclasses
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from videoprism_mlx.errors import EXPECTED, DeadlyError
+from videoprism_mlx.errors import EXPECTED, DeadlyError, counted
 from videoprism_mlx.features.embedding.job import Job, Results, Sink
 from videoprism_mlx.features.embedding.on_workers import (
     Encoded,
@@ -24,16 +25,14 @@ from videoprism_mlx.features.spans import Span as WindowSpan
 from videoprism_mlx.features.windows import Sampling
 from videoprism_mlx.files.record import Record
 from videoprism_mlx.progress import note
-from videoprism_mlx.workers.connect import connected
+from videoprism_mlx.workers.connect import Asked, connected
 from videoprism_mlx.workers.crew.crew import FETCHED, Crew
+from videoprism_mlx.workers.files import files_of
 from videoprism_mlx.workers.model import acceptance, shared_model
-from videoprism_mlx.workers.places import Places, renamed
+from videoprism_mlx.workers.places import renamed
 from videoprism_mlx.workers.rates import Rates
 from videoprism_mlx.workers.sending import Sender
 from videoprism_mlx.workers.tasks import Done, Task
-
-if TYPE_CHECKING:
-    from distributed import Client
 
 # How many bytes of results are on their way to this process, or in it, at most, and of one span.
 # A single batch may have more.
@@ -202,7 +201,7 @@ class Machines:
                 except EXPECTED as error:
                     batch.records[name] = error
             called = paths[0][0] if paths else ""
-            called += f" (with {len(paths) - 1:,} others)" if len(paths) > 1 else ""
+            called += f" (with {counted(len(paths) - 1, 'other')})" if len(paths) > 1 else ""
             yield Task(called, embed_batch, (self._work, paths), batch)
 
     # Windows.
@@ -237,9 +236,9 @@ class Machines:
         try:
             video.record = video_record(video.name, video.path)
         except EXPECTED as error:
-            return Task(str(video.path), failed, (error,), share)
+            return Task(str(video.path), failed, (error,), share, video)
         arguments = (self._work, *path_of(video.record), not video.is_whole)
-        return Task(video.record["path"], embed_windows, arguments, share)
+        return Task(video.record["path"], embed_windows, arguments, share, video)
 
     def _outcome(self, share: Share, done: Done, sink: Sink) -> Outcome | None:
         """What has become of a video, if all of it is done."""
@@ -261,9 +260,8 @@ class Machines:
             video.spans = encoded.spans
             for number, span in list(enumerate(video.spans))[1:]:
                 arguments = (self._work, *path_of(video.record), span, encoded.mark, encoded.listed)
-                self._crew.put(
-                    Task(video.record["path"], embed_span, arguments, share._replace(number=number))
-                )
+                about = share._replace(number=number)
+                self._crew.put(Task(video.record["path"], embed_span, arguments, about, video))
         video.put(video.spans[share.number], encoded, sink)
         if video.come < len(video.spans):
             return None
@@ -296,9 +294,7 @@ def some(videos: Mapping[str, Path]) -> list[tuple[str, int]]:
 
 @contextmanager
 def machines(
-    client: "Client | int",
-    places: Places,
-    show: bool,
+    asked: Asked,
     job: Job,
     stored: tuple[str | Path | None, str | None],
     videos: Mapping[str, Path],
@@ -315,14 +311,16 @@ def machines(
         sampling = Sampling(**window, **dataclasses.asdict(job.span))
     sizes = sizes_of(job, SPAN_BYTES)
     fetched = max(1, min(FETCHED, MOST_BYTES // sizes.result))
+    paths = [os.path.abspath(path) for path in videos.values()]
     with (
-        connected(client, show) as found,
-        Sender(found) as sender,
-        shared_model(sender, job.model, *stored, places) as shared,
+        connected(asked.client, asked.show) as client,
+        Sender(client) as sender,
+        shared_model(sender, job.model, *stored, asked.places) as shared,
+        files_of(client, sender, asked.places, paths, asked.send) as files,
     ):
         work = Work(
             shared,
-            places,
+            files,
             processor,
             tuple(job.features),
             job.partial,
@@ -330,9 +328,9 @@ def machines(
             sampling,
             sizes.windows,
         )
-        accept = acceptance(shared, some(videos), places)
-        with Crew(found, accept, fetched=fetched) as crew:
+        accept = acceptance(shared, some(videos), files)
+        with Crew(client, accept, fetched=fetched) as crew:
             working = Machines(crew, work, job.batch_size)
             yield working
-        for line in working.lines() if show else ():
+        for line in working.lines() if asked.show else ():
             note(line)

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import NamedTuple
 
 from videoprism_mlx.errors import EXPECTED
@@ -24,8 +25,9 @@ from videoprism_mlx.features.spans import Span as WindowSpan
 from videoprism_mlx.features.windows import Sampling, Window, span_windows
 from videoprism_mlx.video.ffmpeg.index import Index
 from videoprism_mlx.video.source import FrameSource, open_source
+from videoprism_mlx.workers.files import Files
 from videoprism_mlx.workers.model import SharedModel, turn
-from videoprism_mlx.workers.places import Places, renamed
+from videoprism_mlx.workers.places import renamed
 from videoprism_mlx.workers.tasks import portable
 
 # A video as tasks name it: its path where the command runs, and its bytes.
@@ -40,7 +42,7 @@ class Work:
     """
 
     model: SharedModel
-    places: Places
+    files: Files
     processor: Processor
     features: tuple[str, ...]
     partial: bool
@@ -62,17 +64,20 @@ def embed_batch(work: Work, videos: Sequence[Named]) -> list[Features | Exceptio
     """The features of videos that are encoded together, or the error of reading each."""
     model = work.model.load()
 
-    def read(video: Named) -> Array | Exception:
-        found = None
+    def read(found: tuple[str, Path | Exception]) -> Array | Exception:
+        path, there = found
+        if isinstance(there, Exception):
+            return there
         try:
-            found = work.places.find(*video)
             span = dataclasses.asdict(work.span)
-            return work.processor.read(found, partial=work.partial, **span)
+            return work.processor.read(there, partial=work.partial, **span)
         except EXPECTED as error:
-            return portable(renamed(error, found, video[0]))
+            return portable(renamed(error, there, path))
 
-    with read_ahead(read, videos, None, len(videos)) as clips:
-        group = [(path, clip) for (path, _), clip in clips]
+    with ExitStack() as stack:
+        at_hand = [(path, here(stack, work.files, path, size)) for path, size in videos]
+        with read_ahead(read, at_hand, None, len(videos)) as clips:
+            group = [(path, clip) for (path, _), clip in clips]
     with turn:
         results = [*evaluated(iter([encoded_group(model, work.features, group)]))]
     return [
@@ -80,6 +85,14 @@ def embed_batch(work: Work, videos: Sequence[Named]) -> list[Features | Exceptio
         for group_results in results
         for encoded, arrays in group_results
     ]
+
+
+def here(stack: ExitStack, files: Files, path: str, size: int) -> Path | Exception:
+    """The file that stands for a video on this worker, until the stack is closed; or an error."""
+    try:
+        return stack.enter_context(files.at_hand(path, size))
+    except EXPECTED as error:
+        return portable(error)
 
 
 def embed_windows(work: Work, path: str, size: int, is_divided: bool) -> Encoded:
@@ -106,14 +119,11 @@ def _encoded(work: Work, path: str, size: int, divide: Divide, listed: Index | N
         return spans
 
     try:
-        found = work.places.find(path, size)
-        opened = open_source(found, None, work.partial, work.processor.decoding, listed)
-        with closing(opened):
-            windows = [
-                *span_windows(
-                    model, work.processor, opened, work.sampling, work.features, noted, turn
-                )
-            ]
+        with work.files.at_hand(path, size) as found:
+            opened = open_source(found, None, work.partial, work.processor.decoding, listed)
+            with closing(opened):
+                arguments = (work.processor, opened, work.sampling, work.features, noted, turn)
+                windows = [*span_windows(model, *arguments)]
     except EXPECTED as error:
         raise renamed(error, found, path) from error
     return begun[-1]._replace(windows=windows)

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from videoprism_mlx.errors import EXPECTED, DeadlyError, InputError
+from videoprism_mlx.errors import EXPECTED, DeadlyError
 from videoprism_mlx.features.spans import (
     SECONDS,
     Divide,
@@ -25,10 +25,11 @@ from videoprism_mlx.library.indexing.windows import Moments, Opening, joined, mo
 from videoprism_mlx.library.model import LibraryModel, Reading
 from videoprism_mlx.progress import note
 from videoprism_mlx.video.ffmpeg.index import Index
-from videoprism_mlx.workers.connect import connected, is_count
+from videoprism_mlx.workers.connect import Asked, connected
 from videoprism_mlx.workers.crew.crew import Crew
+from videoprism_mlx.workers.files import Files, files_of
 from videoprism_mlx.workers.model import SharedModel, acceptance, shared_model, turn
-from videoprism_mlx.workers.places import Mapped, Places, renamed
+from videoprism_mlx.workers.places import renamed
 from videoprism_mlx.workers.rates import Rates
 from videoprism_mlx.workers.sending import Sender
 from videoprism_mlx.workers.tasks import Done, Task
@@ -43,7 +44,7 @@ class Job:
 
     model: SharedModel
     reading: Reading
-    places: Places
+    files: Files
 
 
 class Encoded(NamedTuple):
@@ -80,11 +81,11 @@ def encode_span(
 def _encoded(
     job: Job, path: str, size: int, divide: Divide, listed: Index | None = None
 ) -> Encoded:
-    found = job.places.find(path, size)
-    model = job.model.load()
+    model, found = job.model.load(), None
     try:
-        opening = Opening.of(found, job.reading, divide, listed)
-        *_, moments = moments_of(model, opening, found, turn)
+        with job.files.at_hand(path, size) as found:
+            opening = Opening.of(found, job.reading, divide, listed)
+            *_, moments = moments_of(model, opening, found, turn)
     except EXPECTED as error:
         raise renamed(error, found, path) from error
     assert isinstance(moments, Moments)
@@ -193,25 +194,9 @@ def path_of(file: File) -> tuple[str, int]:
     return os.fspath(file.path), file.size
 
 
-@contextmanager
-def workers(
-    client: "Client | str | int | None", mapping: Mapped | None, show: bool
-) -> Iterator[Workers | None]:
-    """What lets workers encode videos; None without a client.
-
-    A scheduler is reached at once. Processes are started when there is something to do.
-    """
-    if client is None:
-        if mapping:
-            raise InputError("mapping is for workers; give client as well")
-        yield None
-        return
-    places = Places.of(mapping)
-    if is_count(client):
-        yield functools.partial(encoding, client, places, show)
-        return
-    with connected(client, show) as found:
-        yield functools.partial(encoding, found, places, show)
+def workers(asked: Asked | None) -> Workers | None:
+    """What lets workers encode videos; None without workers."""
+    return None if asked is None else functools.partial(encoding, asked)
 
 
 @contextmanager
@@ -222,27 +207,23 @@ def kept_open(client: "Client | str | int | None", show: bool) -> "Iterator[Clie
 
 
 @contextmanager
-def encoding(
-    client: "Client | int",
-    places: Places,
-    show: bool,
-    chosen: LibraryModel,
-    files: Sequence[File],
-) -> Iterator[Machines]:
+def encoding(asked: Asked, chosen: LibraryModel, files: Sequence[File]) -> Iterator[Machines]:
     """Lets workers encode these files for a library with that model."""
     processor = dataclasses.replace(chosen.reading.processor, tokenizer=None, known_words=None)
     reading = dataclasses.replace(chosen.reading, processor=processor)
     source, model = chosen.source(), chosen.load()
     name = None if source.get("adapters") else source["model"]
+    paths = [os.fspath(file.path) for file in files]
     with (
-        connected(client, show) as found,
-        Sender(found) as sender,
-        shared_model(sender, model, name, source.get("dtype"), places) as shared,
+        connected(asked.client, asked.show) as client,
+        Sender(client) as sender,
+        shared_model(sender, model, name, source.get("dtype"), asked.places) as shared,
+        files_of(client, sender, asked.places, paths, asked.send) as found,
     ):
         some = files[:: len(files) // LOOKED_FOR + 1]
-        accept = acceptance(shared, [path_of(file) for file in some], places)
-        with Crew(found, accept) as crew:
-            working = Machines(crew, Job(shared, reading, places), SECONDS)
+        accept = acceptance(shared, [path_of(file) for file in some], found)
+        with Crew(client, accept) as crew:
+            working = Machines(crew, Job(shared, reading, found), SECONDS)
             yield working
-        for line in working.rates.lines() if show else ():
+        for line in working.rates.lines() if asked.show else ():
             note(line)
