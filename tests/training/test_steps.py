@@ -11,6 +11,7 @@ from rank_threads import each_rank
 
 import videoprism_mlx as vp
 from videoprism_mlx.ranks.group import Group
+from videoprism_mlx.ranks.joining import using
 from videoprism_mlx.training.losses import contrastive_gradients
 from videoprism_mlx.training.retrieval import START_TEMPERATURE, Tuning, prepare
 from videoprism_mlx.training.state import Parameters, as_float32
@@ -91,6 +92,27 @@ def test_contrastive_steps_in_bfloat16(searchable: Path) -> None:
     expected = step(searchable, Tuning(), 5, mx.bfloat16)
     for each in each_rank(3, lambda group: step(searchable, Tuning(), 5, mx.bfloat16)):
         require_equal(each, expected, 0.1)
+
+
+class Echo(Group):
+    """The first of two ranks, whose other one sends the same."""
+
+    def all_sum(self, vector: mx.array) -> mx.array:
+        mx.eval(vector)
+        return vector + vector
+
+    def all_gather(self, vector: mx.array) -> mx.array:
+        return mx.concatenate([vector, vector])
+
+
+def test_a_rank_takes_no_more_memory_than_one_process(searchable: Path) -> None:
+    peaks = []
+    for group, count in ((Group(), 32), (Echo(0, 2), 64)):
+        with using(group):
+            mx.reset_peak_memory()
+            mx.eval(step(searchable, Tuning(micro_batch_size=32), count))
+            peaks.append(mx.get_peak_memory())
+    assert peaks[1] < 1.2 * peaks[0]
 
 
 def test_a_step_takes_few_collectives(searchable: Path) -> None:

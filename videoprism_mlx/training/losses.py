@@ -72,7 +72,9 @@ def contrastive_gradients(
     `parameters` are {"model": the parameters to train, "log_scale": a scalar}. At most `at_once`
     pairs are in the model at a time. If the batch has more, each pair goes through the model twice:
     once for its embeddings, and once to backpropagate the gradients of the embeddings. The result
-    is the same. Of several ranks, each computes its share of the pairs, and compares them with all.
+    is the same. So it does with several ranks, each of which computes its share of the pairs: had
+    a rank to wait for the others' embeddings in the middle, it would keep all that its own were
+    computed from, which takes several times the memory.
     """
     group = current()
     share = group.share(len(ids))
@@ -86,49 +88,42 @@ def contrastive_gradients(
         videos, texts, _ = cast(Any, model(pixels, ids[rows], paddings[rows]))
         return mx.stack([videos.astype(mx.float32), texts.astype(mx.float32)], axis=1)
 
-    def loss_of(own: mx.array, log_scale: mx.array) -> mx.array:
-        both = with_others(group, own, share)
+    def loss_of(both: mx.array, log_scale: mx.array) -> mx.array:
         return contrastive_loss(both[:, 0], both[:, 1], log_scale)
 
     def direct(parameters: Parameters) -> mx.array:
         return loss_of(embed(parameters["model"], parts[0]), parameters["log_scale"])
 
     try:
-        if len(parts) == 1:
-            return of_first(group, *mx.value_and_grad(direct)(parameters))
+        if group.size == len(parts) == 1:
+            loss, gradients = mx.value_and_grad(direct)(parameters)
+            return loss, gradients
         embeddings = []
         for rows in parts:
             embeddings.append(embed(parameters["model"], rows))
             mx.eval(embeddings[-1])
-        own = mx.concatenate(embeddings) if embeddings else mx.zeros((0, 2, 0))
+        both = of_all(group, embeddings)
         of_both = mx.value_and_grad(loss_of, argnums=(0, 1))
-        loss, (to_own, to_scale) = of_both(own, parameters["log_scale"])
+        loss, (to_both, to_scale) = of_both(both, parameters["log_scale"])
 
         def carried(trained: Parameters, rows: slice) -> mx.array:
-            to_rows = to_own[rows.start - share.start : rows.stop - share.start]
-            return cast(mx.array, (embed(trained, rows) * to_rows).sum())
+            return cast(mx.array, (embed(trained, rows) * to_both[rows]).sum())
 
-        total = None
-        for rows in parts:
+        total = tree_map(mx.zeros_like, parameters["model"])
+        for number, rows in enumerate(parts):
             change = mx.grad(carried)(parameters["model"], rows)
-            total = change if total is None else tree_map(mx.add, total, change)
+            total = tree_map(mx.add, total, change) if number else change
             mx.eval(total)
-        if total is None:
-            total = tree_map(mx.zeros_like, parameters["model"])
         return of_first(group, loss, {"model": total, "log_scale": to_scale})
     finally:
         model.update(parameters["model"])
 
 
-def with_others(group: Group, own: mx.array, share: slice) -> mx.array:
-    """The embeddings (B, 2, D) of a batch, of which this rank has a share, `own`.
-
-    Those of other ranks are constants here: each rank backpropagates its own.
-    """
+def of_all(group: Group, parts: list[mx.array]) -> mx.array:
+    """The embeddings (B, 2, D) of a batch, from those of this rank's share in parts."""
     if group.size == 1:
-        return own
-    whole = mx.array(group.gather(np.array(own)))
-    return mx.concatenate([whole[: share.start], own, whole[share.stop :]]) if len(own) else whole
+        return mx.concatenate(parts)
+    return mx.array(group.gather_parts([np.array(part) for part in parts]))
 
 
 def of_first(group: Group, loss: mx.array, gradients: Parameters) -> tuple[mx.array, Parameters]:
