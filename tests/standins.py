@@ -9,7 +9,8 @@ import json
 import shutil
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -43,6 +44,10 @@ SMALL_TEXT = dict(num_unimodal_layers=1, num_auxiliary_layers=1)
 
 CAPTIONS = ["a red ball jumps", "a grey cat sleeps", "a blue kite falls", "a green car runs"]
 CLASSES = ["playing drums", "sitting"]
+
+# The scheduler of the docs, and their shared disk, on the first machine and on the others.
+ADDRESS = "tcp://mac1:8786"
+DISK, DISK_ON_WORKERS = "/Volumes/nas", "/mnt/nas"
 DISTANCE = "distance/output/0"
 
 
@@ -168,6 +173,24 @@ def save_classifier(folder: Path) -> None:
     """The classifier that another page has trained."""
     classifier = vp.load_classifier("videoprism_public_v1_base", len(CLASSES))
     vp.save_model(classifier, folder / "my-classifier")
+
+
+@contextmanager
+def scheduler() -> Iterator[Callable[[str], str]]:
+    """Dask's scheduler with a worker in this process, which knows the small models.
+
+    Yields what replaces, in a text, the address of a scheduler, and a shared disk by this folder.
+    """
+    from distributed import LocalCluster
+
+    options = dict(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp")
+    with LocalCluster(**options, dashboard_address=":0", worker_dashboard_address=":0") as cluster:
+
+        def replaced(text: str) -> str:
+            text = text.replace(ADDRESS, cluster.scheduler_address)
+            return text.replace(DISK, str(Path.cwd())).replace(DISK_ON_WORKERS, str(Path.cwd()))
+
+        yield replaced
 
 
 class Texts:

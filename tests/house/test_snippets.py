@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +38,8 @@ NOT_RUN = {
     "videoprism-mlx serve": "it serves until it is stopped; test_serve.py runs it",
     "videoprism-mlx demo --serve": "it does so too; test_search.py of the demo runs it",
     "python examples/train_demo_model.py": "it takes an hour; test_examples.py runs it in small",
+    "dask ": "it serves until it is stopped; benchmarks/machines runs it",
+    "rsync ": "it needs other machines",
     "python -c": "it draws a checkpoint at full size, for the two below",
     "python tests/reference/": "it needs the official package; what it saved is in the repository",
     "/usr/bin/time": "it measures a conversion at full size",
@@ -125,11 +128,19 @@ def reader(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return folder
 
 
+@pytest.fixture
+def scheduler() -> Iterator[Callable[[str], str]]:
+    """A scheduler in the place of the one that a page names."""
+    with standins.scheduler() as replaced:
+        yield replaced
+
+
 def run_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs a command as the shell would, in this process, and expects it to succeed."""
     if words[0] == "mlx.launch":  # As one process; test_ranks_of_commands.py starts several.
         words = words[words.index("--") + 1 :]
     program, *arguments = words
+    program = Path(program).name
     if program == "python" and arguments[0] == "-m":
         assert arguments[1] == "videoprism_mlx.convert", f"what is this command? {words}"
         program, arguments = "videoprism-mlx", ["convert", *arguments[2:]]
@@ -154,14 +165,22 @@ def run_python(block: Block, page: str, names: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_snippets_run(
-    page: str, reader: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch
+    page: str,
+    reader: Path,
+    prepared: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     if page == "docs/evaluation.md":  # The page before it trains one.
         shutil.copytree(prepared / "my-classifier", reader / "my-classifier")
     if page == "docs/precision.md":
         standins.publish_figures(monkeypatch, reader / "clip.mp4")
     names: dict[str, Any] = {"__name__": "__main__"}
-    for block in blocks_of(page):
+    blocks = blocks_of(page)
+    if any(standins.ADDRESS in block.text for block in blocks):
+        replaced = request.getfixturevalue("scheduler")
+        blocks = [block._replace(text=replaced(block.text)) for block in blocks]
+    for block in blocks:
         if block.language == "python":
             run_python(block, page, names)
         elif block.language == "bash":

@@ -235,7 +235,8 @@ class Watch:
     def _exit(self, code: int) -> None:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
-                stream.flush()
+                with suppress(OSError, ValueError):  # The terminal has hung up, or it is closed.
+                    stream.flush()
         os._exit(code)
 
     def _close(self) -> None:
