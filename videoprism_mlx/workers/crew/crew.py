@@ -16,7 +16,7 @@ from videoprism_mlx.workers.crew.events import Events
 from videoprism_mlx.workers.crew.line import Line, Work
 from videoprism_mlx.workers.crew.members import PATIENCE, Accept, Attempt, Member, Members
 from videoprism_mlx.workers.crew.news import News
-from videoprism_mlx.workers.tasks import Answer, Done, Task, Traceback, perform
+from videoprism_mlx.workers.tasks import Answer, Done, Task, perform
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -57,6 +57,7 @@ class Crew:
         self._line = Line()
         self._finished: deque[tuple[Member, Attempt]] = deque()
         self._results: deque[Done] = deque()
+        self._said: deque[str] = deque(maxlen=1000)  # The last warnings: spans have the same.
 
     def __enter__(self) -> "Crew":
         try:
@@ -199,11 +200,7 @@ class Crew:
         if error is not None:
             raise error
         del member.attempts[attempt.key]
-        if answer.error is not None:
-            answer.error.__cause__ = Traceback(answer.trace)
-        self._results.append(
-            Done(attempt.work.task, answer.value, answer.error, member.name, answer.seconds)
-        )
+        self._results.append(answer.done(attempt.work.task, member.name, self._said))
 
     def _lost(self, member: Member, is_expected: bool) -> None:
         """A worker has left: others do what it had, unless that was running at a second death."""
