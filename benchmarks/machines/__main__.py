@@ -11,9 +11,9 @@ simulate      a million hours of video
 import argparse
 import sys
 
-from benchmarks.machines import capacity, kills, simulate, slow, throughput, use
+from benchmarks.machines import capacity, kills, simulate, slow, tell, throughput, use
 
-PARTS = (use, throughput, kills, slow, capacity, simulate)
+PARTS = (use, throughput, kills, slow, capacity, simulate, tell)
 
 
 def main() -> int:

@@ -11,8 +11,8 @@ from typing import Any
 
 from benchmarks.library import PICTURE
 from benchmarks.machines import writing
-from benchmarks.machines.cluster import Cluster
-from benchmarks.machines.hosts import Lab
+from benchmarks.machines.lab.cluster import Cluster
+from benchmarks.machines.lab.hosts import Lab
 from benchmarks.timing import RESULTS, save
 from videoprism_mlx.library.neighbours import GROUP, SAMPLES
 
@@ -93,7 +93,7 @@ def add(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "capacity", help="what scheduler, writer and index can take"
     )
-    parser.add_argument("--tasks", type=int, default=4000)
+    parser.add_argument("--tasks", type=int, default=10_000)
     parser.add_argument("--index", type=int, nargs="+", default=[100_000, 400_000])
     parser.add_argument("--save", action="store_true", help="keep the figures")
     parser.set_defaults(run=run)
@@ -102,7 +102,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     figures: dict[str, Any] = {"tasks": {}}
     for name, size in SIZES.items():
-        count = options.tasks if size == 0 else options.tasks // 2
+        count = options.tasks if size == 0 else options.tasks // 10
         figures["tasks"][name] = through(count, size)
         print(name, json.dumps(figures["tasks"][name]), flush=True)
     figures["write"] = {

@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machines.cluster import Cluster
-from benchmarks.machines.hosts import HOME, SHARED, SHARED_FIRST, Host, Lab, stop
+from benchmarks.machines.lab.cluster import Cluster
+from benchmarks.machines.lab.hosts import HOME, SHARED, SHARED_FIRST, Host, Lab, stop
 from benchmarks.machines.throughput import draw_clips, index
 from benchmarks.timing import RESULTS, save
 from videoprism_mlx.models import DEMO_MODEL

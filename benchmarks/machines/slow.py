@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machines.cluster import Cluster, timed
-from benchmarks.machines.hosts import SLOW, Host, Lab, Link
 from benchmarks.machines.kills import Training
+from benchmarks.machines.lab.cluster import Cluster, timed
+from benchmarks.machines.lab.hosts import HOME, SLOW, Host, Lab, Link
 from benchmarks.machines.throughput import draw_clips, index
 from benchmarks.timing import save
 from videoprism_mlx.models import DEMO_MODEL
@@ -48,18 +48,25 @@ def passed(host: Host) -> int:
     return 0
 
 
-def indexing(link: Link | None) -> dict[str, float]:
-    """Indexes clips on two workers."""
-    with Lab(3, link) as lab:
-        draw_clips(lab.disk / "clips", CLIPS)
-        draw_clips(lab.disk / "warm", 4)
+def sending(link: Link | None) -> dict[str, float]:
+    """Indexes clips on two workers, to which they are sent."""
+    return indexing(link, is_shared=False)
+
+
+def indexing(link: Link | None, is_shared: bool = True) -> dict[str, float]:
+    """Indexes clips on two workers. The shared disk, if there is one, is not behind the link."""
+    with Lab(3, link, is_shared) as lab:
+        clips, warm = ("clips", "warm") if is_shared else (f"{HOME}/clips", f"{HOME}/warm")
+        folder = lab.disk if is_shared else lab.hosts[0].path(HOME)
+        draw_clips(folder / "clips", CLIPS)
+        draw_clips(folder / "warm", 4)
         cluster = Cluster(lab)
         for host in lab.hosts[1:]:
             cluster.add(host)
         cluster.wait()
-        timed(lab, index(cluster, "warm", "warm", DEMO_MODEL))
+        timed(lab, index(cluster, warm, "warmed", DEMO_MODEL))
         before = passed(lab.hosts[0])
-        seconds, _ = timed(lab, index(cluster, "clips", "library", DEMO_MODEL))
+        seconds, _ = timed(lab, index(cluster, clips, "library", DEMO_MODEL))
         sent = passed(lab.hosts[0]) - before
         cluster.close()
     return {"seconds": seconds, "clips_a_second": CLIPS / seconds, "bytes_a_clip": sent / CLIPS}
@@ -93,7 +100,7 @@ def summing(link: Link | None) -> dict[str, float]:
     }
 
 
-PARTS = {"indexing": indexing, "training": training, "summing": summing}
+PARTS = {"indexing": indexing, "sending": sending, "training": training, "summing": summing}
 
 
 def add(commands: Any) -> None:

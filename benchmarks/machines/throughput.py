@@ -13,8 +13,8 @@ import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.machines.cluster import Cluster, timed
-from benchmarks.machines.hosts import HOME, SHARED, SHARED_FIRST, Lab
+from benchmarks.machines.lab.cluster import Cluster, timed
+from benchmarks.machines.lab.hosts import HOME, SHARED, SHARED_FIRST, Lab
 from benchmarks.timing import save
 from videoprism_mlx.models import DEMO_MODEL
 
@@ -55,12 +55,13 @@ def draw_model(name: str, folder: Path) -> None:
 
 
 def index(cluster: Cluster, folder: str, library: str, model: str) -> list[str]:
-    """The command that indexes a folder of the shared disk on the workers."""
-    return [
-        "videoprism-mlx",
-        *("index", f"{SHARED_FIRST}/{folder}", "--library", f"{HOME}/{library}", "--model", model),
-        *("--scheduler", cluster.address, "--map", f"{SHARED_FIRST}={SHARED}", "-q"),
-    ]
+    """The command that indexes a folder of the shared disk, or of this host, on the workers."""
+    if folder.startswith("/"):
+        where = [folder, "--send"]
+    else:
+        where = [f"{SHARED_FIRST}/{folder}", "--map", f"{SHARED_FIRST}={SHARED}"]
+    words = ["videoprism-mlx", "index", *where, "--library", f"{HOME}/{library}"]
+    return [*words, "--model", model, "--scheduler", cluster.address, "-q"]
 
 
 def measure(lab: Lab, name: str, rounds: int) -> dict[str, Any]:

@@ -6,8 +6,17 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks.machines.cluster import used
-from benchmarks.machines.hosts import HERE, SHARED, SHARED_FIRST, SLOW, Lab, Link, read_ready, stop
+from benchmarks.machines.lab.cluster import used
+from benchmarks.machines.lab.hosts import (
+    HERE,
+    SHARED,
+    SHARED_FIRST,
+    SLOW,
+    Lab,
+    Link,
+    read_ready,
+    stop,
+)
 from benchmarks.timing import save
 
 HELLO = f"""\

@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.machines import hosts, link, simulate  # noqa: E402
+from benchmarks.machines import simulate  # noqa: E402
+from benchmarks.machines.lab import hosts, link  # noqa: E402
 
 
 def can_make_hosts() -> bool:
@@ -127,7 +128,7 @@ def test_hosts_share_one_folder_and_nothing_else() -> None:
 
 @needs_hosts
 def test_hosts_end_with_a_killed_program() -> None:
-    script = "import json, time; from benchmarks.machines.hosts import Lab\n"
+    script = "import json, time; from benchmarks.machines.lab.hosts import Lab\n"
     script += "lab = Lab(2); lab.hosts[1].start(['sleep', '1000'])\n"
     script += (
         "print(json.dumps([lab.hosts[0].pid, lab.hosts[1].pid, str(lab.folder)]), flush=True)\n"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.machines.hosts import Host, Lab, descendants, stop
+from benchmarks.machines.lab.hosts import Host, Lab, descendants, stop
 
 TICKS = os.sysconf("SC_CLK_TCK")
 

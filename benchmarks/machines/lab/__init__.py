@@ -1,0 +1,1 @@
+"""The hosts: namespaces on one machine, their network, and Dask on them."""
