@@ -23,6 +23,7 @@ library = [
     "found",
     "server[fast]>=1; python_version < '3.12'",
 ]
+machines = ["scheduling>=2"]
 test = ["other"]
 """
 
@@ -36,9 +37,9 @@ EXTRAS = ["drawing", "tables>=17", "found"]
             "darwin",
             "arm64",
             "3.10",
-            ["mlx>=0.30", "numpy", "old>=1,<2", *EXTRAS, "server[fast]>=1"],
+            ["mlx>=0.30", "numpy", "old>=1,<2", *EXTRAS, "server[fast]>=1", "scheduling>=2"],
         ),
-        ("linux", "aarch64", "3.14", ["mlx[cpu]>=0.30", "numpy", "fast", *EXTRAS]),
+        ("linux", "aarch64", "3.14", ["mlx[cpu]>=0.30", "numpy", "fast", *EXTRAS, "scheduling>=2"]),
     ],
 )
 def test_what_is_required(system: str, processor: str, python: str, expected: list[str]) -> None:

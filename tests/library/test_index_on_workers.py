@@ -1,6 +1,7 @@
 """Indexing on workers: the rows are those of one process, whatever dies meanwhile."""
 
 import os
+import re
 import shutil
 import signal
 import threading
@@ -13,8 +14,10 @@ import media
 import pytest
 import worker_traps as traps
 from drawn_clips import add, contents, copy_clips
+from PIL import Image
 
 import videoprism_mlx as vp
+from videoprism_mlx.cli import main
 from videoprism_mlx.errors import InputError, NetworkError
 from videoprism_mlx.library.indexing import machines
 from videoprism_mlx.library.indexing.add import Added
@@ -26,12 +29,13 @@ from videoprism_mlx.workers.connect import connected
 pytest.importorskip("distributed")
 
 # Videos of which all is read, those that are damaged, and long ones, which have spans.
-KINDS = ("b.mp4", "raw.h264", "uneven.mp4", "palette.gif", "turned90.mp4", "one.mp4")
+KINDS = ("b.mp4", "raw.h264", "uneven.mp4", "turned90.mp4", "one.mp4")
 DAMAGED = ("damaged.mp4", "unfinished.mp4", "short.mp4")
 LONG = ("long.mp4", "long.ts")
 
-# Of a span, in these tests.
-SECONDS = 20.0
+# The long ones, 30 s, are made with these arguments, and have four spans.
+FRAMES, SECONDS = 900, 8.0
+H264, MPEG4 = [*media.X264, "-g", "60", "-bf", "3"], ["-c:v", "mpeg4", "-bf", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +56,17 @@ def folder_of(where: Path, *names: str) -> Path:
     """A folder with some of the media."""
     where.mkdir()
     for name in names:
-        shutil.copy(media.clip(name), where)
+        shutil.copy(long_one(name) if name.startswith("long") else media.clip(name), where / name)
     return where
+
+
+def long_one(name: str) -> Path:
+    """A video that is divided."""
+    arguments = MPEG4 if name.endswith(".avi") else H264
+    return media.made(
+        f"divided_{name}",
+        lambda path: media.write(path, FRAMES, size=(64, 48), arguments=arguments),
+    )
 
 
 def index(where: Path, paths: Any, client: Any, **options: Any) -> Added:
@@ -80,7 +93,7 @@ def test_videos_of_many_kinds_have_the_rows_of_one_process(client: Any, tmp_path
     stills = clips / "stills"
     stills.mkdir()
     for number in range(6):
-        media.write(stills / f"{number}.png", [number], arguments=["-frames:v", "1"])
+        Image.fromarray(media.frame(number)).save(stills / f"{number}.png")
     shutil.copy(clips / "b.mp4", clips / "copy of b.mp4")
     alone = add(tmp_path / "alone", clips, partial=False)
     shared = index(tmp_path / "shared", clips, client)
@@ -108,7 +121,7 @@ def test_long_videos_are_divided(
 
     monkeypatch.setattr(machines, "Task", counting)
     index(tmp_path / "library", clips, client)
-    assert sorted(counted) == ["encode", *["encode_span"] * 4]
+    assert sorted(counted) == ["encode", *["encode_span"] * 3]
 
 
 @pytest.mark.parametrize("changes", [dict(stride=2), dict(window=5, stride=3, fps=2.0)])
@@ -126,7 +139,7 @@ def test_what_is_wrong_with_a_span_is_found_out_as_on_one_machine(
 ) -> None:
     """A file that is damaged in the middle, and one that one worker alone could not read."""
     clips = folder_of(tmp_path / "clips", "long.mp4")
-    media.damage(media.clip("long.avi"), clips / "damaged.avi", at=0.7, length=0.01)
+    media.damage(long_one("long.avi"), clips / "damaged.avi", at=0.7, length=0.01)
     alone = add(tmp_path / "alone", clips)
     assert list(alone.skipped) == [str(clips / "damaged.avi")]
     assert index(tmp_path / "shared", clips, client).skipped == alone.skipped
@@ -181,7 +194,7 @@ def test_a_worker_that_is_killed_changes_nothing(
     client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clips = copy_clips(tmp_path / "clips", 12)
-    shutil.copy(media.clip("long.mp4"), clips)
+    shutil.copy(long_one("long.mp4"), clips)
     add(tmp_path / "alone", clips)
     monkeypatch.setattr(machines, "encode", traps.slowly)
     killing = threading.Thread(target=kill_one, args=(client, 0.3))
@@ -239,3 +252,37 @@ def test_wrong_machines_are_named_before_anything_is_made(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="give client as well"):
         library.add(clips, DEMO_MODEL, mapping={"/a": "/b"})
     assert not Path(library.where).exists()
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--workers", "0"], "the number of workers (--workers) is 0; expected 1 or more"),
+        (["--workers", "2", "--scheduler", "tcp://mac1:8786"], "give one of them"),
+        (["--map", "/a=/b"], "--map is for workers; give --scheduler (or --workers) as well"),
+        (["--workers", "2", "--map", "/a"], "expected FROM=TO, such as /Volumes/nas=/mnt/nas"),
+        (["--scheduler", "mac1"], "has no host, or no number of a port"),
+    ],
+)
+def test_wrong_options_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    assert main(["index", str(tmp_path), "--library", str(tmp_path / "library"), *options]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "library").exists()
+
+
+def test_the_command_says_what_each_worker_has_done(
+    client: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips, library = copy_clips(tmp_path / "clips", 3), tmp_path / "library"
+    words = ["index", clips, "--library", library, "--model", DEMO_MODEL]
+    words += ["--scheduler", client.scheduler.address]
+    assert main([str(word) for word in words]) == 0
+    first, *each, last, _ = capsys.readouterr().err.splitlines()
+    assert first.startswith("Dask's dashboard: http://127.0.0.1:")
+    assert all(
+        re.match(r"worker [01]: \d tasks?, \d s of video, .*x real time$", one) for one in each
+    )
+    assert sum(int(one.split()[2]) for one in each) == 3
+    assert last == f"3 videos: 3 encoded ({library})"

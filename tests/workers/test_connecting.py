@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import dask
 import pytest
 from distributed import Client, LocalCluster
 from distributed.versions import get_versions
@@ -111,7 +112,7 @@ def listener(stack: ExitStack, greeting: bytes | None) -> int:
         ("none", "connection refused"),
         ("silent", "no answer in 0.5 s"),
         ("ssh", "what answers there is not Dask's scheduler"),
-        ("closing", "what answers there is not Dask's scheduler"),
+        ("closing", "(no answer in 0.5 s|what answers there is not Dask's scheduler)"),
         ("http", "(no answer in 0.5 s|what answers there is not Dask's scheduler)"),
         ("worker", "that is the address of a worker"),
     ],
@@ -188,7 +189,9 @@ def test_worker_processes_work_come_back_and_leave_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with connected(2) as client:
+    # After so long, Dask gives up a worker that is just not there.
+    given_up = dask.config.set({"distributed.deploy.lost-worker-timeout": "50ms"})
+    with given_up, connected(2) as client:
         first = client.run(os.getpid)
         cores = client.run(available_cores)
         if hasattr(os, "sched_getaffinity") and available_cores() > 1:

@@ -172,6 +172,15 @@ def test_errors_come_back_as_they_are(client: Any) -> None:
     assert "in fail" in str(found["mistake"] and found["mistake"].__cause__)
 
 
+def test_a_warning_of_workers_is_said_here_once(
+    client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(client, [Task(str(number), jobs.warn, (number,)) for number in range(4)])
+    assert [one.getMessage() for one in caplog.records if one.name == "videoprism_mlx"] == [
+        "a.mp4 is HDR video"
+    ]
+
+
 def test_whoever_stops_does_not_wait(client: Any) -> None:
     begun = time.monotonic()
     with pytest.raises(ZeroDivisionError), Crew(client) as crew:

@@ -1,5 +1,6 @@
 """What the tests let workers do. Workers import this module."""
 
+import logging
 import os
 import signal
 import time
@@ -40,6 +41,12 @@ def die(folder: Path, times: int, seconds: float = 0.0) -> int:
         time.sleep(seconds)
         os.kill(os.getpid(), signal.SIGKILL)
     return count
+
+
+def warn(number: int) -> int:
+    """Says the same each time."""
+    logging.getLogger("videoprism_mlx.video").warning("%s is HDR video", "a.mp4")
+    return number
 
 
 def fail(kind: str) -> None:

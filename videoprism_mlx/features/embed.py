@@ -25,7 +25,6 @@ from videoprism_mlx.features.resumable_store import (
     require_vectors,
 )
 from videoprism_mlx.files.output import require_writable
-from videoprism_mlx.files.record import made_with
 from videoprism_mlx.video.ffmpeg.decoding import Decoding
 from videoprism_mlx.video.find import find_videos
 from videoprism_mlx.video.source import require_one
@@ -109,8 +108,7 @@ def embed(
         names = check_features(loaded, features)
         job = Job(loaded, processor, names, batch_size, windowing, partial, span)
         elsewhere = on_workers(asked, job, stored(model, dtype, adapters))
-        record = made_with(model=identity, preprocessing=job.preprocessing(), features=names)
-        skipped = job.write(output, format, record, videos, overwrite, progress, elsewhere)
+        skipped = job.write(output, format, identity, videos, overwrite, progress, elsewhere)
     return Embedded(output if isinstance(output, Path) else None, without(videos, skipped), skipped)
 
 

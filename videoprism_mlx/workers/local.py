@@ -23,6 +23,9 @@ from videoprism_mlx.workers.quiet import is_quiet, quiet
 # A process that dies sooner than this, in seconds, is started again after a while, which grows.
 SOON, SHORTEST, LONGEST = 10.0, 0.1, 5.0
 
+# Dask gives a worker up that is not there some time after it died, also if it died again just then.
+NEVER = "1000 hours"
+
 
 class WorkerProcess(ProcessInterface):
     """A worker in a process of its own. If it dies, another one takes its place."""
@@ -99,7 +102,8 @@ def local_workers(count: int) -> Iterator[SpecCluster]:
                 "a worker process ended as soon as it was started; what it has printed says why"
             ) from None
         try:
-            yield cluster
+            with dask.config.set({"distributed.deploy.lost-worker-timeout": NEVER}):
+                yield cluster
         finally:
             cluster.close()
 

@@ -12,6 +12,9 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+# How often the folder is removed, and how long that may take, in seconds.
+TRIES, PATIENCE = 3, 2.0
+
 # What it prints once the scheduler knows it.
 READY = b"ready\n"
 
@@ -20,7 +23,8 @@ def end_with_parent(folder: str) -> None:
     """Waits until the other end of stdin is closed, and ends this process."""
     while os.read(0, 1):
         pass
-    shutil.rmtree(folder, ignore_errors=True)
+    for _ in range(TRIES):  # The worker may still write to it.
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
@@ -66,6 +70,7 @@ def main() -> None:
     blas.preload()  # Before MLX is loaded.
     with quiet(settings["is_quiet"]):
         asyncio.run(work(settings, ready))
+    watching.join(PATIENCE)  # The scheduler may be gone because the process that started us is.
 
 
 if __name__ == "__main__":

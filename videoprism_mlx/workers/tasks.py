@@ -1,14 +1,18 @@
 """Tasks of Dask's workers, and what runs them there."""
 
 import dataclasses
+import logging
 import pickle
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from videoprism_mlx.errors import excerpt
+
+logger = logging.getLogger("videoprism_mlx")
 
 # The topic under which workers say at the scheduler what they begin.
 TOPIC = "videoprism_mlx"
@@ -43,21 +47,32 @@ class Done:
     seconds: float = 0.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """What a worker sends back: a value, or an error with its traceback as text."""
-
-    value: Any
-    error: Exception | None
-    trace: str
-    seconds: float
-
-
 class Traceback(Exception):
     """The traceback of an error on a worker, which is shown as the cause of that error."""
 
     def __str__(self) -> str:
         return f'\n"""\n{self.args[0]}"""'
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a worker sends back: a value, or an error with its traceback; and its warnings."""
+
+    value: Any = None
+    error: Exception | None = None
+    trace: str = ""
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+    def done(self, task: Task, worker: str, said: deque[str]) -> Done:
+        """What became of a task. Warnings that were not `said` before are logged here."""
+        for warning in self.warnings:
+            if warning not in said:
+                said.append(warning)
+                logger.warning("%s", warning)
+        if self.error is not None:
+            self.error.__cause__ = Traceback(self.trace)
+        return Done(task, self.value, self.error, worker, self.seconds)
 
 
 # Of this worker: the tasks that it runs, and those that others have taken over from it.
@@ -82,7 +97,7 @@ def perform(key: str, function: Callable[..., Any], arguments: tuple[Any, ...]) 
     with _deciding:
         if key in _withdrawn:
             _withdrawn.discard(key)
-            return Answer(None, None, "", 0.0)
+            return Answer()
         _running.add(key)
     try:
         return _performed(key, function, arguments)
@@ -98,13 +113,30 @@ def _performed(key: str, function: Callable[..., Any], arguments: tuple[Any, ...
     begun = {"begun": key, "worker": worker.address}
     sync(worker.loop, worker.scheduler.log_event, topic=TOPIC, msg=begun)
     started = time.monotonic()
-    value, error, trace = None, None, ""
+    value, error, trace, warnings = None, None, "", Warnings()
+    logger.addHandler(warnings)
     try:
         value = function(*arguments)
     except Exception as caught:
         trace = traceback.format_exc()
         error = portable(caught)
-    return Answer(value, error, trace, time.monotonic() - started)
+    finally:
+        logger.removeHandler(warnings)
+    return Answer(value, error, trace, time.monotonic() - started, tuple(warnings.texts))
+
+
+class Warnings(logging.Handler):
+    """Keeps the warnings of this thread."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keeps a warning."""
+        if threading.get_ident() == self._thread:
+            self.texts.append(record.getMessage())
 
 
 def portable(error: Exception) -> Exception:

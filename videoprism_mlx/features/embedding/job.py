@@ -16,7 +16,7 @@ from videoprism_mlx.features.pipeline import Features
 from videoprism_mlx.features.processor import Processor
 from videoprism_mlx.features.resumable_store import FeatureStore, video_record
 from videoprism_mlx.features.windows import Window, check_windowing, encode_windows
-from videoprism_mlx.files.record import Record
+from videoprism_mlx.files.record import Record, made_with
 from videoprism_mlx.progress import bar, write
 from videoprism_mlx.video.sampling import check_times
 
@@ -164,13 +164,18 @@ class Job:
         self,
         output: Path | TextIO,
         file_format: str | None,
-        record: Record,
+        identity: Record,
         videos: Mapping[str, Path],
         overwrite: bool,
         progress: bool,
         elsewhere: Elsewhere | None = None,
     ) -> dict[str, str]:
-        """As `run`, for the videos whose features the output lacks."""
+        """As `run`, for the videos whose features the output lacks.
+
+        `identity` is the model's, for the record.
+        """
+        preprocessing, names = self.preprocessing(), list(self.features)
+        record = made_with(model=identity, preprocessing=preprocessing, features=names)
         if not isinstance(output, Path):
             return self.run(videos, JsonLines(output, record), progress, elsewhere)
         store = FeatureStore(output, record, file_format)

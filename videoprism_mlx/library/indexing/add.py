@@ -174,7 +174,8 @@ class Adding:
         with closing(ingest.run(files)) as outcomes:
             for outcome in outcomes:
                 file = outcome.file
-                shown.set_postfix_str(encoding.speeds(), refresh=False)
+                if speeds := encoding.speeds():
+                    shown.set_postfix_str(speeds, refresh=False)
                 if not outcome.is_final:
                     now = round(outcome.done * file.size)
                     shown.update(now - seen.get(file.key, 0))

@@ -16,7 +16,7 @@ from videoprism_mlx.workers.crew.events import Events
 from videoprism_mlx.workers.crew.line import Line, Work
 from videoprism_mlx.workers.crew.members import PATIENCE, Accept, Attempt, Member, Members
 from videoprism_mlx.workers.crew.news import News
-from videoprism_mlx.workers.tasks import Answer, Done, Task, Traceback, perform
+from videoprism_mlx.workers.tasks import Answer, Done, Task, perform
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -35,9 +35,8 @@ class Crew:
     """The workers of a scheduler, and the tasks that they do.
 
     `accept` is asked about each worker, also about those that join later: one that is refused is
-    named on stderr, and gets no task. Dask's dashboard calls the tasks `what`. If there is no
-    worker for `patience` seconds, `run` raises WorkerError. `fetched` results are here, or on their
-    way, at a time.
+    named on stderr, and gets no task. Dask's dashboard calls the tasks `what`. Without a worker for
+    `patience` seconds, `run` raises WorkerError. It holds or fetches `fetched` results at a time.
     """
 
     def __init__(
@@ -54,11 +53,11 @@ class Crew:
         self._client = self._news.client
         self._members = Members(self._news, self._events, accept, patience, self._lost)
         self._source: Iterator[Task] | None = None
-        self._is_asking = False
+        self._is_asking, self._fetching = False, 0
         self._line = Line()
         self._finished: deque[tuple[Member, Attempt]] = deque()
-        self._fetching = 0
         self._results: deque[Done] = deque()
+        self._said: deque[str] = deque(maxlen=1000)  # The last warnings: spans have the same.
 
     def __enter__(self) -> "Crew":
         try:
@@ -201,11 +200,7 @@ class Crew:
         if error is not None:
             raise error
         del member.attempts[attempt.key]
-        if answer.error is not None:
-            answer.error.__cause__ = Traceback(answer.trace)
-        self._results.append(
-            Done(attempt.work.task, answer.value, answer.error, member.name, answer.seconds)
-        )
+        self._results.append(answer.done(attempt.work.task, member.name, self._said))
 
     def _lost(self, member: Member, is_expected: bool) -> None:
         """A worker has left: others do what it had, unless that was running at a second death."""
@@ -218,11 +213,7 @@ class Crew:
             if len(work.deaths) < DEATHS:
                 self._again(member, attempt)
                 continue
-            error = DeadlyError(
-                f"{work.task.key} was being read by a worker that died, {len(work.deaths)} times "
-                f"({', '.join(work.deaths)}); it is skipped"
-            )
-            self._results.append(Done(work.task, error=error, worker=member.name))
+            self._results.append(Done(work.task, error=deadly(work), worker=member.name))
             self._drop(work)
 
     def _drop(self, work: Work) -> None:
@@ -237,3 +228,11 @@ class Crew:
     def _cancel(self, attempts: Sequence[Attempt]) -> None:
         if attempts:
             self._client.cancel([attempt.future for attempt in attempts], force=True)
+
+
+def deadly(work: Work) -> DeadlyError:
+    """The error of a task during which workers died."""
+    return DeadlyError(
+        f"{work.task.key} was being read by a worker that died, {len(work.deaths)} times "
+        f"({', '.join(work.deaths)}); it is skipped"
+    )
