@@ -20,7 +20,7 @@ import mlx.core as mx
 from videoprism_mlx.errors import InputError
 from videoprism_mlx.ranks import watch
 from videoprism_mlx.ranks.joining import joined
-watch.SILENCE, watch.BEAT, watch.TELLING = 3.0, 0.5, 1.2
+watch.SILENCE, watch.BEAT, watch.TELLING = float(os.environ["SILENCE"]), 0.5, 1.2
 with joined() as group:
     group.kept = "All is kept"
     for step in range(1_000_000):
@@ -47,9 +47,10 @@ def go(tmp_path: Path) -> Iterator[Go]:
     """Starts ranks, and waits until all are at work."""
     started: list[subprocess.Popen[str]] = []
 
-    def go(size: int, action: str = "pass") -> list[subprocess.Popen[str]]:
+    def go(size: int, action: str = "pass", silence: float = 30) -> list[subprocess.Popen[str]]:
         commands = [["-c", SCRIPT.replace("ACTION", textwrap.indent(action, " " * 12))]] * size
-        started.extend(rank_processes.start(commands, tmp_path, FOLDER=tmp_path))
+        how = dict(FOLDER=tmp_path, SILENCE=silence)
+        started.extend(rank_processes.start(commands, tmp_path, **how))
         until = time.monotonic() + 30
         while not all((tmp_path / f"ready{rank}").exists() for rank in range(size)):
             assert time.monotonic() < until, [each.poll() for each in started]
@@ -82,7 +83,7 @@ def test_a_killed_rank_ends_all_with_one_message(go: Go, size: int, victim: int)
 
 @pytest.mark.attack
 def test_a_stopped_rank_is_lost_after_a_while_and_then_ends(go: Go) -> None:
-    ranks = go(2)
+    ranks = go(2, silence=3)
     ranks[1].send_signal(signal.SIGSTOP)
     time.sleep(1.5)
     assert ranks[0].poll() is None  # A rank may be busy.
@@ -101,7 +102,7 @@ def test_a_stopped_rank_is_lost_after_a_while_and_then_ends(go: Go) -> None:
 @pytest.mark.attack
 def test_a_long_computation_is_no_silence(go: Go) -> None:
     """Products for longer than a rank may be silent."""
-    ranks = go(2, LONG)
+    ranks = go(2, LONG, silence=3)
     time.sleep(5)
     assert [each.poll() for each in ranks] == [None, None]
 

@@ -74,7 +74,8 @@ def evaluate_retrieval(
     say how it was made. `identity` and `data`, the file or folder that the list is from, are noted
     there. `dataset` names the dataset, such as "msrvtt": what was published for a released model is
     then in `published`, with the differences between the protocols. `output` is a JSON file to
-    which the result is written as well.
+    which the result is written as well. Of several ranks of `mlx.launch`, each computes its share
+    of the embeddings, and the first one writes.
     """
     require_tokenizer(model, processor)
     if captions not in CAPTIONS:

@@ -91,8 +91,9 @@ def accept(group: Group, server: socket.socket, token: str) -> tuple[int, socket
             ) from None
         peer.settimeout(CONNECTING)
         with suppress(OSError, ValueError):
-            greeting = b""
-            while not greeting.endswith(b"\n") and (more := peer.recv(64)):
+            greeting, more = b"", b"more"
+            while more and b"\n" not in greeting and len(greeting) < 64:
+                more = peer.recv(64)
                 greeting += more
             given, rank = greeting.decode().split()
             if secrets.compare_digest(given, token):

@@ -144,15 +144,15 @@ def _while_joining(noise: Noise) -> Iterator[None]:
     once, as they would any program, and so does waiting for longer than JOINING.
     """
     is_main = threading.current_thread() is threading.main_thread()
-    before = {one: signal.signal(one, signal.SIG_DFL) for one in STOPS if is_main}
+    changed = [one for one in STOPS if signal.getsignal(one) not in (signal.SIG_IGN, None)]
+    before = {one: signal.signal(one, signal.SIG_DFL) for one in changed if is_main}
     faulthandler.dump_traceback_later(JOINING, exit=True, file=noise.screen)
     try:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
         for one, handler in before.items():
-            if handler is not None:  # It was not set from Python.
-                signal.signal(one, handler)
+            signal.signal(one, handler)
 
 
 @contextmanager
