@@ -135,6 +135,16 @@ def of_slow(figures: Mapping[str, Any]) -> dict[str, Any]:
     return told
 
 
+def of_link(figures: Mapping[str, Any]) -> dict[str, float]:
+    """The slow link, as it was asked for and as it is."""
+    return {
+        "rate": figures["asked"]["rate"] / 1e6,
+        "delay": 1e3 * figures["asked"]["delay"],
+        "echo": figures["slow"]["there_and_back_ms"],
+        "there": figures["slow"]["there_mbit"],
+    }
+
+
 def of_rows(rows: list[dict[str, Any]]) -> str:
     """The table of the simulation."""
     lines = ["| a Mac's windows a second | one Mac | in 30 days | full with so many Macs |"]
@@ -182,12 +192,7 @@ def text() -> str:
         demo=of_throughput(throughput["demo"]),
         kills=of_kills(kills),
         clips=throughput["demo"]["clips"],
-        link={
-            "rate": link["asked"]["rate"] / 1e6,
-            "delay": 1e3 * link["asked"]["delay"],
-            "echo": link["slow"]["there_and_back_ms"],
-            "there": link["slow"]["there_mbit"],
-        },
+        link=of_link(link),
         slow=of_slow(slow),
         millions=count / 1e6,
         step=4
