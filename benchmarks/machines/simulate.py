@@ -178,13 +178,19 @@ def play(
     return Played(written_at, *(each / written_at for each in shares), most, idle)
 
 
-def measured(path: Path | None = None) -> tuple[Rates, float]:
-    """The rates that were measured here, and the windows a second of all of this machine."""
+def measured(path: Path | None = None) -> Rates:
+    """The rates that were measured here."""
     figures = json.loads((path or RESULTS / "machines_capacity.json").read_text())
     names = [field.name for field in dataclasses.fields(Rates)]
     rates = {name: value for name, value in figures["rates"].items() if name in names}
+    return Rates(**rates)
+
+
+def measured_speed() -> float:
+    """The windows a second of all of this machine, with the base model. A clip is a window."""
     throughput = json.loads((RESULTS / "machines_throughput.json").read_text())
-    return Rates(**rates), throughput["base"]["clips_a_second"]["two"]  # A clip is a window.
+    speed: float = throughput["base"]["clips_a_second"]["two"]
+    return speed
 
 
 def table(collection: Collection, rates: Rates, here: float) -> list[dict[str, Any]]:
@@ -237,10 +243,12 @@ def draw(collection: Collection, rates: Rates, here: float, path: Path) -> None:
         days = [saturation(collection, rates, int(n), factor * here).seconds / DAY for n in counts]
         label = f"a Mac makes {factor * here:.2g} windows a second ({factor} x here)"
         axes.plot(counts, days, color=colour, label=label)
+    at = 1.1  # The names stand side by side: some parts are about equal.
     for name, rate in limits(collection, rates).items():
         days = collection.hours / rate / DAY
         axes.axhline(days, color="0.6", linewidth=0.8, linestyle=":")
-        axes.annotate(f"{name}: {days:.3g} days", (1.1, days), va="bottom", color="0.3", size=8)
+        axes.annotate(f"{name}: {days:.3g} days", (at, days), va="bottom", color="0.3", size=8)
+        at *= 7
     axes.set(xscale="log", yscale="log", xlabel="Macs", ylabel="days")
     axes.set_title(f"{collection.hours:,.0f} hours of video, videos of one hour")
     axes.grid(alpha=0.25)
@@ -275,8 +283,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    rates, here = measured(options.rates)
-    here = options.windows_a_second or here
+    rates, here = measured(options.rates), options.windows_a_second or measured_speed()
     collection = Collection(options.hours, options.video)
     rows = table(collection, rates, here)
     figures = {
