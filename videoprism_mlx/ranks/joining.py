@@ -65,7 +65,8 @@ class Launched(Group):
         except RuntimeError as error:
             if self.watch is None:
                 raise RankError("a rank has ended before all joined; start them again") from None
-            self.watch.explain()  # If a rank was lost, it ends the process with that message.
+            with self.noise.aside():  # The ring's threads still print.
+                self.watch.explain()  # If a rank was lost, it ends the process with that message.
             self.noise.show()
             raise RankError(f"the ranks cannot reach each other any more: {error}") from None
         return result
