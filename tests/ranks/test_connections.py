@@ -5,10 +5,11 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing
 
+import mlx.core as mx
 import pytest
 
 from videoprism_mlx.errors import RankError
-from videoprism_mlx.ranks import connections
+from videoprism_mlx.ranks import connections, joining
 from videoprism_mlx.ranks.group import Group
 from videoprism_mlx.ranks.noise import Noise
 
@@ -59,6 +60,27 @@ def test_a_rank_that_cannot_be_reached_is_named(
     monkeypatch.setattr(connections, "CONNECTING", 0.05)
     with closing(connections.listener()) as server, pytest.raises(RankError, match="not all ranks"):
         connections.accept(group, server, TOKEN)
+
+
+def test_a_rank_waits_for_one_that_starts_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLX's ring gives up by itself after half a minute."""
+    answers: list[object] = [RuntimeError("[ring] Couldn't connect (error: 111)")] * 2 + ["group"]
+
+    def init(strict: bool) -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, RuntimeError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(mx.distributed, "init", init)
+    assert joining._wait_for_all_ranks() == "group"
+    answers[:] = [RuntimeError("[ring] Couldn't bind socket (error: 98)"), "group"]
+    with pytest.raises(RankError, match=r"cannot be joined.*bind"):
+        joining._wait_for_all_ranks()
+    monkeypatch.setattr(joining, "JOINING", 0)
+    answers[:] = [RuntimeError("[ring] Couldn't connect (error: 111)"), "group"]
+    with pytest.raises(RankError, match=r"cannot be joined.*connect"):
+        joining._wait_for_all_ranks()
 
 
 def test_the_addresses_of_the_ring_come_first(

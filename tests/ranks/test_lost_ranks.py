@@ -95,7 +95,7 @@ def test_a_stopped_rank_is_lost_after_a_while_and_then_ends(go: Go) -> None:
     ranks[1].send_signal(signal.SIGCONT)
     codes, said = ended(ranks, 10)
     assert codes == [LOST, LOST] and said[1] == ""
-    assert "rank 1 (" in said[0] and "it has not answered for 3 seconds" in said[0]
+    assert "rank 1 (" in said[0] and "no answer for 3 seconds" in said[0]
     assert said[0].endswith("All is kept")
 
 

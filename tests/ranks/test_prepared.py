@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rank_threads import each_rank
 
-from videoprism_mlx.errors import VideoError
+from videoprism_mlx.errors import FeatureFileError, VideoError
 from videoprism_mlx.features.cache import ArrayCache, fill
 from videoprism_mlx.files.atomic import new_file
 from videoprism_mlx.ranks import files
@@ -130,10 +130,26 @@ def test_files_go_to_those_who_lack_them(
             if number % group.size == group.rank:
                 with new_file(paths[number]) as partial:
                     partial.write_bytes(content)
-        files.complete(group, paths)
+        files.complete(group, paths, Path.read_bytes)
         return [path.read_bytes() if path.exists() else None for path in paths]
 
     assert each_rank(3, complete) == [[*contents, None]] * 3
+
+
+def test_a_damaged_array_is_not_sent(tmp_path: Path, videos: list[Path]) -> None:
+    """Otherwise the other rank would send it back after it was removed."""
+    made = fill(ArrayCache(tmp_path / "cache0", {}), videos[:2], reader([]))[0][1] or tmp_path
+    made.write_bytes(made.read_bytes()[:-1])
+
+    def prepared(group: Group) -> list[Path | None]:
+        return fill(ArrayCache(tmp_path / f"cache{group.rank}", {}), videos[:2], reader([]))[0]
+
+    with pytest.raises(FeatureFileError, match=f"{made.name} is damaged"):
+        each_rank(2, prepared)
+    assert not list(tmp_path.glob("cache1/**/*.npy"))
+    made.unlink()
+    for path in each_rank(2, prepared):
+        np.testing.assert_array_equal(np.load(path[1] or ""), array_of(videos[1]))
 
 
 def test_ranks_that_differ_are_named() -> None:

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ import pytest
 import rank_processes
 from safetensors.numpy import load_file
 
-from videoprism_mlx.cli import main
+from videoprism_mlx.cli import main, run
+from videoprism_mlx.ranks import joining
+from videoprism_mlx.ranks.group import Group
 from videoprism_mlx.ranks.launched import launched_rank
 from videoprism_mlx.ranks.watch import FAILED, LOST
 
@@ -127,6 +131,22 @@ def test_other_commands_do_not_start_as_ranks(
     monkeypatch.setenv("MLX_RANK", "1")
     assert main(words) == 2
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("rank", "code"), [(0, 1), (1, 0)])
+def test_only_the_first_rank_exits_as_the_command_does(
+    rank: int, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher ends all ranks when one exits with 1, as with videos that were left out."""
+
+    def command(options: Namespace) -> int:
+        print("the result")
+        return 1
+
+    monkeypatch.setenv("MLX_RANK", str(rank))
+    monkeypatch.setattr(joining, "joined", lambda: nullcontext(Group(rank, 2)))
+    assert run(Namespace(command="train", run=command)) == code
+    assert capsys.readouterr().out == ("" if rank else "the result\n")
 
 
 @pytest.mark.attack

@@ -88,12 +88,12 @@ def run(options: Namespace) -> int:
     """Runs the command that the options name, and returns its exit code."""
     started = time.perf_counter()
     try:
-        with stopped_by_signals(), ranks.taking_part(options):
+        with stopped_by_signals(), ranks.taking_part(options) as is_first:
             code: int = options.run(options)
         if sys.stdout:  # None if the command was started without a stdout.
             sys.stdout.flush()
         logger.debug("done in %.1f s", time.perf_counter() - started)
-        return code
+        return code if is_first else 0
     except BrokenPipeError:  # The program that reads stdout, such as `head`, has ended.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE

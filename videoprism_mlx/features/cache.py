@@ -106,7 +106,7 @@ def fill(
     said = group.broadcast(list(lines.items()))
     for number, _ in said:
         paths[number] = None
-    complete(group, list(dict.fromkeys(path for path in paths if path is not None)))
+    complete(group, list(dict.fromkeys(path for path in paths if path is not None)), cache.load)
     return paths, [line for _, line in said]
 
 

@@ -3,7 +3,8 @@
 Shapes: R ranks, F files.
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,11 @@ def have(group: Group, paths: Sequence[Path]) -> Flags:
     return group.gather(found[None])
 
 
-def complete(group: Group, paths: Sequence[Path]) -> None:
-    """Gives each rank the files that it lacks, if another has them. `paths` are the files here."""
+def complete(group: Group, paths: Sequence[Path], check: Callable[[Path], object]) -> None:
+    """Gives each rank the files that it lacks, if another has them. `paths` are the files here.
+
+    `check` raises an error if a file is damaged: others must not get it, and return it later.
+    """
     if group.size == 1 or not len(paths):
         return
     there = have(group, paths)
@@ -38,6 +42,8 @@ def complete(group: Group, paths: Sequence[Path]) -> None:
     owners = there.argmax(axis=0)[wanted]
     files = [paths[number] for number in wanted]
     own = [owner == group.rank for owner in owners]
+    for path in itertools.compress(files, own):
+        check(path)
     lacking = [not there[group.rank, number] for number in wanted]
     sizes = np.array(
         [path.stat().st_size if mine else 0 for path, mine in zip(files, own, strict=True)]

@@ -5,6 +5,7 @@ import functools
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -19,8 +20,9 @@ from videoprism_mlx.ranks.launched import launched_rank
 from videoprism_mlx.ranks.noise import Noise
 from videoprism_mlx.ranks.watch import STOPS, Watch
 
-# Seconds for all ranks to join: a slow machine may take long to start.
-JOINING = 180.0
+# Seconds: for all ranks to join, as a slow machine may take long to start; and in which MLX's ring
+# tries to connect once.
+JOINING, TRYING = 180.0, 35.0
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,7 +65,8 @@ class Launched(Group):
         except RuntimeError as error:
             if self.watch is None:
                 raise RankError("a rank has ended before all joined; start them again") from None
-            self.watch.explain()  # If a rank was lost, it ends the process with that message.
+            with self.noise.aside():  # The ring's threads still print.
+                self.watch.explain()  # If a rank was lost, it ends the process with that message.
             self.noise.show()
             raise RankError(f"the ranks cannot reach each other any more: {error}") from None
         return result
@@ -126,14 +129,20 @@ def over_ranks(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _wait_for_all_ranks() -> Any:
-    """MLX's group. The name is what one reads if a rank never comes: see `_while_joining`."""
-    try:
-        return mx.distributed.init(strict=True)
-    except RuntimeError as error:
-        raise RankError(
-            f"this process is one of several that a launcher has started, and they cannot be "
-            f"joined: {in_words(error)}"
-        ) from None
+    """MLX's group. The name is what one reads if a rank never comes: see `_while_joining`.
+
+    MLX's ring gives up after half a minute if the next rank does not listen yet.
+    """
+    until = time.monotonic() + JOINING - TRYING
+    while True:
+        try:
+            return mx.distributed.init(strict=True)
+        except RuntimeError as error:
+            if "Couldn't connect" not in str(error) or time.monotonic() > until:
+                raise RankError(
+                    f"this process is one of several that a launcher has started, and they cannot "
+                    f"be joined: {in_words(error)}"
+                ) from None
 
 
 @contextmanager

@@ -159,10 +159,10 @@ class Watch:
         except BlockingIOError:
             return True
         except OSError as error:
-            self._lose(rank, f"its connection broke: {in_words(error)}")
+            self._lose(rank, f"the connection broke: {in_words(error)}")
             return False
         if not found:
-            self._lose(rank, "its process has ended")
+            self._lose(rank, "the process has ended")
             return False
         *lines, self._unread[rank] = (self._unread[rank] + found).split(b"\n")
         for line in lines:
@@ -187,7 +187,7 @@ class Watch:
         for rank in self._quiet.keys() - self.over:
             self._quiet[rank] += passed
             if self._quiet[rank] > SILENCE:
-                self._lose(rank, f"it has not answered for {SILENCE:.0f} seconds")
+                self._lose(rank, f"no answer for {SILENCE:.0f} seconds")
 
     def _end(self) -> None:
         """Ends the process, after the lowest rank that is left has said why."""

@@ -180,7 +180,7 @@ class Probes:
         wanted = list(dict.fromkeys(wanted))
         found: dict[Probe, dict[str, float]] = {}
         if group.size > 1:
-            own = [(probe, kept(self.folder(*probe) / PROBE_FILE)) for probe in wanted]
+            own = [(probe, kept(self.folder(self.record(*probe)) / PROBE_FILE)) for probe in wanted]
             found = united(group, [(probe, metrics) for probe, metrics in own if metrics])
         left = [probe for probe in wanted if probe not in found][group.rank :: group.size]
         new: list[tuple[Probe, dict[str, float]]] = []
@@ -222,13 +222,14 @@ class Probes:
             "recipe": dataclasses.replace(self.recipe, seed=seed).record(),
         }
 
-    def folder(self, videos: int, seed: int) -> Path:
-        """The folder of a probe."""
-        return self.root / digest(self.record(videos, seed))
+    def folder(self, record: Mapping[str, Any]) -> Path:
+        """The folder of the probe with this record."""
+        return self.root / digest(record)
 
     def metrics(self, videos: int, seed: int) -> dict[str, float]:
         """The metrics of one probe, which is trained unless it has been."""
-        record, folder = self.record(videos, seed), self.folder(videos, seed)
+        record = self.record(videos, seed)
+        folder = self.folder(record)
         with locked(folder, folder):
             metrics = kept(folder / PROBE_FILE)
             if metrics is None:

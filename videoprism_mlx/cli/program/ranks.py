@@ -13,15 +13,16 @@ SHARING = ("train", "evaluate")
 
 
 @contextmanager
-def taking_part(options: argparse.Namespace) -> Iterator[None]:
+def taking_part(options: argparse.Namespace) -> Iterator[bool]:
     """Lets a command share its work with the other ranks. Only the first rank prints the result.
 
-    Raises InputError if a launcher has started a command that cannot. One rank tells an error that
-    several have, and it says which rank it is unless it is the first.
+    Yields whether this is the first rank, whose exit code is the command's: the launcher ends all
+    when one is not 0. Raises InputError if a launcher has started a command that cannot share. One
+    rank tells an error that several have, and it says which rank it is unless it is the first.
     """
     rank = launched_rank()
     if rank is None or options.command is None:
-        yield
+        yield True
         return
     if options.command not in SHARING:
         if rank:
@@ -38,10 +39,10 @@ def taking_part(options: argparse.Namespace) -> Iterator[None]:
     try:
         with joined() as group, open(os.devnull, "w") as nowhere:
             if group.is_first:
-                yield
+                yield True
             else:
                 with redirect_stdout(nowhere):
-                    yield
+                    yield False
     except ElsewhereError:
         raise
     except EXPECTED as error:
