@@ -21,7 +21,9 @@ from videoprism_mlx.errors import InputError
 from videoprism_mlx.features import spans
 from videoprism_mlx.features.embedding import machines
 from videoprism_mlx.features.embedding.on_workers import embed_batch
+from videoprism_mlx.features.embedding.spool import WindowSpool, windows_of
 from videoprism_mlx.features.formats import read_features, read_record
+from videoprism_mlx.features.windows import Window
 from videoprism_mlx.workers import model as models
 from videoprism_mlx.workers.connect import connected
 from videoprism_mlx.workers.places import Places
@@ -139,6 +141,18 @@ def test_large_results_are_cut_smaller(
     each = array[0].nbytes
     assert sum(counts) == len(array)
     assert max(counts) * each < 3 * 2**18
+
+
+def test_few_windows_need_no_open_file(tmp_path: Path) -> None:
+    """Those of many videos may wait for one that comes first."""
+    vector = np.arange(600, dtype=np.float32)
+    places = [WindowSpool(tmp_path / "nowhere") for _ in range(2)]
+    for number, place in enumerate(places):
+        for first in range(3):
+            features = {"embedding": vector + first + 10 * number}
+            place.append(Window(first, first + 1, features, first, 3))
+    found = [arrays["embedding"][0] for arrays in windows_of(places)]
+    assert found == [0, 1, 2, 10, 11, 12]
 
 
 def test_an_interrupted_run_goes_on_with_or_without_workers(

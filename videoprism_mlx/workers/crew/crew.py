@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from videoprism_mlx.errors import DeadlyError
 from videoprism_mlx.workers.crew.events import Events
 from videoprism_mlx.workers.crew.line import Line, Work
-from videoprism_mlx.workers.crew.members import PATIENCE, Accept, Attempt, Member, Members
+from videoprism_mlx.workers.crew.members import AHEAD, PATIENCE, Accept, Attempt, Member, Members
 from videoprism_mlx.workers.crew.news import News
 from videoprism_mlx.workers.tasks import Answer, Done, Task, perform
 
@@ -103,14 +103,23 @@ class Crew:
         for member, work in zip(self._members.set_apart(len(suspects)), suspects, strict=False):
             self._line.remove(work)
             self._give(member, work)
-        while free := self._members.with_room():
-            next_one = self._line.take(running)
-            if next_one is None:
-                self._ask()
-                break
-            self._give(free, next_one)
+        while self._gave(running):
+            pass
         if not (self._source or self._is_asking or self._line):
             self._even_out()
+
+    def _gave(self, running: Sequence[Work]) -> bool:
+        """Gives a task to the worker with most room for which there is one."""
+        everyone = [member.address for member in self._members]
+        free = self._members.with_room()
+        for member in free:
+            work = self._line.take(running, member.address, everyone)
+            if work is not None:
+                self._give(member, work)
+                return True
+        if free and self._line.returned < len(everyone) * AHEAD:
+            self._ask()
+        return False
 
     def _give(self, member: Member, work: Work) -> None:
         key, task = f"{self._what}-{uuid.uuid4().hex}", work.task
@@ -144,10 +153,14 @@ class Crew:
 
     def _even_out(self) -> None:
         """At the end, workers that have nothing to do take over tasks that wait at others."""
-        waiting = [(one.load, one, one.waiting()) for one in self._members if one.waiting()]
-        if waiting and self._members.idle():
+        idle = self._members.idle()
+        waiting = [
+            (one.load, one, attempt)
+            for one in self._members
+            if (attempt := one.waiting()) and idle and idle.address not in attempt.work.unable
+        ]
+        if waiting:
             _, member, attempt = max(waiting, key=lambda each: each[0])
-            assert attempt is not None
             attempt.is_asked_for = True
             work = functools.partial(self._news.withdraw, member.address, attempt.key)
             self._events.in_thread(work, self._withdrawn, member, attempt)
@@ -199,6 +212,9 @@ class Crew:
             return
         if error is not None:
             raise error
+        if answer.unable and self._members.pass_on(member, attempt.work, answer.unable):
+            self._again(member, attempt)
+            return
         del member.attempts[attempt.key]
         self._results.append(answer.done(attempt.work.task, member.name, self._said))
 
