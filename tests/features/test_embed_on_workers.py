@@ -30,6 +30,7 @@ from videoprism_mlx.workers.places import Places
 
 DEMO = "videoprism_lvt_demo_tiny"
 GOOD = ["b.mp4", "mpeg4.avi", "uneven.mkv", "vp9.webm"]
+SLOW = pytest.mark.slow
 WINDOWS: dict[str, Any] = dict(window=4, stride=30)
 
 
@@ -69,8 +70,10 @@ def contents(path: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("output", "settings"),
     [
-        *((output, {}) for output in ("npz", "safetensors", "jsonl", "parquet", "folder")),
-        *((output, {"batch_size": 2}) for output in ("npz", "folder")),
+        *((output, {}) for output in ("npz", "jsonl")),
+        ("folder", {"batch_size": 2}),
+        *(pytest.param(each, {}, marks=SLOW) for each in ("safetensors", "parquet", "folder")),
+        pytest.param("npz", {"batch_size": 2}, marks=SLOW),
         *((output, WINDOWS) for output in ("npz", "jsonl")),
     ],
 )
@@ -269,6 +272,7 @@ def embed_or_die(work: Any, videos: list[tuple[str, int]]) -> Any:
     return embed_batch(work, videos)
 
 
+@pytest.mark.attack
 def test_a_worker_that_dies_changes_nothing_and_a_deadly_video_is_skipped(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,7 +70,7 @@ class Sender:
             self._client.unsubscribe_topic(self._topic)
         self._is_over = True
         for requests in list(self._requests.values()):
-            for _ in range(SENDERS):
+            for _each in range(SENDERS):
                 requests.put(None)
 
     def offer(self, path: Path, size: int | None = None, sha256: str | None = None) -> Offer:

@@ -23,7 +23,7 @@ class Spool:
     def __init__(self, folder: Path):
         self._folder = folder
         # A process may have few files open: 256 on a Mac.
-        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=folder)  # noqa: SIM115
+        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(folder))  # noqa: SIM115
         self._count = 0
 
     def __enter__(self) -> "Spool":

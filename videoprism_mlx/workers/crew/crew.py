@@ -110,11 +110,9 @@ class Crew:
 
     def _gave(self, running: Sequence[Work]) -> bool:
         """Gives a task to the worker with most room for which there is one."""
-        everyone = [member.address for member in self._members]
-        free = self._members.with_room()
+        free, everyone = self._members.with_room(), self._members.addresses()
         for member in free:
-            work = self._line.take(running, member.address, everyone)
-            if work is not None:
+            if work := self._line.take(running, member.address, everyone):
                 self._give(member, work)
                 return True
         if free and self._line.returned < len(everyone) * AHEAD:
@@ -153,14 +151,8 @@ class Crew:
 
     def _even_out(self) -> None:
         """At the end, workers that have nothing to do take over tasks that wait at others."""
-        idle = self._members.idle()
-        waiting = [
-            (one.load, one, attempt)
-            for one in self._members
-            if (attempt := one.waiting()) and idle and idle.address not in attempt.work.unable
-        ]
-        if waiting:
-            _, member, attempt = max(waiting, key=lambda each: each[0])
+        if found := self._members.to_move():
+            member, attempt = found
             attempt.is_asked_for = True
             work = functools.partial(self._news.withdraw, member.address, attempt.key)
             self._events.in_thread(work, self._withdrawn, member, attempt)
@@ -168,14 +160,14 @@ class Crew:
     def _withdrawn(
         self, member: Member, attempt: Attempt, is_free: bool, error: BaseException | None
     ) -> None:
-        if error is None and is_free and self._is_current(member, attempt):
+        if error is None and is_free and self._members.has(member, attempt):
             self._cancel([attempt])
             self._again(member, attempt)
 
     # What becomes of them.
 
     def _ended(self, member: Member, attempt: Attempt) -> None:
-        if not self._is_current(member, attempt):
+        if not self._members.has(member, attempt):
             return
         status = attempt.future.status
         if status == "finished":
@@ -188,11 +180,6 @@ class Crew:
         else:  # The scheduler is gone, or somebody has cancelled all tasks.
             self._news.require_connection()
             self._again(member, attempt)
-
-    def _is_current(self, member: Member, attempt: Attempt) -> bool:
-        """Whether the attempt still counts, and the worker has not left."""
-        is_there = any(one is member for one in self._members)
-        return is_there and attempt.key in member.attempts
 
     def _again(self, member: Member, attempt: Attempt) -> None:
         del member.attempts[attempt.key]
@@ -208,7 +195,7 @@ class Crew:
         self, member: Member, attempt: Attempt, answer: Answer, error: BaseException | None
     ) -> None:
         self._fetching -= 1
-        if not self._is_current(member, attempt):
+        if not self._members.has(member, attempt):
             return
         if error is not None:
             raise error

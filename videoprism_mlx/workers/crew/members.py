@@ -85,6 +85,14 @@ class Members:
     def __iter__(self) -> Iterator[Member]:
         return iter(self._members.values())
 
+    def addresses(self) -> list[str]:
+        """Where the workers are."""
+        return list(self._members)
+
+    def has(self, member: Member, attempt: Attempt) -> bool:
+        """Whether the attempt still counts, and the worker has not left."""
+        return self._members.get(member.address) is member and attempt.key in member.attempts
+
     def running(self) -> list[Work]:
         """The tasks that workers have."""
         return [attempt.work for member in self for attempt in member.attempts.values()]
@@ -165,9 +173,17 @@ class Members:
             write(f"other workers do what {member.name} cannot: {error}")
         return True
 
-    def idle(self) -> Member | None:
-        """A worker of which a thread has nothing to do."""
-        return next((one for one in self if not one.is_apart and one.load < 1), None)
+    def to_move(self) -> tuple[Member, Attempt] | None:
+        """A task that waits, at the worker with most, while another worker is idle."""
+        idle = next((one for one in self if not one.is_apart and one.load < 1), None)
+        if idle is None:
+            return None
+        waiting = [
+            (one, attempt)
+            for one in self
+            if (attempt := one.waiting()) and idle.address not in attempt.work.unable
+        ]
+        return max(waiting, key=lambda each: each[0].load, default=None)
 
     def require(self) -> None:
         """Says that there is no worker, and raises WorkerError after a while."""
