@@ -21,13 +21,16 @@ from videoprism_mlx.errors import InputError
 from videoprism_mlx.features import spans
 from videoprism_mlx.features.embedding import machines
 from videoprism_mlx.features.embedding.on_workers import embed_batch
+from videoprism_mlx.features.embedding.spool import WindowSpool, windows_of
 from videoprism_mlx.features.formats import read_features, read_record
+from videoprism_mlx.features.windows import Window
 from videoprism_mlx.workers import model as models
 from videoprism_mlx.workers.connect import connected
 from videoprism_mlx.workers.places import Places
 
 DEMO = "videoprism_lvt_demo_tiny"
 GOOD = ["b.mp4", "mpeg4.avi", "uneven.mkv", "vp9.webm"]
+SLOW = pytest.mark.slow
 WINDOWS: dict[str, Any] = dict(window=4, stride=30)
 
 
@@ -67,8 +70,10 @@ def contents(path: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("output", "settings"),
     [
-        *((output, {}) for output in ("npz", "safetensors", "jsonl", "parquet", "folder")),
-        *((output, {"batch_size": 2}) for output in ("npz", "folder")),
+        *((output, {}) for output in ("npz", "jsonl")),
+        ("folder", {"batch_size": 2}),
+        *(pytest.param(each, {}, marks=SLOW) for each in ("safetensors", "parquet", "folder")),
+        pytest.param("npz", {"batch_size": 2}, marks=SLOW),
         *((output, WINDOWS) for output in ("npz", "jsonl")),
     ],
 )
@@ -139,6 +144,18 @@ def test_large_results_are_cut_smaller(
     each = array[0].nbytes
     assert sum(counts) == len(array)
     assert max(counts) * each < 3 * 2**18
+
+
+def test_few_windows_need_no_open_file(tmp_path: Path) -> None:
+    """Those of many videos may wait for one that comes first."""
+    vector = np.arange(600, dtype=np.float32)
+    places = [WindowSpool(tmp_path / "nowhere") for _ in range(2)]
+    for number, place in enumerate(places):
+        for first in range(3):
+            features = {"embedding": vector + first + 10 * number}
+            place.append(Window(first, first + 1, features, first, 3))
+    found = [arrays["embedding"][0] for arrays in windows_of(places)]
+    assert found == [0, 1, 2, 10, 11, 12]
 
 
 def test_an_interrupted_run_goes_on_with_or_without_workers(
@@ -255,6 +272,7 @@ def embed_or_die(work: Any, videos: list[tuple[str, int]]) -> Any:
     return embed_batch(work, videos)
 
 
+@pytest.mark.attack
 def test_a_worker_that_dies_changes_nothing_and_a_deadly_video_is_skipped(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,6 +171,7 @@ def test_a_video_that_kills_two_workers_is_bad_until_it_changes(
     assert contents(tmp_path / "library") == contents(tmp_path / "alone")
 
 
+@pytest.mark.attack
 def test_a_span_that_kills_two_workers_makes_the_video_bad(
     client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ import worker_jobs as jobs
 from videoprism_mlx import errors
 from videoprism_mlx.errors import VideoError, VideoPrismError, WorkerError
 from videoprism_mlx.workers.crew.crew import Crew
+from videoprism_mlx.workers.local import NEVER
 from videoprism_mlx.workers.tasks import Done, Task
 
 distributed = pytest.importorskip("distributed")
@@ -22,10 +23,12 @@ distributed = pytest.importorskip("distributed")
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
-    """A scheduler in this process with two workers, a and b, which are started again."""
+    """A scheduler in this process with two workers, 0 and 1, which are started again."""
+    import dask
     from distributed import Client, LocalCluster
 
     with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": NEVER}),
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as connected,
     ):
@@ -89,6 +92,7 @@ def test_a_task_that_ends_two_workers_fails_and_no_other(client: Any, tmp_path: 
     assert [len(list(folder.iterdir())) for folder in folders] == [2, 1]
 
 
+@pytest.mark.attack
 def test_what_waited_where_a_worker_died_is_not_blamed(client: Any, tmp_path: Path) -> None:
     """More workers die than a task may end, while the same tasks wait behind those that kill."""
     folders = [tmp_path / str(number) for number in range(4)]
@@ -154,6 +158,53 @@ def test_a_refused_worker_gets_nothing(client: Any, capsys: pytest.CaptureFixtur
     [name] = {one.value for one in done}
     assert client.scheduler_info(n_workers=-1)["workers"][accepted]["name"] == int(name)
     assert capsys.readouterr().err == f"the worker {refused} is refused: it has other weights\n"
+
+
+@pytest.mark.parametrize("in_list", [False, True])
+def test_what_one_worker_cannot_do_others_do(
+    client: Any, in_list: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It fails at once, and must not take all tasks for that."""
+    asked = 0
+
+    def tasks() -> Iterator[Task]:
+        nonlocal asked
+        for number in range(30):
+            asked += 1
+            yield Task(str(number), jobs.unable_at, ("0", in_list))
+
+    done, most = [], 0
+    with Crew(client) as crew:
+        for one in crew.run(tasks()):
+            done.append(one)
+            most = max(most, asked - len(done))
+    assert [one.value for one in done] == ["1"] * 30
+    assert most <= 10
+    said = "other workers do what worker 0 cannot: there is no disk at 0\n"
+    assert capsys.readouterr().err == said
+
+
+def test_what_no_worker_can_do_fails(client: Any) -> None:
+    tasks = [Task(str(number), jobs.fail, ("worker",)) for number in range(6)]
+    done = run(client, tasks)
+    assert [str(one.error) for one in done] == ["there is no disk"] * 6
+
+
+def test_a_worker_that_dies_while_it_is_checked_is_not_waited_for(
+    client: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The processes are started again, and die again."""
+
+    def accept(asked: Any, address: str) -> str | None:
+        kill(asked, address)
+        time.sleep(60)
+        return None
+
+    monkeypatch.setattr("videoprism_mlx.workers.crew.members.SAY_AFTER", 60)
+    with pytest.raises(WorkerError, match="there has been no worker for"):
+        run(client, [Task("one", jobs.double, (1,))], accept=accept, patience=1)
+    assert capsys.readouterr().err.count("died before it had a task") == 1
+    client.wait_for_workers(2)
 
 
 def test_errors_come_back_as_they_are(client: Any) -> None:

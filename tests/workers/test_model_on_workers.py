@@ -211,11 +211,18 @@ def test_a_quantized_model_is_the_same_on_a_worker(
 
 
 def test_a_worker_that_sees_none_of_the_videos_is_refused(
-    client: Client, sender: Sender, directory: Path, tmp_path: Path
+    client: Client,
+    sender: Sender,
+    directory: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """One that nobody sees any more is no reason."""
     (tmp_path / "seen.mp4").write_bytes(b"1234")
     videos = [("/nas/a.mp4", 3), (str(tmp_path / "seen.mp4"), 4)]
     with shared_model(sender, vp.load_model(directory), directory, None, Places()) as shared:
+        assert reasons(client, shared, videos[:1], SEEN) == [None, None]
+        monkeypatch.setattr(models, "is_there", lambda *_: True)
         assert reasons(client, shared, videos, SEEN) == [None, None]
         assert reasons(client, shared, videos[:1], Files(Places(), "sent")) == [None, None]
         for reason in reasons(client, shared, videos[:1], SEEN):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -157,6 +158,33 @@ def test_a_library_gets_the_same_from_videos_that_are_sent(client: Client, tmp_p
         for library in (one, sent)
     ]
     assert rows[0] == rows[1] != []
+
+
+def test_a_worker_that_does_not_answer_holds_up_no_other_and_not_the_end(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`forget` and `deliver` wait for one of the workers for ever."""
+    monkeypatch.setattr(received, "FORGETTING", 0.1)
+    hung, other = sorted(client.nthreads())
+    asked, end, run = threading.Event(), threading.Event(), Client.run
+
+    def hanging(self: Client, function: Any, *arguments: Any, **options: Any) -> Any:
+        if hung in (options.get("workers") or [hung]):
+            asked.set()
+            end.wait()
+        return run(self, function, *arguments, **options)
+
+    monkeypatch.setattr(Client, "run", hanging)
+    (tmp_path / "a.mp4").write_bytes(content := os.urandom(10))
+    path = str(tmp_path / "a.mp4")
+    with Sender(client) as sender, files_of(client, sender, Places(), [path], True) as files:
+        for _ in range(5):
+            client.submit(sending.ask, files.topic, path, 0, 10, workers=[hung], pure=False)
+        assert asked.wait(10)
+        found = client.submit(read, files, path, 10, workers=[other], pure=False).result(10)
+        assert found[0] == {"a.mp4": content}
+    end.set()
+    sending._answers.clear()
 
 
 def test_sending_without_workers_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distributed import get_worker
 
-from videoprism_mlx.errors import VideoError
+from videoprism_mlx.errors import VideoError, WorkerError
 
 
 def name() -> str:
@@ -51,6 +51,8 @@ def warn(number: int) -> int:
 
 def fail(kind: str) -> None:
     """Raises an error: one of ours, one of the system, a mistake, or one that cannot be sent."""
+    if kind == "worker":
+        raise WorkerError("there is no disk")
     if kind == "video":
         raise VideoError("a.mp4 breaks off")
     if kind == "system":
@@ -62,3 +64,14 @@ def fail(kind: str) -> None:
         """No other process knows it."""
 
     raise Local("of here")
+
+
+def unable_at(blind: str, in_list: bool = False) -> str | list[Exception]:
+    """As `name`. One of the workers cannot do it."""
+    time.sleep(0.01)
+    if name() != blind:
+        return name()
+    error = WorkerError(f"there is no disk at {blind}")
+    if in_list:
+        return [error]
+    raise error

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videoprism_mlx.errors import EXPECTED, WorkerError, counted
+from videoprism_mlx.files.download import answered
 from videoprism_mlx.workers.places import Places
 from videoprism_mlx.workers.sending import Offer, Sender, fetch, listing
 
@@ -22,6 +23,9 @@ MOST_KEPT = 4 * 2**30
 
 # What is left free on the disk of a worker.
 LEFT_FREE = 2**30
+
+# How long to wait for workers that remove what was sent, in seconds.
+FORGETTING = 5.0
 
 
 @dataclasses.dataclass(eq=False)
@@ -96,8 +100,8 @@ def files_of(
     try:
         yield Files(places, topic)
     finally:
-        with suppress(OSError):  # The scheduler is gone.
-            client.run(forget, topic, on_error="ignore")
+        with suppress(OSError):  # The scheduler is gone, or a worker does not answer.
+            answered(lambda: client.run(forget, topic, on_error="ignore"), FORGETTING)
 
 
 def taken(topic: str, path: str, size: int) -> Received:

@@ -36,7 +36,7 @@ from videoprism_mlx.weights.integrity import known_checksum
 from videoprism_mlx.weights.loading import load_with_directory, repository_of
 from videoprism_mlx.weights.quantize.layers import stored_config
 from videoprism_mlx.workers.files import Files
-from videoprism_mlx.workers.places import Places
+from videoprism_mlx.workers.places import Places, size_of
 from videoprism_mlx.workers.sending import Offer, Sender, fetch
 
 if TYPE_CHECKING:
@@ -255,10 +255,11 @@ def acceptance(
         reason = wrong_version(client, address)
         if reason is not None:
             return reason
+        there_now = [one for one in videos if is_there(*one)]
         try:
             there: Facts = client.submit(
                 introduce,
-                *(model, videos, files),
+                *(model, there_now, files),
                 key=f"introduce-{os.urandom(8).hex()}",
                 workers=[address],
                 allow_other_workers=False,
@@ -275,6 +276,14 @@ def acceptance(
     return accept
 
 
+def is_there(path: str, size: int) -> bool:
+    """Whether a video is here as it was. If not, workers cannot see it either."""
+    try:
+        return size_of(Path(path)) == size
+    except EXPECTED:
+        return False
+
+
 def wrong_version(client: "Client", address: str) -> str | None:
     """Why a worker cannot run our tasks; None if it has the same version as this process."""
     found: Any = client.run(own_version, workers=[address], on_error="return").get(address)
@@ -283,5 +292,5 @@ def wrong_version(client: "Client", address: str) -> str | None:
     if isinstance(found, ImportError):
         return f"videoprism_mlx is not installed there; install {own_version()}"
     if isinstance(found, Exception) or found is None:
-        return f"it does not answer ({found})"
+        return f"it does not answer ({found or 'it has left'})"
     return f"it has videoprism_mlx {found}, and this machine has {own_version()}"

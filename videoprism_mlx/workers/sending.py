@@ -9,10 +9,11 @@ import hashlib
 import json
 import os
 import queue
+import threading
 import uuid
 from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,8 +29,8 @@ PIECE, AHEAD = 4 * 2**20, 3
 # The start of the piece that lists a folder.
 LISTING = -1
 
-# How many pieces are read and sent at a time, for all workers together.
-SENDERS = 4
+# How many pieces are read and sent at a time, for each worker.
+SENDERS = 2
 
 # How long a worker waits for a piece, in seconds.
 PATIENCE = 120.0
@@ -48,13 +49,17 @@ class Offer(NamedTuple):
 
 
 class Sender:
-    """Sends files to the workers that ask for them: those that are offered, and no others."""
+    """Sends files to the workers that ask for them: those that are offered, and no others.
+
+    Each worker has threads of its own: one that does not answer holds up no other, nor the end.
+    """
 
     def __init__(self, client: "Client"):
         self._client = client
         self._topic = f"videoprism_mlx-files-{uuid.uuid4().hex}"
         self._offered: set[str] = set()
-        self._pool = ThreadPoolExecutor(SENDERS, "sender")
+        self._requests: dict[str, queue.SimpleQueue[dict[str, Any] | None]] = {}
+        self._is_over = False
 
     def __enter__(self) -> "Sender":
         self._client.subscribe_topic(self._topic, self._asked)
@@ -63,7 +68,10 @@ class Sender:
     def __exit__(self, *_: object) -> None:
         if self._client.status == "running":
             self._client.unsubscribe_topic(self._topic)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._is_over = True
+        for requests in list(self._requests.values()):
+            for _each in range(SENDERS):
+                requests.put(None)
 
     def offer(self, path: Path, size: int | None = None, sha256: str | None = None) -> Offer:
         """From now on, workers may ask for this file."""
@@ -77,7 +85,17 @@ class Sender:
 
     def _asked(self, event: tuple[float, Any]) -> None:
         """Called in the thread of the client, which must not wait."""
-        self._pool.submit(self._send, event[1])
+        request = event[1]
+        if (requests := self._requests.get(request["worker"])) is None:
+            requests = self._requests[request["worker"]] = queue.SimpleQueue()
+            for _ in range(SENDERS):
+                threading.Thread(target=self._serve, args=[requests], daemon=True).start()
+        requests.put(request)
+
+    def _serve(self, requests: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
+        while (request := requests.get()) is not None and not self._is_over:
+            with suppress(Exception):  # The scheduler is gone, or the worker.
+                self._send(request)
 
     def _send(self, request: dict[str, Any]) -> None:
         data, problem = None, ""

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from videoprism_mlx.errors import excerpt
+from videoprism_mlx.errors import WorkerError, excerpt
 
 logger = logging.getLogger("videoprism_mlx")
 
@@ -63,6 +63,12 @@ class Answer:
     trace: str = ""
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
+
+    @property
+    def unable(self) -> WorkerError | None:
+        """The error of the worker, as opposed to one of its task. A list may hold it."""
+        errors = (self.error, *(self.value if isinstance(self.value, list) else ()))
+        return next((one for one in errors if isinstance(one, WorkerError)), None)
 
     def done(self, task: Task, worker: str, said: deque[str]) -> Done:
         """What became of a task. Warnings that were not `said` before are logged here."""

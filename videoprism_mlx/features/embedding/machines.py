@@ -39,7 +39,7 @@ from videoprism_mlx.workers.tasks import Done, Task
 MOST_BYTES, SPAN_BYTES = 256 * 2**20, 64 * 2**20
 
 # How many videos may be done before one that has to come first.
-MOST_AHEAD = 10_000
+MOST_AHEAD = 1_000
 
 # A worker that sees none of so many videos is refused.
 SEEN = 5

@@ -13,13 +13,17 @@ from videoprism_mlx.features.pipeline import Array, Features
 from videoprism_mlx.features.windows import Window
 from videoprism_mlx.files.atomic import explained_if_full
 
+# How many bytes of an array stay in memory.
+IN_MEMORY = 2**18
+
 
 class Spool:
-    """Arrays of one shape, kept in an unnamed temporary file until they are written together."""
+    """Arrays of one shape, kept until they are written together: many in a temporary file."""
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - `__exit__` closes it.
+        # A process may have few files open: 256 on a Mac.
+        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(folder))  # noqa: SIM115
         self._count = 0
 
     def __enter__(self) -> "Spool":

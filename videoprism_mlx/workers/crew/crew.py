@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from videoprism_mlx.errors import DeadlyError
 from videoprism_mlx.workers.crew.events import Events
 from videoprism_mlx.workers.crew.line import Line, Work
-from videoprism_mlx.workers.crew.members import PATIENCE, Accept, Attempt, Member, Members
+from videoprism_mlx.workers.crew.members import AHEAD, PATIENCE, Accept, Attempt, Member, Members
 from videoprism_mlx.workers.crew.news import News
 from videoprism_mlx.workers.tasks import Answer, Done, Task, perform
 
@@ -103,14 +103,21 @@ class Crew:
         for member, work in zip(self._members.set_apart(len(suspects)), suspects, strict=False):
             self._line.remove(work)
             self._give(member, work)
-        while free := self._members.with_room():
-            next_one = self._line.take(running)
-            if next_one is None:
-                self._ask()
-                break
-            self._give(free, next_one)
+        while self._gave(running):
+            pass
         if not (self._source or self._is_asking or self._line):
             self._even_out()
+
+    def _gave(self, running: Sequence[Work]) -> bool:
+        """Gives a task to the worker with most room for which there is one."""
+        free, everyone = self._members.with_room(), self._members.addresses()
+        for member in free:
+            if work := self._line.take(running, member.address, everyone):
+                self._give(member, work)
+                return True
+        if free and self._line.returned < len(everyone) * AHEAD:
+            self._ask()
+        return False
 
     def _give(self, member: Member, work: Work) -> None:
         key, task = f"{self._what}-{uuid.uuid4().hex}", work.task
@@ -144,10 +151,8 @@ class Crew:
 
     def _even_out(self) -> None:
         """At the end, workers that have nothing to do take over tasks that wait at others."""
-        waiting = [(one.load, one, one.waiting()) for one in self._members if one.waiting()]
-        if waiting and self._members.idle():
-            _, member, attempt = max(waiting, key=lambda each: each[0])
-            assert attempt is not None
+        if found := self._members.to_move():
+            member, attempt = found
             attempt.is_asked_for = True
             work = functools.partial(self._news.withdraw, member.address, attempt.key)
             self._events.in_thread(work, self._withdrawn, member, attempt)
@@ -155,14 +160,14 @@ class Crew:
     def _withdrawn(
         self, member: Member, attempt: Attempt, is_free: bool, error: BaseException | None
     ) -> None:
-        if error is None and is_free and self._is_current(member, attempt):
+        if error is None and is_free and self._members.has(member, attempt):
             self._cancel([attempt])
             self._again(member, attempt)
 
     # What becomes of them.
 
     def _ended(self, member: Member, attempt: Attempt) -> None:
-        if not self._is_current(member, attempt):
+        if not self._members.has(member, attempt):
             return
         status = attempt.future.status
         if status == "finished":
@@ -175,11 +180,6 @@ class Crew:
         else:  # The scheduler is gone, or somebody has cancelled all tasks.
             self._news.require_connection()
             self._again(member, attempt)
-
-    def _is_current(self, member: Member, attempt: Attempt) -> bool:
-        """Whether the attempt still counts, and the worker has not left."""
-        is_there = any(one is member for one in self._members)
-        return is_there and attempt.key in member.attempts
 
     def _again(self, member: Member, attempt: Attempt) -> None:
         del member.attempts[attempt.key]
@@ -195,10 +195,13 @@ class Crew:
         self, member: Member, attempt: Attempt, answer: Answer, error: BaseException | None
     ) -> None:
         self._fetching -= 1
-        if not self._is_current(member, attempt):
+        if not self._members.has(member, attempt):
             return
         if error is not None:
             raise error
+        if answer.unable and self._members.pass_on(member, attempt.work, answer.unable):
+            self._again(member, attempt)
+            return
         del member.attempts[attempt.key]
         self._results.append(answer.done(attempt.work.task, member.name, self._said))
 

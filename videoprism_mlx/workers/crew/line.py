@@ -9,10 +9,11 @@ from videoprism_mlx.workers.tasks import Task
 
 @dataclasses.dataclass(eq=False)
 class Work:
-    """A task, and the names of the workers that died while they ran it."""
+    """A task, the names of workers that died while they ran it, and addresses that cannot do it."""
 
     task: Task
     deaths: list[str] = dataclasses.field(default_factory=list)
+    unable: set[str] = dataclasses.field(default_factory=set)
 
     @property
     def kin(self) -> object:
@@ -45,11 +46,21 @@ class Line:
         else:
             self._works.appendleft(work)
 
-    def take(self, running: Iterable[Work]) -> Work | None:
-        """Takes the next task that is no suspect, nor of the kin of one."""
+    @property
+    def returned(self) -> int:
+        """How many tasks wait because a worker could not do them."""
+        return sum(bool(work.unable) for work in self._works)
+
+    def take(self, running: Iterable[Work], address: str, others: Iterable[str]) -> Work | None:
+        """Takes the next task for a worker that is no suspect, nor of the kin of one.
+
+        Tasks that the worker cannot do are left to `others`, if one of them may be able.
+        """
+        rest = set(others) - {address}
         held = {id(work.kin) for work in (*self._suspects, *running) if work.deaths}
         for number, work in enumerate(self._works):
-            if id(work.kin) not in held:
+            is_left = address in work.unable and not rest <= work.unable
+            if id(work.kin) not in held and not is_left:
                 del self._works[number]
                 return work
         return None

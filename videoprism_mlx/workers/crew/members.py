@@ -47,6 +47,7 @@ class Member:
     name: str
     threads: int
     is_apart: bool = False
+    is_named: bool = False  # It could not do a task, and that was said.
     attempts: dict[str, Attempt] = dataclasses.field(default_factory=dict)
 
     @property
@@ -77,11 +78,20 @@ class Members:
         self._members: dict[str, Member] = {}
         self._checking: dict[str, object] = {}  # A worker may have the address of an earlier one.
         self._refused: set[str] = set()
+        self._died_early = False  # Of the time without a worker.
         self._without_since = time.monotonic()
         self._has_said = False
 
     def __iter__(self) -> Iterator[Member]:
         return iter(self._members.values())
+
+    def addresses(self) -> list[str]:
+        """Where the workers are."""
+        return list(self._members)
+
+    def has(self, member: Member, attempt: Attempt) -> bool:
+        """Whether the attempt still counts, and the worker has not left."""
+        return self._members.get(member.address) is member and attempt.key in member.attempts
 
     def running(self) -> list[Work]:
         """The tasks that workers have."""
@@ -124,7 +134,13 @@ class Members:
             write(f"the worker {name} is refused: {reason}")
 
     def _leave(self, address: str, is_expected: bool) -> None:
-        self._checking.pop(address, None)
+        if self._checking.pop(address, None) is not None and not is_expected:
+            if not self._died_early:
+                write(
+                    f"the worker {address} died before it had a task: it may have too little "
+                    "memory for the model, or a limit (see --memory-limit of `dask worker`)"
+                )
+            self._died_early = True
         self._refused.discard(address)
         if (member := self._members.pop(address, None)) is not None:
             self._lost(member, is_expected)
@@ -142,19 +158,39 @@ class Members:
             member.is_apart = number < count
         return [member for member in usual[:count] if not member.attempts]
 
-    def with_room(self) -> Member | None:
-        """The worker that is to get the next task; None if all have enough."""
+    def with_room(self) -> list[Member]:
+        """The workers that may get the next task, the one with the fewest first."""
         free = [one for one in self if not one.is_apart and one.load < AHEAD]
-        return min(free, key=lambda one: one.load, default=None)
+        return sorted(free, key=lambda one: one.load)
 
-    def idle(self) -> Member | None:
-        """A worker of which a thread has nothing to do."""
-        return next((one for one in self if not one.is_apart and one.load < 1), None)
+    def pass_on(self, member: Member, work: Work, error: WorkerError) -> bool:
+        """Whether others may be able to do what a worker cannot. That is said once of each."""
+        work.unable.add(member.address)
+        if all(one.address in work.unable for one in self):
+            return False
+        if not member.is_named:
+            member.is_named = True
+            write(f"other workers do what {member.name} cannot: {error}")
+        return True
+
+    def to_move(self) -> tuple[Member, Attempt] | None:
+        """A task that waits, at the worker with most, while another worker is idle."""
+        idle = next((one for one in self if not one.is_apart and one.load < 1), None)
+        if idle is None:
+            return None
+        waiting = [
+            (one, attempt)
+            for one in self
+            if (attempt := one.waiting()) and idle.address not in attempt.work.unable
+        ]
+        return max(waiting, key=lambda each: each[0].load, default=None)
 
     def require(self) -> None:
         """Says that there is no worker, and raises WorkerError after a while."""
         now = time.monotonic()
-        if self._members or self._checking:
+        if self._members:
+            self._died_early = False
+        if self._members or (self._checking and not self._died_early):
             self._without_since, self._has_said = now, False
             return
         seconds = now - self._without_since
