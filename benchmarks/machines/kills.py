@@ -231,7 +231,8 @@ class Training(Kills):
         started = time.perf_counter()
         process = self.start(self.command(output))
         time.sleep(after)
-        victims = self.victims()
+        while not (victims := self.victims()) and process.poll() is None:
+            time.sleep(0.05)  # The ranks are about to start.
         if victims:
             victim = self.draw.choice(sorted(victims))
             name = victims[victim].name

@@ -27,7 +27,7 @@ class Work(NamedTuple):
 
 
 # Of a base model, one core makes a window in about six seconds.
-WORK = {"base": Work("videoprism_lvt_public_v1_base", 8), "demo": Work(DEMO_MODEL, 300)}
+WORK = {"base": Work("videoprism_lvt_public_v1_base", 16), "demo": Work(DEMO_MODEL, 300)}
 
 # What is aimed at where the model's work dominates.
 AIM = 1.8
