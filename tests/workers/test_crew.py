@@ -239,7 +239,7 @@ def test_a_result_that_is_cut_off_says_that_the_scheduler_is_gone(
         raise CommClosedError("in <TCP (closed) ConnectionPool.gather>: reset by peer")
 
     monkeypatch.setattr(distributed.Future, "result", result)
-    with pytest.raises(WorkerError, match="was lost.*start the scheduler and the workers again"):
+    with pytest.raises(WorkerError, match=r"was lost.*start the scheduler and the workers again"):
         run(client, [Task("one", jobs.double, (1,))])
 
 
