@@ -281,6 +281,19 @@ def test_a_scheduler_that_goes_away_ends_it() -> None:
         client.close()
 
 
+def test_a_result_that_is_cut_off_says_that_the_scheduler_is_gone(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distributed.comm import CommClosedError
+
+    def result(future: Any) -> None:
+        raise CommClosedError("in <TCP (closed) ConnectionPool.gather>: reset by peer")
+
+    monkeypatch.setattr(distributed.Future, "result", result)
+    with pytest.raises(WorkerError, match=r"was lost.*start the scheduler and the workers again"):
+        run(client, [Task("one", jobs.double, (1,))])
+
+
 def test_all_errors_can_be_sent() -> None:
     kinds = [one for one in vars(errors).values() if isinstance(one, type)]
     kinds = [one for one in kinds if issubclass(one, VideoPrismError)]

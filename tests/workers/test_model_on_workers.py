@@ -239,6 +239,10 @@ def test_a_worker_with_another_version_is_refused(
     for found, reason in (
         ("0.0", "it has videoprism_mlx 0.0, and this machine has "),
         (ModuleNotFoundError("no"), "videoprism_mlx is not installed there; install "),
+        (
+            Exception("ModuleNotFoundError(\"No module named 'videoprism_mlx'\")"),  # As Dask says.
+            "videoprism_mlx is not installed there; install ",
+        ),
         (OSError("gone"), "it does not answer (gone)"),
     ):
         monkeypatch.setattr(Client, "run", lambda *_, found=found, **__: {address: found})

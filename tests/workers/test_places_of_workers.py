@@ -64,7 +64,7 @@ def test_a_file_that_is_missing_or_another_one_is_an_error_of_the_worker(tmp_pat
         places.find("/nas/a.mp4", 4)
     assert str(caught.value) == (
         f"there is no /nas/a.mp4 on {platform.node()} (nor {tmp_path}/a.mp4); mount that folder, "
-        "or say with --map where it is (--map /Volumes/nas=/mnt/nas)"
+        "say with --map where it is (--map /Volumes/nas=/mnt/nas), or send the files (--send)"
     )
     (tmp_path / "a.mp4").write_text("other")
     with pytest.raises(WorkerError, match=r"a\.mp4 has 5 bytes on .*, and /nas/a\.mp4 has 4 where"):

@@ -35,9 +35,11 @@ LOST, FAILED = 3, 2
 # Seconds: between two signs of life; and without one, until a rank is taken for lost.
 BEAT, SILENCE = 2.0, 30.0
 
-# Seconds: in which several losses become one message; in which several ranks tell one error; for a
-# rank to print its error before the others end; and for a stopped rank to end by itself.
-GRACE, SAME, TELLING, STOPPING = 0.5, 1.0, 2.0, 3.0
+# Seconds: in which several losses become one message, which has to be printed before the launcher
+# ends all; in which the watching thread hears of a loss that a collective has met; in which several
+# ranks tell one error; for a rank to print its error before the others end; and for a stopped rank
+# to end by itself.
+GRACE, HEARING, SAME, TELLING, STOPPING = 0.04, 1.0, 1.0, 2.0, 3.0
 
 # The signals that stop a rank.
 STOPS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
@@ -98,9 +100,9 @@ class Watch:
 
         It returns if it does not.
         """
-        time.sleep(2 * GRACE)
+        time.sleep(HEARING)
         while self._is_ending.is_set():
-            time.sleep(GRACE)
+            time.sleep(HEARING)
 
     def _leave(self, message: dict[str, Any]) -> None:
         self._is_leaving.set()
@@ -202,7 +204,7 @@ class Watch:
         while time.monotonic() < until:
             for rank in self._peers.keys() - self.lost.keys():
                 self._read(rank)
-            time.sleep(GRACE / 20)
+            time.sleep(GRACE / 4)
         self._send({"lost": list(self.lost.items())})
         left = [rank for rank in range(self.group.size) if rank not in self.lost]
         if left[:1] == [self.group.rank]:

@@ -289,7 +289,8 @@ def wrong_version(client: "Client", address: str) -> str | None:
     found: Any = client.run(own_version, workers=[address], on_error="return").get(address)
     if found == own_version():
         return None
-    if isinstance(found, ImportError):
+    # The scheduler passes on the text of an error of reading a message, and not the error.
+    if isinstance(found, ImportError) or "No module named 'videoprism_mlx'" in str(found):
         return f"videoprism_mlx is not installed there; install {own_version()}"
     if isinstance(found, Exception) or found is None:
         return f"it does not answer ({found or 'it has left'})"

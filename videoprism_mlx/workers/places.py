@@ -77,7 +77,7 @@ class Places:
         looked = "" if places == [str(path)] else f" (nor {' nor '.join(places[:-1])})"
         raise WorkerError(
             f"there is no {path} on {platform.node()}{looked}; mount that folder, "
-            f"or say with --map where it is (--map {EXAMPLE})"
+            f"say with --map where it is (--map {EXAMPLE}), or send the files (--send)"
         )
 
 

@@ -197,6 +197,8 @@ class Crew:
         self._fetching -= 1
         if not self._members.has(member, attempt):
             return
+        if isinstance(error, OSError):  # Results come through the scheduler.
+            raise self._news.lost() from error
         if error is not None:
             raise error
         if answer.unable and self._members.pass_on(member, attempt.work, answer.unable):

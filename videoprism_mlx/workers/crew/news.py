@@ -81,10 +81,14 @@ class News:
     def require_connection(self) -> None:
         """Raises WorkerError if the scheduler is gone."""
         if self.client.status != "running":
-            raise WorkerError(
-                f"the connection to the scheduler {self.address} was lost. What is done is kept: "
-                "run the same command again to continue"
-            )
+            raise self.lost()
+
+    def lost(self) -> WorkerError:
+        """The error when the scheduler is gone."""
+        return WorkerError(
+            f"the connection to the scheduler {self.address} was lost. What is done is kept: "
+            "start the scheduler and the workers again, then the same command"
+        )
 
     def close(self) -> None:
         """Cancels what was asked for in this connection, and closes it."""
