@@ -257,7 +257,7 @@ class Training(Kills):
             "gone_seconds": gone,
             "seconds": time.perf_counter() - started,
         }
-        figures |= {"unbroken_seconds": self.seconds, "said": said.strip()[-300:]}
+        figures |= {"unbroken_seconds": self.seconds, "told": " was lost: " in said}
         return figures | {"difference": self.check(output)}
 
     def check(self, output: str) -> float:
@@ -342,8 +342,10 @@ def attempt(kill: Callable[[str], dict[str, Any]], kind: str, hosts: int) -> dic
         figures["is_right"] = figures["difference"] <= ROUNDING
     except (AssertionError, RuntimeError, KeyError) as error:
         figures |= {"is_right": False, "error": f"{type(error).__name__}: {error}"}
-    shown = {key: round(value, 3) if isinstance(value, float) else value
-             for key, value in figures.items() if key != "said"}  # fmt: skip
+    shown = {
+        key: round(value, 3) if isinstance(value, float) else value
+        for key, value in figures.items()
+    }
     if "difference" in figures:
         shown["difference"] = figures["difference"]
     print(json.dumps(shown), flush=True)
