@@ -88,8 +88,8 @@ class Crew:
                 yield self._results.popleft()
             elif self._is_over():
                 return
-            elif not self._events.handle(seconds=1):
-                self._news.require_connection()
+            else:
+                self._events.handle(seconds=1)
                 self._members.require()
 
     def _is_over(self) -> bool:
@@ -197,10 +197,8 @@ class Crew:
         self._fetching -= 1
         if not self._members.has(member, attempt):
             return
-        if isinstance(error, OSError):  # Results come through the scheduler.
-            raise self._news.lost() from error
         if error is not None:
-            raise error
+            raise self._news.explained(error)
         if answer.unable and self._members.pass_on(member, attempt.work, answer.unable):
             self._again(member, attempt)
             return

@@ -186,7 +186,11 @@ class Members:
         return max(waiting, key=lambda each: each[0].load, default=None)
 
     def require(self) -> None:
-        """Says that there is no worker, and raises WorkerError after a while."""
+        """Says that there is no worker, and raises WorkerError after a while.
+
+        It does so at once if the scheduler is gone.
+        """
+        self._news.require_connection()
         now = time.monotonic()
         if self._members:
             self._died_early = False

@@ -83,6 +83,14 @@ class News:
         if self.client.status != "running":
             raise self.lost()
 
+    def explained(self, error: BaseException) -> BaseException:
+        """An error of fetching results. They come through the scheduler, which may be gone."""
+        if not isinstance(error, OSError):
+            return error
+        lost = self.lost()
+        lost.__cause__ = error
+        return lost
+
     def lost(self) -> WorkerError:
         """The error when the scheduler is gone."""
         return WorkerError(
