@@ -6,6 +6,7 @@ import pickle
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def client() -> Iterator[Any]:
     from distributed import Client, LocalCluster
 
     with (
+        suppress(KeyError),  # Of Dask, at the end, for a worker that died meanwhile.
         dask.config.set({"distributed.deploy.lost-worker-timeout": NEVER}),
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as connected,

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import dask
 from distributed import Scheduler, SpecCluster
@@ -105,7 +105,8 @@ def local_workers(count: int) -> Iterator[SpecCluster]:
             with dask.config.set({"distributed.deploy.lost-worker-timeout": NEVER}):
                 yield cluster
         finally:
-            cluster.close()
+            with suppress(KeyError):  # Of Dask, for a worker that died meanwhile.
+                cluster.close()
 
 
 def shares(count: int) -> list[list[int] | None]:
