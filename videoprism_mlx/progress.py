@@ -1,5 +1,6 @@
 """What is said on stderr while something takes long: bars and notes. `hidden` turns them off."""
 
+import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -75,3 +76,17 @@ def write(text: str) -> None:
 
     if sys.stderr is not None:
         tqdm.write(text, file=sys.stderr)
+
+
+@contextmanager
+def logged_from(level: int, *names: str) -> Iterator[None]:
+    """Hides what the loggers with these names say below a level, in the block."""
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for logger, own in zip(loggers, before, strict=True):
+            logger.setLevel(own)

@@ -63,6 +63,11 @@ def real_path(path: str | Path) -> str:
     return spelled
 
 
+def is_inside(path: str, folder: str) -> bool:
+    """Whether an absolute path is this folder, or lies in it."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
 def own_spelling(folder: str, name: str) -> str:
     """A name in a folder, spelled as in the list of that folder."""
     try:

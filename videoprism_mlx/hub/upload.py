@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from videoprism_mlx.hub.contents import (
     size_of,
 )
 from videoprism_mlx.hub.library import LIBRARY, is_library, library_files
+from videoprism_mlx.progress import logged_from
 from videoprism_mlx.weights.hub import is_offline, patient, reason_of, status_of
 
 MAIN = "main"
@@ -292,16 +293,9 @@ def commit(
     )
 
 
-@contextmanager
-def quietly() -> Iterator[None]:
+def quietly() -> AbstractContextManager[None]:
     """Hides what huggingface_hub says about commits, such as that nothing has changed."""
-    talking = logging.getLogger("huggingface_hub.hf_api")
-    before = talking.level
-    talking.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        talking.setLevel(before)
+    return logged_from(logging.ERROR, "huggingface_hub.hf_api")
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def complete(group: Group, paths: Sequence[Path], check: Callable[[Path], object
     if not len(wanted):
         return
     owners = there.argmax(axis=0)[wanted]
-    files = [paths[number] for number in wanted]
+    files = [paths[number] for number in wanted.tolist()]
     own = [owner == group.rank for owner in owners]
     for path in itertools.compress(files, own):
         check(path)

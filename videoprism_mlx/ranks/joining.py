@@ -113,7 +113,8 @@ def joined() -> Iterator[Group]:
         group.watch = stack.enter_context(watch)
         if not group.is_first:
             stack.enter_context(progress.hidden())
-            stack.enter_context(_errors_only())
+            # The first rank has the same warnings.
+            stack.enter_context(progress.logged_from(logging.ERROR, "videoprism_mlx"))
         yield stack.enter_context(using(group))
 
 
@@ -162,15 +163,3 @@ def _while_joining(noise: Noise) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
         for one, handler in before.items():
             signal.signal(one, handler)
-
-
-@contextmanager
-def _errors_only() -> Iterator[None]:
-    """Hides this package's warnings in the block: the first rank has the same."""
-    own = logging.getLogger("videoprism_mlx")
-    before = own.level
-    own.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        own.setLevel(before)

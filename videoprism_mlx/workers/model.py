@@ -1,7 +1,6 @@
 """The model on workers: loaded from a copy that they have, or from files that are sent to them."""
 
 import dataclasses
-import hashlib
 import os
 import platform
 import tempfile
@@ -17,6 +16,7 @@ import mlx.core as mx
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import EXPECTED, InputError, WorkerError, in_words
 from videoprism_mlx.files.atomic import new_directory
+from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.files.lock import Claim
 from videoprism_mlx.files.places import cache_directory
 from videoprism_mlx.files.record import digest, own_version
@@ -197,16 +197,11 @@ def shared_model(
         text = None if name is None else hub.split_revision(name)[0]
         is_name = text is not None and (canonical_name(text) or repository_of(text))
         offers = [
-            sender.offer(directory / CONFIG_FILE, sha256=sha256_of(directory / CONFIG_FILE)),
+            sender.offer(directory / CONFIG_FILE, sha256=sha256(directory / CONFIG_FILE)),
             sender.offer(directory / WEIGHTS_FILE, sha256=known_checksum(directory / WEIGHTS_FILE)),
         ]
         called = str(name) if is_name else None
         yield SharedModel(called, str(directory), dtype, tuple(offers), Identity.of(model), places)
-
-
-def sha256_of(path: Path) -> str:
-    """The checksum of a small file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)

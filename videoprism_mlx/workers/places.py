@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from videoprism_mlx.errors import InputError, InputTypeError, WorkerError, counted, shown
-from videoprism_mlx.files.places import require_path, user_path
+from videoprism_mlx.files.places import is_inside, require_path, user_path
 from videoprism_mlx.video.find import images_in
 
 # For a path as the command sees it, what it is on the workers. Several, if they differ.
@@ -109,11 +109,6 @@ def checked_end(path: str | Path, start: str | Path) -> str:
             f"such as {EXAMPLE}"
         )
     return str(path)
-
-
-def is_inside(path: str, folder: str) -> bool:
-    """Whether an absolute path is this folder, or lies in it."""
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def renamed(error: Exception, there: Path | None, path: str) -> Exception:

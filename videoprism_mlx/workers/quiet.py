@@ -5,6 +5,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from videoprism_mlx.progress import logged_from
+
 
 @contextmanager
 def quiet(hide: bool | None = None) -> Iterator[None]:
@@ -16,17 +18,9 @@ def quiet(hide: bool | None = None) -> Iterator[None]:
 
     # A level of their own counts more than that of their parent.
     names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]
-    loggers = [logging.getLogger(name) for name in (*names, "bokeh", "tornado")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"distributed\.")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with logged_from(logging.CRITICAL + 1, *names, "bokeh", "tornado"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"distributed\.")
+        yield
 
 
 def is_quiet() -> bool:

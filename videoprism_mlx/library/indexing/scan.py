@@ -11,7 +11,7 @@ from pathlib import Path
 
 from videoprism_mlx.errors import EXPECTED, VideoError
 from videoprism_mlx.features.encode import one_line
-from videoprism_mlx.files.places import real_path
+from videoprism_mlx.files.places import is_inside, real_path
 from videoprism_mlx.video.find import files_below, find_videos, images_in, local_path, videos_among
 
 # A checksum is that of a whole file up to this many bytes, else of some parts of this length.
@@ -168,4 +168,4 @@ def is_gone(key: str) -> bool:
 
 def is_below(key: str, folders: Iterable[str]) -> bool:
     """Whether a path is one of these, or lies below one of them."""
-    return any(key == one or key.startswith(one.rstrip("/") + "/") for one in folders)
+    return any(is_inside(key, one) for one in folders)
