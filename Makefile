@@ -12,7 +12,7 @@ demo: $(READY)
 	$(VENV)/bin/videoprism-mlx demo -o demo
 
 test: lint
-	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	$(VENV)/bin/python -m pytest -n 3 --dist worksteal
 
 lint: style types
 

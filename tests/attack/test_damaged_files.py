@@ -122,7 +122,7 @@ def attack_all(kind: str, target: Target, count: int) -> None:
 
 @pytest.mark.parametrize(("kind", "name"), FILES)
 def test_some_damaged_files(kind: str, name: str, tmp_path: Path) -> None:
-    attack_all(f"{kind} {name}", TARGETS[kind][name](tmp_path), 300 // len(TARGETS[kind]))
+    attack_all(f"{kind} {name}", TARGETS[kind][name](tmp_path), 150 // len(TARGETS[kind]))
 
 
 @pytest.mark.attack

@@ -229,6 +229,7 @@ def test_a_picture_of_many_pages(reduced: bool, tmp_path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100e3
 
 
+@pytest.mark.slow
 def test_a_picture_that_claims_a_billion_pixels(tmp_path: Path) -> None:
     Image.new("1", (40_000, 25_000)).save(tmp_path / "huge.png")
     with pytest.raises(VideoError, match=r"huge.png says that it has more than 134,217,728 pixels"):

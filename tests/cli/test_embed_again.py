@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "name",
     [
         "out.npz",
-        "out",
+        pytest.param("out", marks=pytest.mark.slow),
         pytest.param("out.safetensors", marks=pytest.mark.slow),
         pytest.param("out.jsonl", marks=pytest.mark.slow),
     ],

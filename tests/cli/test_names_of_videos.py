@@ -72,6 +72,7 @@ def test_names_that_are_not_text_are_printed(encoding: str, code: str) -> None:
         assert done.stdout == expected
 
 
+@pytest.mark.slow
 def test_commands_on_a_video_whose_name_is_not_text(
     image: Path, folder: Path, searchable: Path, tmp_path: Path
 ) -> None:

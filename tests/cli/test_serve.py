@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from commands import command, run
+from thinned import thinned
 
 from videoprism_mlx.library.table import Tables
 
@@ -19,7 +20,7 @@ def library(tmp_path: Path) -> Path:
     return tmp_path / "library"
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", thinned([signal.SIGINT, signal.SIGTERM], keep=2))
 def test_it_says_where_the_page_is_until_it_is_stopped(library: Path, stop: int) -> None:
     serving = subprocess.Popen(
         command("serve", "--library", library, "--token", "correct-horse"),

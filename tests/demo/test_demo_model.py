@@ -38,6 +38,7 @@ def test_it_finds_clips_of_held_out_things() -> None:
     assert figures["as trained, by one word/shape"] >= 0.85
 
 
+@pytest.mark.slow
 def test_it_finds_a_right_clip_first_for_all_queries_of_the_demo(tmp_path: Path) -> None:
     demo = run_demo(tmp_path / "demo")
     wrong = [ranking.query.text for ranking in demo.judged if not ranking.hits[0].is_right]

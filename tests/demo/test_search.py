@@ -178,6 +178,7 @@ def test_mistakes(
 # The folder.
 
 
+@pytest.mark.slow
 def test_a_rerun_replaces_what_was_there(tmp_path: Path) -> None:
     output = tmp_path / "demo"
     first = run_demo(output, ["a star"], count=COUNT, seed=1)
@@ -227,6 +228,7 @@ def test_a_users_own_clip_is_not_removed(tmp_path: Path) -> None:
     assert (tmp_path / "clips" / "holiday.mp4").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_page_and_the_next_one_works(tmp_path: Path) -> None:
     output = tmp_path / "demo"
     output.mkdir()

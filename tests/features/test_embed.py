@@ -14,6 +14,7 @@ import media
 import numpy as np
 import pytest
 from expected import assert_alike, assert_close, expected_features
+from thinned import thinned
 
 import videoprism_mlx as vp
 from videoprism_mlx.cli import main
@@ -111,8 +112,10 @@ OPTIONS: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("name", ["out.npz", "out.safetensors", "out"])
+OUTPUTS = ["out.npz", "out.safetensors", "out"]
+
+
+@pytest.mark.parametrize(("name", "options"), thinned(OUTPUTS, list(OPTIONS), keep=2))
 def test_the_bytes_are_those_of_the_command(
     name: str, options: str, folder: Path, searchable: Path, tmp_path: Path
 ) -> None:

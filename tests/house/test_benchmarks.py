@@ -114,6 +114,7 @@ def make_missing(config: dict[str, Any], checkpoint: Path) -> peers.Forward:
     raise ImportError("no such package")
 
 
+@pytest.mark.slow
 def test_peers_take_turns_and_are_compared(
     tiny: Callable[[str], str], capsys: pytest.CaptureFixture[str]
 ) -> None:

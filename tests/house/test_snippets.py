@@ -24,6 +24,10 @@ PAGES = sorted(
     path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
 )
 
+# Pages whose snippets take seconds, and are not what a newcomer tries first.
+LONG = {f"docs/{name}.md" for name in ("demo", "evaluation", "features", "precision", "search")}
+LONG.add("docs/training.md")
+
 # Commands that a test cannot run, each with the reason. Whatever is not here runs.
 NOT_RUN = {
     "pip install": "it needs the package registry; test_wheel.py installs the package",
@@ -163,7 +167,10 @@ def run_python(block: Block, page: str, names: dict[str, Any]) -> None:
     exec(code, names)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow) if page in LONG else page for page in PAGES],
+)
 def test_snippets_run(
     page: str,
     reader: Path,

@@ -83,6 +83,7 @@ def test_nothing_else_is_at_the_top(wheel: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"videoprism_mlx"}
 
 
+@pytest.mark.slow
 def test_the_sdist_builds_the_same_wheel(checkout: Path, wheel: Path, tmp_path: Path) -> None:
     script = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
     run(sys.executable, "-c", script, tmp_path, cwd=checkout)

@@ -130,6 +130,7 @@ def test_moments_without_a_lock_are_removed_by_compact(
     assert vp.Library(library).verify().is_whole
 
 
+@pytest.mark.slow
 def test_two_at_once_of_which_one_is_killed(tmp_path: Path) -> None:
     clips, library = copy_clips(tmp_path / "clips", 12), tmp_path / "library"
     killed, other = start(library, clips), start(library, clips)

@@ -155,7 +155,7 @@ def attack(library: Path, folder: Path, clients: int, requests: int, most_second
 
 
 def test_many_clients_at_once(web_library: Path, tmp_path: Path) -> None:
-    attack(web_library, tmp_path, clients=24, requests=240, most_seconds=15)
+    attack(web_library, tmp_path, clients=24, requests=96, most_seconds=15)
 
 
 @pytest.mark.slow

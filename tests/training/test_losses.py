@@ -114,6 +114,7 @@ def test_bfloat16_computes_nearly_the_same(searchable: Path) -> None:
     assert one @ other > 0.97 * np.linalg.norm(one) * np.linalg.norm(other)
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_pairs_at_once() -> None:
     config = vp.models.get_config("videoprism_lvt_demo_tiny")
     model = vp.get_model(config)

@@ -26,7 +26,7 @@ def quantized(tmp_path: Path, spm_model: Path) -> Path:
     return quantize_to_directory(tmp_path / "dense", tmp_path / "q", 4).output
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_adapters_are_trained(dtype: str, tune: Tune, pairs: Path, quantized: Path) -> None:
     tuning = Tuning(rank=2, micro_batch_size=2, dtype=dtype)
     recipe = dataclasses.replace(RECIPE, epochs=8, batch_size=5)
