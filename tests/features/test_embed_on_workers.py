@@ -18,11 +18,11 @@ from distributed import Client, LocalCluster
 import videoprism_mlx as vp
 from videoprism_mlx.cli import main
 from videoprism_mlx.errors import InputError
-from videoprism_mlx.features import spans
 from videoprism_mlx.features.embedding import machines
 from videoprism_mlx.features.embedding.on_workers import embed_batch
 from videoprism_mlx.features.embedding.spool import WindowSpool, windows_of
 from videoprism_mlx.features.formats import read_features, read_record
+from videoprism_mlx.features.spans import dividing
 from videoprism_mlx.features.windows import Window
 from videoprism_mlx.workers import model as models
 from videoprism_mlx.workers.connect import connected
@@ -113,8 +113,8 @@ def test_long_videos_are_cut_into_spans_and_give_the_same_bits(
     monkeypatch.setattr(
         machines.Crew, "put", lambda self, task: (ran.append(task.key), put(self, task))
     )
-    monkeypatch.setattr(spans, "SECONDS", 0.9)
-    monkeypatch.setattr(spans, "MOST_TWICE", 9.0)
+    monkeypatch.setattr(dividing, "SECONDS", 0.9)
+    monkeypatch.setattr(dividing, "MOST_TWICE", 9.0)
     settings = dict(features=["tokens", "embedding"], progress=False, **WINDOWS)
     for name in ("b.mp4", "uneven.mkv"):
         one, many = tmp_path / f"one-{name}.npz", tmp_path / f"many-{name}.npz"
@@ -128,13 +128,13 @@ def test_large_results_are_cut_smaller(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts: list[int] = []
-    put = machines.Video.put
+    keep = machines.Video.keep
 
-    def counted(self: Any, span: Any, encoded: Any, sink: Any) -> None:
-        counts.append(len(encoded.windows))
-        put(self, span, encoded, sink)
+    def counted(self: Any, number: int, result: Any) -> None:
+        counts.append(len(result))
+        keep(self, number, result)
 
-    monkeypatch.setattr(machines.Video, "put", counted)
+    monkeypatch.setattr(machines.Video, "keep", counted)
     monkeypatch.setattr(machines, "SPAN_BYTES", 2**18)
     vp.embed(
         media.clip("b.mp4"), tmp_path / "out.npz", DEMO, features=["tokens"], window=8, stride=2,
@@ -242,7 +242,7 @@ def test_no_worker_is_started_if_nothing_is_missing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vp.embed(folder / "b.mp4", tmp_path / "out.npz", DEMO, progress=False)
-    monkeypatch.setattr(machines, "connected", None)
+    monkeypatch.setattr(machines, "hired", None)
     found = vp.embed(folder / "b.mp4", tmp_path / "out.npz", DEMO, progress=False, client=2)
     assert found.videos == ("b.mp4",)
 

@@ -19,6 +19,7 @@ from PIL import Image
 import videoprism_mlx as vp
 from videoprism_mlx.cli import main
 from videoprism_mlx.errors import InputError, NetworkError
+from videoprism_mlx.features.spans import shares
 from videoprism_mlx.library.indexing import machines
 from videoprism_mlx.library.indexing.add import Added
 from videoprism_mlx.library.table import Tables
@@ -113,13 +114,13 @@ def test_long_videos_are_divided(
 ) -> None:
     clips = folder_of(tmp_path / "clips", "long.mp4")
     counted: list[str] = []
-    task = machines.Task
+    task = shares.Task
 
     def counting(key: str, function: Any, *more: Any) -> Any:
         counted.append(function.__name__)
         return task(key, function, *more)
 
-    monkeypatch.setattr(machines, "Task", counting)
+    monkeypatch.setattr(shares, "Task", counting)
     index(tmp_path / "library", clips, client)
     assert sorted(counted) == ["encode", *["encode_span"] * 3]
 

@@ -14,7 +14,7 @@ from distributed import Client, LocalCluster, get_worker
 
 import videoprism_mlx as vp
 from videoprism_mlx.errors import InputError, WorkerError
-from videoprism_mlx.features import spans
+from videoprism_mlx.features.spans import dividing
 from videoprism_mlx.workers import files as received
 from videoprism_mlx.workers import model as models
 from videoprism_mlx.workers import sending
@@ -138,8 +138,8 @@ def test_a_disk_that_is_too_small_is_named(
 def test_embed_gives_the_same_from_videos_that_are_sent(
     client: Client, tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spans, "SECONDS", 1.5)
-    monkeypatch.setattr(spans, "MOST_TWICE", 9.0)
+    monkeypatch.setattr(dividing, "SECONDS", 1.5)
+    monkeypatch.setattr(dividing, "MOST_TWICE", 9.0)
     clips = [media.clip("b.mp4"), media.clip("uneven.mkv")]
     arguments: dict[str, Any] = dict(model=DEMO, progress=False, **settings)
     vp.embed(clips, tmp_path / "one.npz", **arguments)

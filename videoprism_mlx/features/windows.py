@@ -27,7 +27,7 @@ from videoprism_mlx.features.pipeline import (
     waiting,
 )
 from videoprism_mlx.features.processor import Processor, processor_for, require_count
-from videoprism_mlx.features.spans import Divide, Plan, Span, chunks_of, following, whole
+from videoprism_mlx.features.spans.dividing import Divide, Plan, Span, chunks_of, following, whole
 from videoprism_mlx.inputs import check_video
 from videoprism_mlx.video.resize import as_floats, resized
 from videoprism_mlx.video.sampling import MAX_SAMPLES, check_fps

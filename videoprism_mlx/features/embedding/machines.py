@@ -3,15 +3,14 @@
 import dataclasses
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from videoprism_mlx.errors import EXPECTED, DeadlyError, counted
+from videoprism_mlx.errors import EXPECTED, counted
 from videoprism_mlx.features.embedding.job import Job, Results, Sink
 from videoprism_mlx.features.embedding.on_workers import (
-    Encoded,
     Work,
     embed_batch,
     embed_span,
@@ -21,17 +20,16 @@ from videoprism_mlx.features.embedding.on_workers import (
 from videoprism_mlx.features.embedding.spool import WindowSpool
 from videoprism_mlx.features.pipeline import Features
 from videoprism_mlx.features.resumable_store import video_record
-from videoprism_mlx.features.spans import Span as WindowSpan
-from videoprism_mlx.features.windows import Sampling
+from videoprism_mlx.features.spans.dividing import Span as WindowSpan
+from videoprism_mlx.features.spans.shares import Call, Encoded, Shared, Shares
+from videoprism_mlx.features.windows import Sampling, Window
 from videoprism_mlx.files.record import Record
 from videoprism_mlx.progress import note
-from videoprism_mlx.workers.connect import Asked, connected
+from videoprism_mlx.workers.connect import Asked
 from videoprism_mlx.workers.crew.crew import FETCHED, Crew
-from videoprism_mlx.workers.files import files_of
-from videoprism_mlx.workers.model import acceptance, shared_model
+from videoprism_mlx.workers.crew.hired import hired
 from videoprism_mlx.workers.places import renamed
 from videoprism_mlx.workers.rates import Rates
-from videoprism_mlx.workers.sending import Sender
 from videoprism_mlx.workers.tasks import Done, Task
 
 # How many bytes of results are on their way to this process, or in it, at most, and of one span.
@@ -87,29 +85,29 @@ class Batch:
 
 
 @dataclasses.dataclass(eq=False)
-class Video:
-    """A video whose windows are encoded. `runs` are windows that have come, by the next number."""
+class Video(Shared):
+    """A video whose windows are encoded. `runs` are windows that have come, by the next number.
+
+    `spool` makes a place for windows.
+    """
 
     number: int
     name: str
     path: Path
-    record: Record
-    spans: list[WindowSpan] = dataclasses.field(default_factory=list)
+    spool: Callable[[], WindowSpool]
+    record: Record = dataclasses.field(default_factory=dict)
     runs: dict[int, WindowSpool] = dataclasses.field(default_factory=dict)
     firsts: dict[int, int] = dataclasses.field(default_factory=dict)
-    come: int = 0
-    is_whole: bool = False  # Something was wrong with its spans.
-    is_done: bool = False
 
-    def put(self, span: WindowSpan, encoded: Encoded, sink: Sink) -> None:
+    def keep(self, number: int, result: list[Window]) -> None:
         """Keeps the windows of a span, after those before them if these are there."""
+        span = self.spans[number]
         spool = self.runs.pop(span.first, None)
         first = self.firsts.pop(span.first, span.first)
-        spool = sink.spool() if spool is None else spool
+        spool = self.spool() if spool is None else spool
         self.runs[span.stop], self.firsts[span.stop] = spool, first
-        for window in encoded.windows:
+        for window in result:
             spool.append(window)
-        self.come += 1
 
     def parts(self) -> list[WindowSpool]:
         """All windows, in the order of time."""
@@ -119,15 +117,7 @@ class Video:
         """Removes the windows that have come."""
         for spool in self.runs.values():
             spool.close()
-        self.runs, self.firsts, self.come = {}, {}, 0
-
-
-class Share(NamedTuple):
-    """The span of a video that a task is about."""
-
-    video: Video
-    number: int
-    is_whole: bool
+        self.runs, self.firsts = {}, {}
 
 
 class Machines:
@@ -135,6 +125,7 @@ class Machines:
 
     def __init__(self, crew: Crew, work: Work, batch_size: int):
         self._crew, self._work, self._batch_size = crew, work, batch_size
+        self._shares: Shares[Video] = Shares(crew, self._first, self._other)
         self._rates = Rates()
         self._room = threading.Condition()
         self._next = 0  # The number of the batch or video that an ordered sink waits for.
@@ -210,14 +201,14 @@ class Machines:
         open_ones: set[Video] = set()
         try:
             for done in self._crew.run(self._video_tasks(videos, sink, open_ones)):
-                share: Share = done.task.about
-                video = share.video
-                if video.is_done or share.is_whole != video.is_whole:
-                    continue
-                if (outcome := self._outcome(share, done, sink)) is not None:
-                    video.is_done = True
+                video: Video = done.task.about.video
+                came = self._shares.taken(done)
+                if isinstance(came, Encoded):
+                    length = came.result[-1].end - came.result[0].start
+                    self._rates.count(done.worker, done.seconds, length)
+                if came is not None and video.is_done:
                     open_ones.discard(video)
-                    yield video.number, [outcome]
+                    yield video.number, [outcome_of(video, came)]
         finally:
             for video in list(open_ones):
                 video.clear()
@@ -227,45 +218,29 @@ class Machines:
     ) -> Iterator[Task]:
         for number, (name, path) in enumerate(videos.items()):
             self._wait(number, sink)
-            video = Video(number, name, path, {})
+            video = Video(number, name, path, sink.spool)
             open_ones.add(video)
-            yield self._task(video)
+            yield self._shares.task(video)
 
-    def _task(self, video: Video) -> Task:
-        share = Share(video, 0, video.is_whole)
+    def _first(self, video: Video) -> Call:
         try:
             video.record = video_record(video.name, video.path)
         except EXPECTED as error:
-            return Task(str(video.path), failed, (error,), share, video)
-        arguments = (self._work, *path_of(video.record), not video.is_whole)
-        return Task(video.record["path"], embed_windows, arguments, share, video)
+            return str(video.path), failed, (error,)
+        path, size = path_of(video.record)
+        return path, embed_windows, (self._work, path, size, not video.is_whole)
 
-    def _outcome(self, share: Share, done: Done, sink: Sink) -> Outcome | None:
-        """What has become of a video, if all of it is done."""
-        video = share.video
-        if done.error is not None:
-            if not isinstance(done.error, EXPECTED):
-                raise done.error
-            video.clear()
-            if share.number == 0 or isinstance(done.error, DeadlyError):
-                error = as_given(done.error, video.record, video.path)
-                return Outcome(video.name, video.record, error)
-            video.is_whole = True  # As a whole, it may be in order, or will say what is wrong.
-            self._crew.put(self._task(video))
-            return None
-        encoded: Encoded = done.value
-        windows = encoded.windows
-        self._rates.count(done.worker, done.seconds, windows[-1].end - windows[0].start)
-        if share.number == 0:
-            video.spans = encoded.spans
-            for number, span in list(enumerate(video.spans))[1:]:
-                arguments = (self._work, *path_of(video.record), span, encoded.mark, encoded.listed)
-                about = share._replace(number=number)
-                self._crew.put(Task(video.record["path"], embed_span, arguments, about, video))
-        video.put(video.spans[share.number], encoded, sink)
-        if video.come < len(video.spans):
-            return None
-        return Outcome(video.name, video.record, parts=video.parts())
+    def _other(self, video: Video, span: WindowSpan, first: Encoded) -> Call:
+        path, size = path_of(video.record)
+        return path, embed_span, (self._work, path, size, span, first.mark, first.listed)
+
+
+def outcome_of(video: Video, came: Encoded | Exception) -> Outcome:
+    """What has become of a video, of which this came last."""
+    if isinstance(came, Exception):
+        error = as_given(came, video.record, video.path)
+        return Outcome(video.name, video.record, error)
+    return Outcome(video.name, video.record, parts=video.parts())
 
 
 def failed(error: Exception) -> None:
@@ -312,12 +287,7 @@ def machines(
     sizes = sizes_of(job, SPAN_BYTES)
     fetched = max(1, min(FETCHED, MOST_BYTES // sizes.result))
     paths = [os.path.abspath(path) for path in videos.values()]
-    with (
-        connected(asked.client, asked.show) as client,
-        Sender(client) as sender,
-        shared_model(sender, job.model, *stored, asked.places) as shared,
-        files_of(client, sender, asked.places, paths, asked.send) as files,
-    ):
+    with hired(asked, job.model, stored, paths, some(videos), fetched) as (crew, shared, files):
         work = Work(
             shared,
             files,
@@ -328,9 +298,7 @@ def machines(
             sampling,
             sizes.windows,
         )
-        accept = acceptance(shared, some(videos), files)
-        with Crew(client, accept, fetched=fetched) as crew:
-            working = Machines(crew, work, job.batch_size)
-            yield working
-        for line in working.lines() if asked.show else ():
-            note(line)
+        working = Machines(crew, work, job.batch_size)
+        yield working
+    for line in working.lines() if asked.show else ():
+        note(line)

@@ -12,7 +12,7 @@ from videoprism_mlx.features.embedding.job import Job, Span
 from videoprism_mlx.features.encode import encoded_group
 from videoprism_mlx.features.pipeline import Array, Features, evaluated, not_finite, read_ahead
 from videoprism_mlx.features.processor import Processor
-from videoprism_mlx.features.spans import (
+from videoprism_mlx.features.spans.dividing import (
     Divide,
     Plan,
     at_first,
@@ -21,8 +21,9 @@ from videoprism_mlx.features.spans import (
     spans_within,
     whole,
 )
-from videoprism_mlx.features.spans import Span as WindowSpan
-from videoprism_mlx.features.windows import Sampling, Window, span_windows
+from videoprism_mlx.features.spans.dividing import Span as WindowSpan
+from videoprism_mlx.features.spans.shares import Encoded
+from videoprism_mlx.features.windows import Sampling, span_windows
 from videoprism_mlx.video.ffmpeg.index import Index
 from videoprism_mlx.video.source import FrameSource, open_source
 from videoprism_mlx.workers.files import Files
@@ -49,15 +50,6 @@ class Work:
     span: Span
     sampling: Sampling | None
     most: int
-
-
-class Encoded(NamedTuple):
-    """The windows of the first span of a video or, later, of another one."""
-
-    windows: list[Window]
-    spans: list[WindowSpan]
-    mark: str
-    listed: Index | None
 
 
 def embed_batch(work: Work, videos: Sequence[Named]) -> list[Features | Exception]:
@@ -115,7 +107,7 @@ def _encoded(work: Work, path: str, size: int, divide: Divide, listed: Index | N
 
     def noted(opened: FrameSource, plan: Plan) -> list[WindowSpan]:
         spans = divide(opened, plan)
-        begun.append(Encoded([], spans, mark_of(plan), opened.index))
+        begun.append(Encoded(None, spans, mark_of(plan), opened.index))
         return spans
 
     try:
@@ -126,7 +118,7 @@ def _encoded(work: Work, path: str, size: int, divide: Divide, listed: Index | N
                 windows = [*span_windows(model, *arguments)]
     except EXPECTED as error:
         raise renamed(error, found, path) from error
-    return begun[-1]._replace(windows=windows)
+    return begun[-1]._replace(result=windows)
 
 
 class Sizes(NamedTuple):

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from videoprism_mlx.errors import EXPECTED, DeadlyError
-from videoprism_mlx.features.spans import (
+from videoprism_mlx.errors import EXPECTED
+from videoprism_mlx.features.spans.dividing import (
     SECONDS,
     Divide,
     Span,
@@ -18,6 +18,7 @@ from videoprism_mlx.features.spans import (
     mark_of,
     whole,
 )
+from videoprism_mlx.features.spans.shares import Call, Encoded, Shared, Shares
 from videoprism_mlx.library.indexing.ingest import Part, Workers
 from videoprism_mlx.library.indexing.scan import File
 from videoprism_mlx.library.indexing.starts import Started
@@ -27,12 +28,12 @@ from videoprism_mlx.progress import note
 from videoprism_mlx.video.ffmpeg.index import Index
 from videoprism_mlx.workers.connect import Asked, connected
 from videoprism_mlx.workers.crew.crew import Crew
-from videoprism_mlx.workers.files import Files, files_of
-from videoprism_mlx.workers.model import SharedModel, acceptance, shared_model, turn
+from videoprism_mlx.workers.crew.hired import hired
+from videoprism_mlx.workers.files import Files
+from videoprism_mlx.workers.model import SharedModel, turn
 from videoprism_mlx.workers.places import renamed
 from videoprism_mlx.workers.rates import Rates
-from videoprism_mlx.workers.sending import Sender
-from videoprism_mlx.workers.tasks import Done, Task
+from videoprism_mlx.workers.tasks import Task
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -45,15 +46,6 @@ class Job:
     model: SharedModel
     reading: Reading
     files: Files
-
-
-class Encoded(NamedTuple):
-    """The moments of the first span of a video or, later, of another one."""
-
-    moments: Moments
-    spans: list[Span]
-    mark: str
-    listed: Index | None
 
 
 # How many of the videos a worker looks for when it joins: it has to find one of them.
@@ -97,28 +89,27 @@ def _encoded(
 
 
 @dataclasses.dataclass(eq=False)
-class Video:
+class Video(Shared):
     """A video that workers encode, and the moments of its spans that have come."""
 
     begun: Started
-    spans: list[Span] = dataclasses.field(default_factory=list)
     parts: dict[int, Moments] = dataclasses.field(default_factory=dict)
-    is_whole: bool = False  # Something was wrong with its spans.
-    is_done: bool = False
+
+    def keep(self, number: int, result: Moments) -> None:
+        """Keeps the moments of a span."""
+        self.parts[number] = result
+
+    def clear(self) -> None:
+        """Forgets all moments."""
+        self.parts.clear()
 
     @property
-    def share(self) -> float:
-        """How much of it is done."""
+    def part(self) -> Part:
+        """How much of it is done, or all moments."""
+        if self.is_done:
+            return joined([self.parts[number] for number in range(len(self.spans))])
         done = sum(self.spans[number].stop - self.spans[number].first for number in self.parts)
         return done / self.spans[-1].stop
-
-
-class Share(NamedTuple):
-    """The span of a video that a task is about."""
-
-    video: Video
-    number: int
-    is_whole: bool
 
 
 class Machines:
@@ -126,6 +117,7 @@ class Machines:
 
     def __init__(self, crew: Crew, job: Job, seconds: float):
         self._crew, self._job, self._seconds = crew, job, seconds
+        self._shares: Shares[Video] = Shares(crew, self._first, self._other)
         self.rates = Rates()
 
     def opened(self, path: Path) -> None:
@@ -140,53 +132,30 @@ class Machines:
 
     def encoded(self, started: Iterator[Started]) -> Iterator[tuple[Started, Part | None]]:
         """The parts of videos, as they come."""
-        for done in self._crew.run(self._task(Video(begun)) for begun in started):
-            share: Share = done.task.about
+        for done in self._crew.run(map(self._task, started)):
             if done.task.function is None:
-                yield share.video.begun, None
-            elif not share.video.is_done and share.is_whole == share.video.is_whole:
-                for part in self._parts(share, done):
-                    yield share.video.begun, part
+                yield done.task.about, None
+                continue
+            video, came = done.task.about.video, self._shares.taken(done)
+            if isinstance(came, Exception):
+                yield video.begun, came
+            elif came is not None:
+                length = came.result.ends[-1] - came.result.starts[0]
+                self.rates.count(done.worker, done.seconds, length)
+                yield video.begun, video.part
 
-    def _task(self, video: Video) -> Task:
-        file, share = video.begun.file, Share(video, 0, video.is_whole)
-        if video.begun.is_known:
-            return Task(file.key, None, about=share)
-        seconds = None if video.is_whole else self._seconds
-        return Task(file.key, encode, (self._job, *path_of(file), seconds), share, video)
+    def _task(self, begun: Started) -> Task:
+        if begun.is_known:
+            return Task(begun.file.key, None, about=begun)
+        return self._shares.task(Video(begun))
 
-    def _parts(self, share: Share, done: Done) -> Iterator[Part]:
-        video, number = share.video, share.number
-        if done.error is not None:
-            if not isinstance(done.error, EXPECTED):
-                raise done.error
-            if number == 0 or isinstance(done.error, DeadlyError):
-                video.is_done = True
-                yield done.error
-            else:  # As a whole, it may be in order, or will say what is wrong.
-                video.is_whole = True
-                video.parts.clear()
-                self._crew.put(self._task(video))
-            return
-        encoded: Encoded = done.value
-        moments = encoded.moments
-        self.rates.count(done.worker, done.seconds, moments.ends[-1] - moments.starts[0])
-        if number == 0:
-            video.spans = encoded.spans
-            self._put_others(video, encoded)
-        video.parts[number] = moments
-        if len(video.parts) == len(video.spans):
-            video.is_done = True
-            yield joined([video.parts[each] for each in range(len(video.spans))])
-        else:
-            yield video.share
+    def _first(self, video: Video) -> Call:
+        file, seconds = video.begun.file, None if video.is_whole else self._seconds
+        return file.key, encode, (self._job, *path_of(file), seconds)
 
-    def _put_others(self, video: Video, first: Encoded) -> None:
+    def _other(self, video: Video, span: Span, first: Encoded) -> Call:
         file = video.begun.file
-        for number, span in list(enumerate(first.spans))[1:]:
-            arguments = (self._job, *path_of(file), span, first.mark, first.listed)
-            share = Share(video, number, video.is_whole)
-            self._crew.put(Task(file.key, encode_span, arguments, share, video))
+        return file.key, encode_span, (self._job, *path_of(file), span, first.mark, first.listed)
 
 
 def path_of(file: File) -> tuple[str, int]:
@@ -214,16 +183,10 @@ def encoding(asked: Asked, chosen: LibraryModel, files: Sequence[File]) -> Itera
     source, model = chosen.source(), chosen.load()
     name = None if source.get("adapters") else source["model"]
     paths = [os.fspath(file.path) for file in files]
-    with (
-        connected(asked.client, asked.show) as client,
-        Sender(client) as sender,
-        shared_model(sender, model, name, source.get("dtype"), asked.places) as shared,
-        files_of(client, sender, asked.places, paths, asked.send) as found,
-    ):
-        some = files[:: len(files) // LOOKED_FOR + 1]
-        accept = acceptance(shared, [path_of(file) for file in some], found)
-        with Crew(client, accept) as crew:
-            working = Machines(crew, Job(shared, reading, found), SECONDS)
-            yield working
-        for line in working.rates.lines() if asked.show else ():
-            note(line)
+    some = [path_of(file) for file in files[:: len(files) // LOOKED_FOR + 1]]
+    stored = (name, source.get("dtype"))
+    with hired(asked, model, stored, paths, some) as (crew, shared, found):
+        working = Machines(crew, Job(shared, reading, found), SECONDS)
+        yield working
+    for line in working.rates.lines() if asked.show else ():
+        note(line)

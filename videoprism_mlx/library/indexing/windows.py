@@ -19,7 +19,7 @@ from PIL import Image
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.errors import InputError, VideoError
 from videoprism_mlx.features.pipeline import evaluated, not_finite, read_ahead, waiting
-from videoprism_mlx.features.spans import Divide, Plan, Span, chunks_of, following, whole
+from videoprism_mlx.features.spans.dividing import Divide, Plan, Span, chunks_of, following, whole
 from videoprism_mlx.features.windows import joined_windows
 from videoprism_mlx.library.model import Reading
 from videoprism_mlx.video.ffmpeg.index import Index

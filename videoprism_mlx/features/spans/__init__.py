@@ -1,0 +1,1 @@
+"""Long videos in spans of windows, which several workers share."""
