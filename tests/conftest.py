@@ -162,3 +162,16 @@ def console(hub: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]
 def tiny(tmp_path: Path) -> Path:
     """A copy of the model that comes with the package."""
     return Path(shutil.copytree(models.SHIPPED[models.DEMO_MODEL], tmp_path / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """A client of Dask with two workers in this process."""
+    from distributed import Client, LocalCluster
+
+    options: dict[str, Any] = dict(n_workers=2, threads_per_worker=1, processes=False)
+    with (
+        LocalCluster(**options, protocol="tcp://", dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client

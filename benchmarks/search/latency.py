@@ -43,7 +43,7 @@ def done(phase, times=1):
     started = clocks()
 from videoprism_mlx.library.searcher import Searcher
 done("import the package and MLX")
-from videoprism_mlx.library.table import connect
+from videoprism_mlx.library.storage import connect
 connect(sys.argv[1])
 done("import LanceDB")
 searcher = Searcher(sys.argv[1])

@@ -6,14 +6,13 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import media
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 
 import videoprism_mlx as vp
 from videoprism_mlx.cli import main
@@ -24,11 +23,11 @@ from videoprism_mlx.features.embedding.spool import WindowSpool, windows_of
 from videoprism_mlx.features.formats import read_features, read_record
 from videoprism_mlx.features.spans import dividing
 from videoprism_mlx.features.windows import Window
+from videoprism_mlx.models import DEMO_MODEL
 from videoprism_mlx.workers import model as models
 from videoprism_mlx.workers.connect import connected
 from videoprism_mlx.workers.places import Places
 
-DEMO = "videoprism_lvt_demo_tiny"
 GOOD = ["b.mp4", "mpeg4.avi", "uneven.mkv", "vp9.webm"]
 SLOW = pytest.mark.slow
 WINDOWS: dict[str, Any] = dict(window=4, stride=30)
@@ -42,17 +41,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(media.clip(name), root / name)
     (root / "empty.mp4").touch()
     return root
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    """A client of two workers in this process."""
-    options: dict[str, Any] = dict(n_workers=2, threads_per_worker=1, processes=False)
-    with (
-        LocalCluster(**options, protocol="tcp://", dashboard_address="127.0.0.1:0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
 
 
 @pytest.fixture(autouse=True)
@@ -84,8 +72,8 @@ def test_every_output_is_that_of_one_process(
         settings = {**settings, "features": ["tokens", "frames", "embedding"]}
     ending = "" if output == "folder" else f".{output}"
     one, many = tmp_path / f"one{ending}", tmp_path / f"many{ending}"
-    expected = vp.embed(folder, one, DEMO, **settings, progress=False)
-    found = vp.embed(folder, many, DEMO, **settings, progress=False, client=client)
+    expected = vp.embed(folder, one, DEMO_MODEL, **settings, progress=False)
+    found = vp.embed(folder, many, DEMO_MODEL, **settings, progress=False, client=client)
     assert contents(many) == contents(one)
     assert (found.videos, found.skipped) == (expected.videos, expected.skipped)
     assert found.output == many
@@ -98,8 +86,8 @@ def test_an_open_file_gets_the_same_lines_in_the_same_order(
 ) -> None:
     monkeypatch.setattr(machines, "MOST_AHEAD", 1)
     one, many = io.StringIO(), io.StringIO()
-    vp.embed(folder, one, DEMO, **settings, progress=False)
-    vp.embed(folder, many, DEMO, **settings, progress=False, client=client)
+    vp.embed(folder, one, DEMO_MODEL, **settings, progress=False)
+    vp.embed(folder, many, DEMO_MODEL, **settings, progress=False, client=client)
     assert many.getvalue() == one.getvalue()
     names = [json.loads(line)["video"] for line in many.getvalue().splitlines()]
     assert list(dict.fromkeys(names)) == GOOD
@@ -118,8 +106,8 @@ def test_long_videos_are_cut_into_spans_and_give_the_same_bits(
     settings = dict(features=["tokens", "embedding"], progress=False, **WINDOWS)
     for name in ("b.mp4", "uneven.mkv"):
         one, many = tmp_path / f"one-{name}.npz", tmp_path / f"many-{name}.npz"
-        vp.embed(media.clip(name), one, DEMO, **settings)
-        vp.embed(media.clip(name), many, DEMO, **settings, client=client)
+        vp.embed(media.clip(name), one, DEMO_MODEL, **settings)
+        vp.embed(media.clip(name), many, DEMO_MODEL, **settings, client=client)
         assert contents(many) == contents(one)
     assert len(ran) >= 4  # Spans after the first ones.
 
@@ -136,10 +124,8 @@ def test_large_results_are_cut_smaller(
 
     monkeypatch.setattr(machines.Video, "keep", counted)
     monkeypatch.setattr(machines, "SPAN_BYTES", 2**18)
-    vp.embed(
-        media.clip("b.mp4"), tmp_path / "out.npz", DEMO, features=["tokens"], window=8, stride=2,
-        progress=False, client=client,
-    )  # fmt: skip
+    settings: dict[str, Any] = dict(features=["tokens"], window=8, stride=2, progress=False)
+    vp.embed(media.clip("b.mp4"), tmp_path / "out.npz", DEMO_MODEL, **settings, client=client)
     array = read_features(tmp_path / "out.npz")["tokens"]
     each = array[0].nbytes
     assert sum(counts) == len(array)
@@ -162,13 +148,13 @@ def test_an_interrupted_run_goes_on_with_or_without_workers(
     client: Client, folder: Path, tmp_path: Path
 ) -> None:
     one, many = tmp_path / "one", tmp_path / "many"
-    vp.embed(folder, one, DEMO, progress=False)
-    vp.embed([folder / name for name in GOOD[:2]], many, DEMO, progress=False, client=client)
+    vp.embed(folder, one, DEMO_MODEL, progress=False)
+    vp.embed([folder / name for name in GOOD[:2]], many, DEMO_MODEL, progress=False, client=client)
     before = (many / "b.mp4.npz").stat().st_mtime_ns
-    vp.embed(folder, many, DEMO, progress=False, client=client)
+    vp.embed(folder, many, DEMO_MODEL, progress=False, client=client)
     assert contents(many) == contents(one)
     assert (many / "b.mp4.npz").stat().st_mtime_ns == before
-    vp.embed(folder, many, DEMO, progress=False)
+    vp.embed(folder, many, DEMO_MODEL, progress=False)
     assert contents(many) == contents(one)
 
 
@@ -184,9 +170,14 @@ def test_a_mapped_folder_is_read_and_errors_have_the_paths_of_the_command(
         (here / path.name).write_bytes(bytes(path.stat().st_size))
         os.utime(here / path.name, ns=(path.stat().st_mtime_ns,) * 2)
     found = vp.embed(
-        here, tmp_path / "out.npz", DEMO, progress=False, client=client, mapping={here: str(there)}
+        here,
+        tmp_path / "out.npz",
+        DEMO_MODEL,
+        progress=False,
+        client=client,
+        mapping={here: str(there)},
     )
-    expected = vp.embed(there, tmp_path / "expected.npz", DEMO, progress=False)
+    expected = vp.embed(there, tmp_path / "expected.npz", DEMO_MODEL, progress=False)
     arrays, wanted = read_features(tmp_path / "out.npz"), read_features(tmp_path / "expected.npz")
     assert np.array_equal(arrays["embedding"], wanted["embedding"])
     assert found.videos == expected.videos == tuple(GOOD)
@@ -206,20 +197,20 @@ def test_a_video_that_a_worker_does_not_see_is_skipped_and_tried_again(
     shutil.copytree(folder, here)
     (there / "b.mp4").write_bytes(b"another")
     arguments: dict[str, Any] = dict(client=client, progress=False)
-    found = vp.embed(here, tmp_path / "out.npz", DEMO, **arguments)
+    found = vp.embed(here, tmp_path / "out.npz", DEMO_MODEL, **arguments)
     assert "has 7 bytes on " in found.skipped["b.mp4"]
     assert "(--map)" in found.skipped["b.mp4"]
     shutil.copy(here / "b.mp4", there / "b.mp4")
-    found = vp.embed(here, tmp_path / "out.npz", DEMO, **arguments)
+    found = vp.embed(here, tmp_path / "out.npz", DEMO_MODEL, **arguments)
     assert found.videos == tuple(GOOD)
 
 
 def test_a_model_in_memory_and_adapters_give_the_same(
     client: Client, folder: Path, tmp_path: Path
 ) -> None:
-    model, processor = vp.load(DEMO)
-    adapted = vp.add_adapters(vp.load(DEMO)[0], 2)
-    vp.save_adapters(adapted, tmp_path / "adapters", DEMO)
+    model, processor = vp.load(DEMO_MODEL)
+    adapted = vp.add_adapters(vp.load(DEMO_MODEL)[0], 2)
+    vp.save_adapters(adapted, tmp_path / "adapters", DEMO_MODEL)
     for number, arguments in enumerate(
         ({"model": (model, processor)}, {"adapters": tmp_path / "adapters", "dtype": "bfloat16"})
     ):
@@ -234,16 +225,16 @@ def test_a_mapping_without_workers_is_refused_before_anything(tmp_path: Path) ->
         vp.embed("nowhere", tmp_path / "out.npz", "no model", mapping={"/a": "/b"})
     for client in (0, -1):
         with pytest.raises(InputError, match=r"workers \(--workers\) is .*; expected 1 or more"):
-            vp.embed(media.clip("b.mp4"), tmp_path / "out.npz", DEMO, client=client)
+            vp.embed(media.clip("b.mp4"), tmp_path / "out.npz", DEMO_MODEL, client=client)
     assert not any(tmp_path.iterdir())
 
 
 def test_no_worker_is_started_if_nothing_is_missing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vp.embed(folder / "b.mp4", tmp_path / "out.npz", DEMO, progress=False)
+    vp.embed(folder / "b.mp4", tmp_path / "out.npz", DEMO_MODEL, progress=False)
     monkeypatch.setattr(machines, "hired", None)
-    found = vp.embed(folder / "b.mp4", tmp_path / "out.npz", DEMO, progress=False, client=2)
+    found = vp.embed(folder / "b.mp4", tmp_path / "out.npz", DEMO_MODEL, progress=False, client=2)
     assert found.videos == ("b.mp4",)
 
 
@@ -252,9 +243,9 @@ def test_the_command_shares_the_work_and_says_who_did_it(
 ) -> None:
     address = client.scheduler.address
     one, many = tmp_path / "one.npz", tmp_path / "many.npz"
-    assert main(["embed", str(folder), "-o", str(one), "--model", DEMO, "-q"]) == 1
+    assert main(["embed", str(folder), "-o", str(one), "--model", DEMO_MODEL, "-q"]) == 1
     said = capsys.readouterr().err
-    command = ["embed", str(folder), "-o", str(many), "--model", DEMO, "--scheduler", address]
+    command = ["embed", str(folder), "-o", str(many), "--model", DEMO_MODEL, "--scheduler", address]
     assert main([*command, "--map", f"{tmp_path}=/nowhere"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert contents(one) == contents(many)
@@ -280,19 +271,19 @@ def test_a_worker_that_dies_changes_nothing_and_a_deadly_video_is_skipped(
     source = tmp_path / "source"
     shutil.copytree(folder, source)
     (source / "empty.mp4").unlink()
-    vp.embed(source, tmp_path / "one.npz", DEMO, progress=False)
+    vp.embed(source, tmp_path / "one.npz", DEMO_MODEL, progress=False)
     with connected(2, show=False) as client:
         pids = [*client.run(os.getpid).values()]
         killer = threading.Timer(0.3, os.kill, (pids[0], signal.SIGKILL))
         killer.start()
-        found = vp.embed(source, tmp_path / "many.npz", DEMO, progress=False, client=client)
+        found = vp.embed(source, tmp_path / "many.npz", DEMO_MODEL, progress=False, client=client)
         killer.join()
         assert found.videos == tuple(GOOD)
         assert contents(tmp_path / "many.npz") == contents(tmp_path / "one.npz")
 
         shutil.copy(media.clip("mpeg4.mp4"), source / "deadly.mp4")
         monkeypatch.setattr(machines, "embed_batch", embed_or_die)
-        found = vp.embed(source, tmp_path / "many", DEMO, progress=False, client=client)
+        found = vp.embed(source, tmp_path / "many", DEMO_MODEL, progress=False, client=client)
     assert set(found.videos) == set(GOOD)
     assert list(found.skipped) == ["deadly.mp4"]
     assert "was being read by a worker that died, 2 times (worker " in found.skipped["deadly.mp4"]

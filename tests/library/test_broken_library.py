@@ -10,7 +10,7 @@ from drawn_clips import add, contents, copy_clips
 
 import videoprism_mlx as vp
 from videoprism_mlx.errors import LibraryError
-from videoprism_mlx.library import table
+from videoprism_mlx.library import storage
 from videoprism_mlx.library.table import Tables
 
 
@@ -55,7 +55,7 @@ def test_a_full_disk(
     clips = copy_clips(tmp_path / "more", 2, first=5)
     free = iter([2**40] * writes + [2**20] * 9)
     with monkeypatch.context() as context:
-        context.setattr(table.shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free)))
+        context.setattr(storage.shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free)))
         with pytest.raises(LibraryError, match=r"the disk is full \(1 MB are free, and 67 MB"):
             add(library, clips)
     assert right.items() <= contents(library).items()

@@ -18,7 +18,8 @@ from videoprism_mlx.demo.scenes import draw_scenes
 from videoprism_mlx.demo.world import write_world
 from videoprism_mlx.files.lock import Claim
 from videoprism_mlx.library.indexing.view import View
-from videoprism_mlx.library.table import LOCKS, Tables
+from videoprism_mlx.library.storage import LOCKS
+from videoprism_mlx.library.table import Tables
 from videoprism_mlx.models import DEMO_MODEL
 
 SCRIPT = """
@@ -71,7 +72,15 @@ def killed_before(monkeypatch: pytest.MonkeyPatch, method: str, call: int) -> No
         return real(*arguments)
 
     monkeypatch.setattr(owner, method, maybe)
-    monkeypatch.setattr(Claim, "release", lambda claim, _: os.close(claim._descriptor))
+    release = Claim.release
+
+    def left(claim: Claim, *arguments: bool) -> None:
+        if claim.path.suffix == ".lock":  # Of a video.
+            os.close(claim._descriptor)
+        else:
+            release(claim, *arguments)
+
+    monkeypatch.setattr(Claim, "release", left)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from videoprism_mlx.library import neighbours
 from videoprism_mlx.library.indexing import add as adding
 from videoprism_mlx.library.neighbours import build, index_names, keep_up, with_neighbours
 from videoprism_mlx.library.search.nearest import moments_of
-from videoprism_mlx.library.table import LOCKS, Tables
+from videoprism_mlx.library.storage import LOCKS
+from videoprism_mlx.library.table import Tables
 
 WIDTH, VIDEO, LEAST, GROUP = 32, 20, 2000, 50
 

@@ -1,7 +1,9 @@
 """What another process or thread does at the worst instant."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,8 @@ from videoprism_mlx.library.indexing import claims, recognise
 from videoprism_mlx.library.indexing.claims import Claims
 from videoprism_mlx.library.indexing.view import View
 from videoprism_mlx.library.search import search
-from videoprism_mlx.library.table import LOCKS, MOMENTS, Tables, moments_schema
+from videoprism_mlx.library.storage import LOCKS, connect, keep_earlier, making, new_or_open
+from videoprism_mlx.library.table import MOMENTS, Tables, moments_schema
 
 
 def replace(tables: Tables, take: int, vector: np.ndarray, end: str = "") -> None:
@@ -134,3 +137,44 @@ def test_a_library_that_another_process_is_just_making(tmp_path: Path) -> None:
     (tmp_path / "library" / "videos.lance" / "_versions").mkdir(parents=True)
     with pytest.raises(NoLibraryError):
         Tables.open(tmp_path / "library")
+
+
+def moment_of(video: str) -> Any:
+    """A table with a moment."""
+    import pyarrow as pa
+
+    moment = dict(video=video, take=1, number=0, start=0.0, end=4.0, picture=b"")
+    return pa.Table.from_pylist([{**moment, "embedding": [1.0, 0.0]}], moments_schema(2))
+
+
+def test_many_make_a_library_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
+    """LanceDB alone lets some of them make the same table anew."""
+    together, names = threading.Barrier(4), [f"video {number}" for number in range(4)]
+
+    def write(where: Path, name: str) -> None:
+        together.wait()
+        new_or_open(str(where), MOMENTS, moments_schema(2)).add(moment_of(name))
+
+    for turn in range(8):
+        where = tmp_path / str(turn)
+        with ThreadPoolExecutor(len(names)) as threads:
+            list(threads.map(write, [where] * len(names), names))
+        found = new_or_open(str(where), MOMENTS, moments_schema(2)).to_arrow()
+        assert sorted(found["video"].to_pylist()) == names
+    with making(str(tmp_path / "0")):
+        assert [path.name for path in (tmp_path / "0" / LOCKS).iterdir()] == ["making"]
+    assert not list((tmp_path / "0" / LOCKS).iterdir())
+
+
+def test_a_table_that_another_process_makes_anew_at_the_same_time(tmp_path: Path) -> None:
+    """In a bucket, nothing prevents that: what is written before and after it stays."""
+    tables = Tables.create(tmp_path / "library", {}, 2)
+    database = connect(tables.where)
+    keep_earlier(database.create_table(MOMENTS, schema=moments_schema(2), mode="overwrite"))
+    tables.add_moments(moment_of("a"))  # It was opened before, and has seen no other version.
+    again = database.create_table(MOMENTS, schema=moments_schema(2), mode="overwrite")
+    assert again.count_rows() == 0
+    keep_earlier(again)
+    tables.add_moments(moment_of("b"))
+    found = database.open_table(MOMENTS).to_arrow()
+    assert sorted(found["video"].to_pylist()) == ["a", "b"]

@@ -16,7 +16,8 @@ from videoprism_mlx.errors import InputError, LibraryError
 from videoprism_mlx.files.identity import sha256
 from videoprism_mlx.library import library as home
 from videoprism_mlx.library.model import load_recorded, recorded_model
-from videoprism_mlx.library.table import RECORD, VIDEOS, Tables, connect
+from videoprism_mlx.library.storage import connect
+from videoprism_mlx.library.table import RECORD, VIDEOS, Tables
 from videoprism_mlx.models import DEMO_MODEL, SHIPPED
 
 

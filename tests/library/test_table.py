@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from videoprism_mlx.errors import LibraryError
-from videoprism_mlx.library.table import MOMENTS, RECORD, VIDEOS, Tables, connect, quoted
+from videoprism_mlx.library.storage import connect
+from videoprism_mlx.library.table import MOMENTS, RECORD, VIDEOS, Tables, quoted
 
 ROW = dict(
     id="a",

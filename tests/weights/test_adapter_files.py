@@ -102,6 +102,7 @@ def edited(directory: Path, **changes: Any) -> None:
     [
         (lambda d: (d / ADAPTER_CONFIG_FILE).unlink(), "holds no adapters: it has no adapter_conf"),
         (lambda d: (d / ADAPTERS_FILE).unlink(), "has no adapters.safetensors"),
+        (shutil.rmtree, "does not exist; expected what save_adapters writes"),
         (
             lambda d: (d / ADAPTER_CONFIG_FILE).write_text("{"),
             "does not contain valid settings of adapters",

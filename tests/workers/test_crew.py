@@ -37,6 +37,12 @@ def client() -> Iterator[Any]:
         yield connected
 
 
+@pytest.fixture(autouse=True)
+def both(client: Any) -> None:
+    """Workers that an earlier test has killed are there again."""
+    client.wait_for_workers(2, timeout=60)
+
+
 def run(client: Any, tasks: Any, **options: Any) -> list[Done]:
     """What became of tasks."""
     with Crew(client, **options) as crew:
@@ -206,7 +212,6 @@ def test_a_worker_that_dies_while_it_is_checked_is_not_waited_for(
     with pytest.raises(WorkerError, match="there has been no worker for"):
         run(client, [Task("one", jobs.double, (1,))], accept=accept, patience=1)
     assert capsys.readouterr().err.count("died before it had a task") == 1
-    client.wait_for_workers(2)
 
 
 def test_errors_come_back_as_they_are(client: Any) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 
 import videoprism_mlx as vp
 from videoprism_mlx.errors import CheckpointError, WorkerError
 from videoprism_mlx.files.places import cache_directory
+from videoprism_mlx.models import DEMO_MODEL
 from videoprism_mlx.weights.directory import named_parameters
 from videoprism_mlx.weights.identity import ModelIdentity
 from videoprism_mlx.workers import model as models
@@ -28,21 +29,8 @@ from videoprism_mlx.workers.model import Facts, acceptance, introduce, shared_mo
 from videoprism_mlx.workers.places import Places
 from videoprism_mlx.workers.sending import Sender, fetch
 
-DEMO = "videoprism_lvt_demo_tiny"
-
 # Workers see the videos under the same paths.
 SEEN = Files(Places())
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    """A client of two workers in this process."""
-    options: dict[str, Any] = dict(n_workers=2, threads_per_worker=1, processes=False)
-    with (
-        LocalCluster(**options, protocol="tcp://", dashboard_address=None) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
 
 
 @pytest.fixture
@@ -65,7 +53,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def directory(tmp_path: Path) -> Path:
     """A model directory of its own."""
     folder = tmp_path / "models" / "mine"
-    shutil.copytree(vp.models.SHIPPED[DEMO], folder)
+    shutil.copytree(vp.models.SHIPPED[DEMO_MODEL], folder)
     return folder
 
 
@@ -93,7 +81,7 @@ def kept(cache: Path) -> list[str]:
 def test_a_model_that_is_here_is_loaded_and_not_sent(
     client: Client, sender: Sender, directory: Path, cache: Path
 ) -> None:
-    for name in (DEMO, str(directory)):
+    for name in (DEMO_MODEL, str(directory)):
         model = vp.load_model(name)
         with shared_model(sender, model, name, None, Places()) as shared:
             assert reasons(client, shared, [], SEEN) == [None, None]

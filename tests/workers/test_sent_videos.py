@@ -3,37 +3,24 @@
 import os
 import shutil
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import media
 import pytest
-from distributed import Client, LocalCluster, get_worker
+from distributed import Client, get_worker
 
 import videoprism_mlx as vp
 from videoprism_mlx.errors import InputError, WorkerError
 from videoprism_mlx.features.spans import dividing
+from videoprism_mlx.models import DEMO_MODEL
 from videoprism_mlx.workers import files as received
 from videoprism_mlx.workers import model as models
 from videoprism_mlx.workers import sending
 from videoprism_mlx.workers.files import Files, files_of
 from videoprism_mlx.workers.places import Places
 from videoprism_mlx.workers.sending import Sender
-
-DEMO = "videoprism_lvt_demo_tiny"
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    """A client of two workers in this process."""
-    options: dict[str, Any] = dict(n_workers=2, threads_per_worker=1, processes=False)
-    with (
-        LocalCluster(**options, protocol="tcp://", dashboard_address="127.0.0.1:0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +128,7 @@ def test_embed_gives_the_same_from_videos_that_are_sent(
     monkeypatch.setattr(dividing, "SECONDS", 1.5)
     monkeypatch.setattr(dividing, "MOST_TWICE", 9.0)
     clips = [media.clip("b.mp4"), media.clip("uneven.mkv")]
-    arguments: dict[str, Any] = dict(model=DEMO, progress=False, **settings)
+    arguments: dict[str, Any] = dict(model=DEMO_MODEL, progress=False, **settings)
     vp.embed(clips, tmp_path / "one.npz", **arguments)
     found = vp.embed(clips, tmp_path / "sent.npz", **arguments, client=client, send_files=True)
     assert found.skipped == {}
@@ -151,8 +138,8 @@ def test_embed_gives_the_same_from_videos_that_are_sent(
 
 def test_a_library_gets_the_same_from_videos_that_are_sent(client: Client, tmp_path: Path) -> None:
     one, sent = vp.Library(tmp_path / "one"), vp.Library(tmp_path / "sent")
-    one.add(media.clip("b.mp4"), DEMO, progress=False)
-    sent.add(media.clip("b.mp4"), DEMO, progress=False, client=client, send_files=True)
+    one.add(media.clip("b.mp4"), DEMO_MODEL, progress=False)
+    sent.add(media.clip("b.mp4"), DEMO_MODEL, progress=False, client=client, send_files=True)
     rows = [
         library.tables().moments.search().select(["start", "end", "embedding"]).to_list()
         for library in (one, sent)
@@ -190,4 +177,4 @@ def test_a_worker_that_does_not_answer_holds_up_no_other_and_not_the_end(
 def test_sending_without_workers_is_refused(tmp_path: Path) -> None:
     with ExitStack() as stack:
         stack.enter_context(pytest.raises(InputError, match="send_files is for workers; give cl"))
-        vp.embed(media.clip("b.mp4"), tmp_path / "out.npz", DEMO, send_files=True)
+        vp.embed(media.clip("b.mp4"), tmp_path / "out.npz", DEMO_MODEL, send_files=True)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from videoprism_mlx.files.lock import Claim
-from videoprism_mlx.library.table import LOCKS, Tables, is_conflict, is_remote, storage_errors
+from videoprism_mlx.library.storage import LOCKS, is_conflict, is_remote, storage_errors
+from videoprism_mlx.library.table import Tables
 from videoprism_mlx.library.upkeep.compact import compact
 
 COLUMN: Final = "embedding"

@@ -26,7 +26,8 @@ from videoprism_mlx.library.moment import Moment
 from videoprism_mlx.library.search import Scores, scores, search
 from videoprism_mlx.library.search.nearest import moments_of
 from videoprism_mlx.library.search.query import Part, combined, parse
-from videoprism_mlx.library.table import OK, Tables, quoted, storage_errors
+from videoprism_mlx.library.storage import storage_errors
+from videoprism_mlx.library.table import OK, Tables, quoted
 from videoprism_mlx.video.sampling import check_times, checked_span
 from videoprism_mlx.video.source import open_source
 

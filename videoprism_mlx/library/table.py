@@ -9,22 +9,23 @@ whose take no row names belong to a run that was killed, or to one that is not d
 Shapes: D width of an embedding.
 """
 
-import functools
 import json
-import random
-import re
-import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from videoprism_mlx.errors import LibraryError, NoLibraryError, VideoPrismError, excerpt
-from videoprism_mlx.files.atomic import ADVICE, DISK_FULL
+from videoprism_mlx.errors import LibraryError, NoLibraryError
 from videoprism_mlx.files.output import visible
 from videoprism_mlx.files.places import data_directory, user_path
-from videoprism_mlx.runtime.libraries import import_later, require_library
+from videoprism_mlx.library.storage import (
+    LOCKS,
+    again_after_conflicts,
+    connect,
+    is_remote,
+    new_or_open,
+    require_room,
+    storage_errors,
+)
 
 # Of the tables. A library of a higher one was written by a later version of this package.
 FORMAT = 1
@@ -34,32 +35,11 @@ VIDEOS, MOMENTS = "videos", "moments"
 # Where the record is: in the metadata of the videos' schema.
 RECORD = b"videoprism_mlx"
 
-# The folder of a local library that holds a lock for each video that is being encoded.
-LOCKS = "locks"
-
-# How often a row is written that other processes write at the same time.
-WRITE_ATTEMPTS = 8
-
-# How many bytes of indices, and of what describes files, a process keeps in memory at most.
-INDEX_CACHE, METADATA_CACHE = 256 << 20, 128 << 20
-
 # How often the tables are looked at again while other processes write.
 REFRESHES = 20
 
 # How many moments are read at once.
 BATCH_ROWS = 4096
-
-# How many bytes stay free on the disk.
-ROOM = 2**26
-
-# What LanceDB says of a full disk. It gives no number of the error.
-FULL = re.compile(r"no space left|disk quota|file too large|os error (28|122|69|27)\b", re.I)
-
-# What it says of a disk or folder that may not be written to.
-DENIED = re.compile(r"permission denied|read-only file system|os error (13|30)\b", re.I)
-
-# What damaged files make LanceDB raise.
-PANICS = ("PanicException", "RustPanic")
 
 # What the status of a video is.
 OK, ERROR, MISSING = "ok", "error", "missing"
@@ -141,7 +121,7 @@ class Tables:
                 raise missing from None
             record = read_record(place, videos.schema.metadata)
             # It is missing if whoever made the library was killed just then.
-            moments = new_or_open(database, MOMENTS, moments_schema(record["dimension"]))
+            moments = new_or_open(place, MOMENTS, moments_schema(record["dimension"]))
             return cls(place, videos, moments, record)
 
     @classmethod
@@ -152,7 +132,7 @@ class Tables:
         place = library_place(where)
         require_place(place)
         with storage_errors(place):
-            new_or_open(connect(place), VIDEOS, videos_schema(record, dimension))
+            new_or_open(place, VIDEOS, videos_schema(record, dimension))
         return cls.open(where)
 
     @property
@@ -213,7 +193,7 @@ class Tables:
             require_room(self.where, table.nbytes)
             merge = self.videos.merge_insert("id")
             merge = merge.when_matched_update_all().when_not_matched_insert_all()
-            again_after_conflicts(lambda: merge.execute(table))
+            again_after_conflicts(self.videos, lambda: merge.execute(table))
 
     def add_videos(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """As `put_videos`, of rows whose ids are new for sure. This is faster."""
@@ -222,19 +202,19 @@ class Tables:
         with storage_errors(self.where):
             table = pa.Table.from_pylist([dict(row) for row in rows], schema=self.videos.schema)
             require_room(self.where, table.nbytes)
-            again_after_conflicts(lambda: self.videos.add(table))
+            again_after_conflicts(self.videos, lambda: self.videos.add(table))
 
     def add_moments(self, table: Any) -> None:
         """Adds moments, a pyarrow Table, at once. They are seen when a video's row names them."""
         with storage_errors(self.where):
             require_room(self.where, table.nbytes)
-            again_after_conflicts(lambda: self.moments.add(table))
+            again_after_conflicts(self.moments, lambda: self.moments.add(table))
 
     def remove(self, name: str, where: str) -> None:
         """Removes the rows of a table that fit an SQL condition."""
         table = self.videos if name == VIDEOS else self.moments
         with storage_errors(self.where):
-            again_after_conflicts(lambda: table.delete(where))
+            again_after_conflicts(table, lambda: table.delete(where))
 
 
 def replaced(rows: Iterable[Mapping[str, Any]]) -> set[tuple[str, int]]:
@@ -255,39 +235,6 @@ def replaced(rows: Iterable[Mapping[str, Any]]) -> set[tuple[str, int]]:
     return gone
 
 
-def again_after_conflicts(write: Callable[[], object]) -> None:
-    """Writes to a table. If another process wrote to the same rows just then, it tries again."""
-    for attempt in range(WRITE_ATTEMPTS):
-        try:
-            write()
-            return
-        except (RuntimeError, OSError) as error:
-            if not is_conflict(error) or attempt == WRITE_ATTEMPTS - 1:
-                raise
-        time.sleep(random.uniform(0, 0.02 * 2**attempt))
-
-
-def require_room(where: str, size: int) -> None:
-    """Raises LibraryError if a disk has no room for `size` bytes, and for the table's own files.
-
-    LanceDB itself may notice a full disk too late, and leave a table that cannot be read.
-    """
-    if is_remote(where):
-        return
-    free = shutil.disk_usage(where).free
-    if free < size + ROOM:
-        raise LibraryError(
-            f"the library {where}: the disk is full ({free / 1e6:,.0f} MB are free, and "
-            f"{(size + ROOM) / 1e6:,.0f} MB are needed): {ADVICE}, and run it again"
-        )
-
-
-def is_conflict(error: Exception) -> bool:
-    """Whether this is LanceDB's error about another process that wrote at the same time."""
-    text = str(error).lower()
-    return any(word in text for word in ("conflict", "retryable", "too many concurrent"))
-
-
 def require_place(place: str) -> None:
     """Raises LibraryError unless a folder is new, empty, or holds a library."""
     if is_remote(place):
@@ -302,44 +249,11 @@ def require_place(place: str) -> None:
         )
 
 
-def connect(place: str) -> Any:
-    """LanceDB on a folder, or on a bucket (s3://...)."""
-    import_later("lance_namespace_urllib3_client")  # Half of LanceDB's imports, and never used.
-    require_library("lancedb", "a library of videos")
-    import lancedb
-
-    return lancedb.connect(place, session=session())
-
-
-@functools.cache
-def session() -> Any:
-    """What all connections of this process share: what they keep in memory."""
-    import lancedb
-
-    return lancedb.Session(INDEX_CACHE, METADATA_CACHE)
-
-
-def new_or_open(database: Any, name: str, schema: Any) -> Any:
-    """A new table or, if there is one, that one."""
-    if name not in database.list_tables().tables:
-        try:
-            return database.create_table(name, schema=schema)
-        except ValueError:  # Another process has just made it, or it cannot be made.
-            if name not in database.list_tables().tables:
-                raise
-    return database.open_table(name)
-
-
 def library_place(where: str | Path | None) -> str:
     """Where a library is, as LanceDB takes it: an absolute path, or an address such as s3://..."""
     if isinstance(where, str) and is_remote(where):
         return where
     return str((default_place() if where is None else user_path(where)).absolute())
-
-
-def is_remote(place: str) -> bool:
-    """Whether a library is in a bucket, not in a folder."""
-    return "://" in place
 
 
 def read_record(where: str, metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
@@ -364,37 +278,3 @@ def read_record(where: str, metadata: Mapping[bytes, bytes] | None) -> dict[str,
 def quoted(text: str) -> str:
     """A text as a literal in SQL."""
     return "'" + text.replace("'", "''") + "'"
-
-
-@contextmanager
-def storage_errors(where: str) -> Iterator[None]:
-    """Raises LibraryError, of one line, where LanceDB fails."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except VideoPrismError:
-        raise
-    except (RuntimeError, OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise LibraryError(explained(where, error)) from error
-    except BaseException as error:
-        if type(error).__name__ not in PANICS:
-            raise
-        raise LibraryError(explained(where, error)) from error
-
-
-def explained(where: str, error: BaseException) -> str:
-    """One line about a failure of LanceDB, and what to do about it."""
-    text = str(error)
-    if (isinstance(error, OSError) and error.errno in DISK_FULL) or FULL.search(text):
-        advice = f"the disk is full ({excerpt(text)}): {ADVICE}, and run it again"
-    elif DENIED.search(text):
-        advice = "there is no permission to write to it, or to read it"
-    elif isinstance(error, OSError) and error.errno is not None:
-        advice = excerpt(text, 200)
-    else:
-        advice = (
-            f"it cannot be read or written, or is damaged ({excerpt(text, 200)}); "
-            "`videoprism-mlx library verify` checks it"
-        )
-    return f"the library {where}: {advice}"

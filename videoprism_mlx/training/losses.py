@@ -72,9 +72,8 @@ def contrastive_gradients(
     `parameters` are {"model": the parameters to train, "log_scale": a scalar}. At most `at_once`
     pairs are in the model at a time. If the batch has more, each pair goes through the model twice:
     once for its embeddings, and once to backpropagate the gradients of the embeddings. The result
-    is the same. So it does with several ranks, each of which computes its share of the pairs: had
-    a rank to wait for the others' embeddings in the middle, it would keep all that its own were
-    computed from, which takes several times the memory.
+    is the same. So do the pairs of several ranks, each of which has a share of them: a rank that
+    waited for the others' embeddings within one pass would keep all its activations meanwhile.
     """
     group = current()
     share = group.share(len(ids))

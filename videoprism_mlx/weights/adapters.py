@@ -234,6 +234,8 @@ def read_adapter_config(directory: Path) -> tuple[AdapterSettings, dict[str, Any
     The checksum of the adapters themselves is under CHECKSUM_KEY.
     """
     path = directory / ADAPTER_CONFIG_FILE
+    if not directory.exists():
+        raise CheckpointError(f"{directory} does not exist; expected what save_adapters writes")
     if not path.is_file():
         raise CheckpointError(
             f"{directory} holds no adapters: it has no {ADAPTER_CONFIG_FILE}; "

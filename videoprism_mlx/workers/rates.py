@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Collection
 
 from videoprism_mlx.errors import counted, printable
 
@@ -54,14 +55,15 @@ class Rates:
         rate.tasks += tasks
         rate.video += video
 
-    def short(self, most: int) -> str:
-        """Each worker's speed, as in `mac1 34x, mac2 21x`; of all if that is longer than `most`."""
-        each = [f"{printable(name)[:NAME]} {rate}" for name, rate in self._named()]
+    def short(self, names: Collection[str], most: int) -> str:
+        """The speed of each of these, as in `mac1 34x, mac2 21x`; if that is longer, of all."""
+        rates = {name: rate for name, rate in self._named() if name in names}
+        each = [f"{printable(name)[:NAME]} {rate}" for name, rate in rates.items()]
         whole = ", ".join(each)
         if len(whole) <= most:
             return whole
-        rates = self._rates.values()
-        video, tasks = sum(one.speed for one in rates), sum(one.a_minute for one in rates)
+        video = sum(one.speed for one in rates.values())
+        tasks = sum(one.a_minute for one in rates.values())
         said = speed_of(video) if video else f"{tasks:,.0f}/min"
         return f"{counted(len(each), 'worker')} {said}"
 

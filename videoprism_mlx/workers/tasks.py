@@ -25,15 +25,15 @@ class Task:
     `key` is its name in messages, such as the path of a video. `about` is for the caller, and stays
     in this process. Without a function, the task is done as soon as its turn comes.
 
-    Tasks of one `kin`, such as the spans of a video, wait while it is found out whether one of them
-    ends workers. If it does, the others are dropped.
+    Tasks of one `group`, such as the spans of a video, wait while it is found out whether one of
+    them ends workers. If it does, the others are dropped.
     """
 
     key: str
     function: Callable[..., Any] | None
     arguments: tuple[Any, ...] = ()
     about: Any = None
-    kin: Any = None
+    group: Any = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

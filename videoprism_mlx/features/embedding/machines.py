@@ -27,7 +27,7 @@ from videoprism_mlx.files.record import Record
 from videoprism_mlx.progress import note
 from videoprism_mlx.workers.connect import Asked
 from videoprism_mlx.workers.crew.crew import FETCHED, Crew
-from videoprism_mlx.workers.crew.hired import hired
+from videoprism_mlx.workers.crew.hired import hired, to_look_for
 from videoprism_mlx.workers.places import renamed
 from videoprism_mlx.workers.rates import Rates
 from videoprism_mlx.workers.tasks import Done, Task
@@ -38,9 +38,6 @@ MOST_BYTES, SPAN_BYTES = 256 * 2**20, 64 * 2**20
 
 # How many videos may be done before one that has to come first.
 MOST_AHEAD = 1_000
-
-# A worker that sees none of so many videos is refused.
-SEEN = 5
 
 # How many characters of a bar the speeds may take, which fits a terminal of 80.
 SPEEDS = 30
@@ -132,7 +129,7 @@ class Machines:
 
     def speeds(self) -> str:
         """How fast each worker is."""
-        return self._rates.short(SPEEDS)
+        return self._rates.short(self._crew.names(), SPEEDS)
 
     def lines(self) -> list[str]:
         """A line about each worker."""
@@ -259,9 +256,9 @@ def path_of(record: Record) -> tuple[str, int]:
 
 
 def some(videos: Mapping[str, Path]) -> list[tuple[str, int]]:
-    """A few of the videos, from all over the list, that can be seen here."""
+    """A few of the videos that can be seen here."""
     found = []
-    for name, path in list(videos.items())[:: max(1, len(videos) // SEEN)][:SEEN]:
+    for name, path in to_look_for(list(videos.items())):
         with suppress(*EXPECTED):
             found.append(path_of(video_record(name, path)))
     return found

@@ -23,7 +23,8 @@ from videoprism_mlx.library.indexing.scan import File, Found, is_below
 from videoprism_mlx.library.indexing.view import Known, View
 from videoprism_mlx.library.model import LibraryModel
 from videoprism_mlx.library.neighbours import keep_up
-from videoprism_mlx.library.table import MISSING, Tables, is_remote
+from videoprism_mlx.library.storage import is_remote
+from videoprism_mlx.library.table import MISSING, Tables
 from videoprism_mlx.library.upkeep.compact import Tidying
 from videoprism_mlx.library.upkeep.orphans import remove_orphans
 from videoprism_mlx.progress import bar, write

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from videoprism_mlx.files.lock import Claim
-from videoprism_mlx.library.table import LOCKS, MOMENTS, Tables, is_remote, quoted
+from videoprism_mlx.library.storage import LOCKS, is_remote
+from videoprism_mlx.library.table import MOMENTS, Tables, quoted
 
 SUFFIX = ".lock"
 

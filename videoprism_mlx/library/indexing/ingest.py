@@ -27,7 +27,8 @@ from videoprism_mlx.library.indexing.starts import Started, Starts
 from videoprism_mlx.library.indexing.view import Known, View
 from videoprism_mlx.library.indexing.windows import Moments, Opening, moments_of
 from videoprism_mlx.library.model import LibraryModel, Reading
-from videoprism_mlx.library.table import MISSING, is_remote
+from videoprism_mlx.library.storage import is_remote
+from videoprism_mlx.library.table import MISSING
 
 # How many videos are begun before they are encoded.
 AHEAD = 8

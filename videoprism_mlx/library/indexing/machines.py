@@ -28,7 +28,7 @@ from videoprism_mlx.progress import note
 from videoprism_mlx.video.ffmpeg.index import Index
 from videoprism_mlx.workers.connect import Asked, connected
 from videoprism_mlx.workers.crew.crew import Crew
-from videoprism_mlx.workers.crew.hired import hired
+from videoprism_mlx.workers.crew.hired import hired, to_look_for
 from videoprism_mlx.workers.files import Files
 from videoprism_mlx.workers.model import SharedModel, turn
 from videoprism_mlx.workers.places import renamed
@@ -47,9 +47,6 @@ class Job:
     reading: Reading
     files: Files
 
-
-# How many of the videos a worker looks for when it joins: it has to find one of them.
-LOOKED_FOR = 20
 
 # How many characters of a bar the speeds may take, which fits a terminal of 80.
 SPEEDS = 34
@@ -125,7 +122,7 @@ class Machines:
 
     def speeds(self) -> str:
         """How fast each worker is: seconds of video in a second."""
-        return self.rates.short(SPEEDS)
+        return self.rates.short(self._crew.names(), SPEEDS)
 
     def close(self) -> None:
         """Does nothing: no video is open here."""
@@ -183,7 +180,7 @@ def encoding(asked: Asked, chosen: LibraryModel, files: Sequence[File]) -> Itera
     source, model = chosen.source(), chosen.load()
     name = None if source.get("adapters") else source["model"]
     paths = [os.fspath(file.path) for file in files]
-    some = [path_of(file) for file in files[:: len(files) // LOOKED_FOR + 1]]
+    some = [path_of(file) for file in to_look_for(files)]
     stored = (name, source.get("dtype"))
     with hired(asked, model, stored, paths, some) as (crew, shared, found):
         working = Machines(crew, Job(shared, reading, found), SECONDS)

@@ -6,7 +6,8 @@ from typing import Any
 from videoprism_mlx.library.indexing.scan import File
 from videoprism_mlx.library.indexing.view import Known, new_take
 from videoprism_mlx.library.indexing.windows import Moments
-from videoprism_mlx.library.table import ERROR, OK, Tables, moments_schema, quoted, storage_errors
+from videoprism_mlx.library.storage import storage_errors
+from videoprism_mlx.library.table import ERROR, OK, Tables, moments_schema, quoted
 
 
 def empty_row(identity: str, file: File, checksum: str) -> dict[str, Any]:

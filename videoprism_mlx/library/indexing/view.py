@@ -7,17 +7,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from videoprism_mlx.library.table import (
-    ERROR,
-    MOMENTS,
-    OK,
-    VIDEOS,
-    Tables,
-    is_remote,
-    quoted,
-    replaced,
-    storage_errors,
-)
+from videoprism_mlx.library.storage import is_remote, storage_errors
+from videoprism_mlx.library.table import ERROR, MOMENTS, OK, VIDEOS, Tables, quoted, replaced
 
 COLUMNS = ("id", "take", "path", "size", "modified", "checksum", "moments", "status", "error")
 

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from videoprism_mlx.library.filters import Where
 from videoprism_mlx.library.neighbours import COLUMN, with_neighbours
-from videoprism_mlx.library.table import Tables, quoted, storage_errors
+from videoprism_mlx.library.storage import storage_errors
+from videoprism_mlx.library.table import Tables, quoted
 
 # How many windows are fetched at first, for each video that is wanted and at least; and how many
 # times as many each time after that.

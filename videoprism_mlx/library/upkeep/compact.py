@@ -3,7 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
-from videoprism_mlx.library.table import Tables, is_conflict, storage_errors
+from videoprism_mlx.library.storage import is_conflict, storage_errors
+from videoprism_mlx.library.table import Tables
 
 # After how many writes the tables are looked at.
 EVERY = 48

@@ -5,7 +5,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from videoprism_mlx.library.table import ERROR, MISSING, MOMENTS, OK, VIDEOS, Tables, is_remote
+from videoprism_mlx.library.storage import is_remote
+from videoprism_mlx.library.table import ERROR, MISSING, MOMENTS, OK, VIDEOS, Tables
 
 
 def describe(tables: Tables) -> dict[str, Any]:

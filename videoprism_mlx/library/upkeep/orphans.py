@@ -4,7 +4,8 @@ import time
 
 from videoprism_mlx.library.indexing.claims import Claims, remove_others
 from videoprism_mlx.library.indexing.view import seconds_of
-from videoprism_mlx.library.table import Tables, is_remote
+from videoprism_mlx.library.storage import is_remote
+from videoprism_mlx.library.table import Tables
 
 # In a bucket, nobody knows whether a run is still alive. Moments without a row that are older than
 # this, in seconds, are those of a run that was killed: no run takes longer to write their row.

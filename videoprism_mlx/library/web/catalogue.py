@@ -8,7 +8,8 @@ from functools import lru_cache
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from videoprism_mlx.library.table import ERROR, MISSING, OK, Tables, quoted, storage_errors
+from videoprism_mlx.library.storage import storage_errors
+from videoprism_mlx.library.table import ERROR, MISSING, OK, Tables, quoted
 
 # Seconds between two looks at the tables, and how long after a change videos are "being added".
 LOOK_EVERY, ADDING = 1.0, 6.0

@@ -53,8 +53,7 @@ class Crew:
         self._client = self._news.client
         self._members = Members(self._news, self._events, accept, patience, self._lost)
         self._source: Iterator[Task] | None = None
-        self._is_asking, self._fetching = False, 0
-        self._line = Line()
+        self._line, self._is_asking, self._fetching = Line(), False, 0
         self._finished: deque[tuple[Member, Attempt]] = deque()
         self._results: deque[Done] = deque()
         self._said: deque[str] = deque(maxlen=1000)  # The last warnings: spans have the same.
@@ -75,6 +74,10 @@ class Crew:
         """Adds a task, which comes before those that `run` has not begun."""
         self._line.append(Work(task))
 
+    def names(self) -> set[str]:
+        """The names of the workers that take part now."""
+        return self._members.names()
+
     def run(self, tasks: Iterable[Task]) -> Iterator[Done]:
         """Yields what became of each task, in the order in which they end.
 
@@ -86,14 +89,11 @@ class Crew:
             self._fetch()
             if self._results:
                 yield self._results.popleft()
-            elif self._is_over():
+            elif not (self._members.running() or self._line or self._source or self._is_asking):
                 return
             else:
                 self._events.handle(seconds=1)
                 self._members.require()
-
-    def _is_over(self) -> bool:
-        return not (self._members.running() or self._line or self._source or self._is_asking)
 
     # Giving tasks to workers.
 
@@ -220,10 +220,10 @@ class Crew:
             self._drop(work)
 
     def _drop(self, work: Work) -> None:
-        """Forgets the tasks of the kin of one that ends workers."""
-        self._line.drop(work.kin)
+        """Forgets the tasks of the group of one that ends workers."""
+        self._line.drop(work.group)
         for member in self._members:
-            dropped = [one for one in member.attempts.values() if one.work.kin is work.kin]
+            dropped = [one for one in member.attempts.values() if one.work.group is work.group]
             self._cancel(dropped)
             for attempt in dropped:
                 del member.attempts[attempt.key]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from videoprism_mlx.encoders import VideoPrismModel
 from videoprism_mlx.workers.connect import Asked, connected
@@ -11,6 +11,11 @@ from videoprism_mlx.workers.crew.crew import FETCHED, Crew
 from videoprism_mlx.workers.files import Files, files_of
 from videoprism_mlx.workers.model import SharedModel, acceptance, shared_model
 from videoprism_mlx.workers.sending import Sender
+
+# How many of the videos a worker looks for when it joins: it has to find one of them.
+LOOKED_FOR = 20
+
+T = TypeVar("T")
 
 
 class Hired(NamedTuple):
@@ -44,3 +49,8 @@ def hired(
         Crew(client, acceptance(shared, looked_for, files), fetched=fetched) as crew,
     ):
         yield Hired(crew, shared, files)
+
+
+def to_look_for(videos: Sequence[T]) -> Sequence[T]:
+    """A few of the videos, from all over the list."""
+    return videos[:: len(videos) // LOOKED_FOR + 1]

@@ -16,16 +16,16 @@ class Work:
     unable: set[str] = dataclasses.field(default_factory=set)
 
     @property
-    def kin(self) -> object:
+    def group(self) -> object:
         """What it has in common with others: itself if that is nothing."""
-        return self if self.task.kin is None else self.task.kin
+        return self if self.task.group is None else self.task.group
 
 
 class Line:
     """Tasks that wait for a worker. `running` are those that workers have.
 
     A task during which a worker died is a suspect: it is done when a worker has nothing else to do.
-    Others of its kin wait until then.
+    Others of its group wait until then.
     """
 
     def __init__(self) -> None:
@@ -52,32 +52,32 @@ class Line:
         return sum(bool(work.unable) for work in self._works)
 
     def take(self, running: Iterable[Work], address: str, others: Iterable[str]) -> Work | None:
-        """Takes the next task for a worker that is no suspect, nor of the kin of one.
+        """Takes the next task for a worker that is no suspect, nor of the group of one.
 
         Tasks that the worker cannot do are left to `others`, if one of them may be able.
         """
         rest = set(others) - {address}
-        held = {id(work.kin) for work in (*self._suspects, *running) if work.deaths}
+        held = {id(work.group) for work in (*self._suspects, *running) if work.deaths}
         for number, work in enumerate(self._works):
             is_left = address in work.unable and not rest <= work.unable
-            if id(work.kin) not in held and not is_left:
+            if id(work.group) not in held and not is_left:
                 del self._works[number]
                 return work
         return None
 
     def suspects(self, running: Iterable[Work]) -> Iterator[Work]:
-        """The suspects that may be done now: one of each kin."""
-        held = {id(work.kin) for work in running if work.deaths}
+        """The suspects that may be done now: one of each group."""
+        held = {id(work.group) for work in running if work.deaths}
         for work in self._suspects:
-            if id(work.kin) not in held:
-                held.add(id(work.kin))
+            if id(work.group) not in held:
+                held.add(id(work.group))
                 yield work
 
     def remove(self, suspect: Work) -> None:
         """Takes a suspect."""
         self._suspects.remove(suspect)
 
-    def drop(self, kin: object) -> None:
-        """Forgets all tasks of that kin."""
-        self._works = deque(work for work in self._works if work.kin is not kin)
-        self._suspects = [work for work in self._suspects if work.kin is not kin]
+    def drop(self, group: object) -> None:
+        """Forgets all tasks of that group."""
+        self._works = deque(work for work in self._works if work.group is not group)
+        self._suspects = [work for work in self._suspects if work.group is not group]

@@ -89,6 +89,10 @@ class Members:
         """Where the workers are."""
         return list(self._members)
 
+    def names(self) -> set[str]:
+        """What the workers are called. Other threads may ask."""
+        return {member.name for member in list(self._members.values())}
+
     def has(self, member: Member, attempt: Attempt) -> bool:
         """Whether the attempt still counts, and the worker has not left."""
         return self._members.get(member.address) is member and attempt.key in member.attempts
