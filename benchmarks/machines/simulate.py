@@ -16,6 +16,7 @@ import dataclasses
 import heapq
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -187,9 +188,11 @@ def measured(path: Path | None = None) -> Rates:
 
 
 def measured_speed() -> float:
-    """The windows a second of all of this machine, with the base model. A clip is a window."""
-    throughput = json.loads((RESULTS / "machines_throughput.json").read_text())
-    speed: float = throughput["base"]["clips_a_second"]["two"]
+    """The windows a second of all of this machine, with the base model."""
+    path = RESULTS / "machines_throughput.json"
+    if not path.is_file():
+        sys.exit(f"{path} is missing: run throughput first, or give --windows-a-second")
+    speed: float = json.loads(path.read_text())["base"]["moments_a_second"]["two"]
     return speed
 
 

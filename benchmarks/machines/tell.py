@@ -24,13 +24,13 @@ these cores. `python -m benchmarks.machines` is the lab; its commands need root 
 
 **Two workers against one** (`throughput`), in turns, in one run:
 
-| clips a second | one worker | two workers | times | share of command and scheduler |
+| moments a second | one worker | two workers | times | share of command and scheduler |
 |---|---:|---:|---:|---:|
-| base model | {base[one]:.3f} | {base[two]:.3f} | {base[ratio]:.2f} | {base[share]:.1%} |
+| base model | {base[one]:.2f} | {base[two]:.2f} | {base[ratio]:.2f} | {base[share]:.1%} |
 | demo model | {demo[one]:.1f} | {demo[two]:.1f} | {demo[ratio]:.2f} | {demo[share]:.0%} |
 
-A clip is one window, of 16 frames for the base model, whose weights are random, and of 4 for the
-demo model. The share is of both cores, with two workers. The demo model is so small that
+A moment is 16 frames for the base model, whose weights are random, and 4 for the demo model. The
+share is of both cores, with two workers. The demo model is so small that
 reading and writing are most of the work; on machines of their own, the command and the scheduler
 take nothing from the workers.
 
@@ -108,7 +108,7 @@ def saved(name: str) -> dict[str, Any]:
 def of_throughput(figures: Mapping[str, Any]) -> dict[str, float]:
     """A row of the table of two workers against one."""
     return {
-        **figures["clips_a_second"],
+        **figures["moments_a_second"],
         "ratio": figures["ratio"]["median"],
         "share": figures["share_beside_workers"],
     }

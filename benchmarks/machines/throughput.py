@@ -26,8 +26,8 @@ class Work(NamedTuple):
     clips: int
 
 
-# Of a base model, one core makes a window in about six seconds.
-WORK = {"base": Work("videoprism_lvt_public_v1_base", 16), "demo": Work(DEMO_MODEL, 300)}
+# A clip of two seconds has four moments for a base model, each of which takes a core seven seconds.
+WORK = {"base": Work("videoprism_lvt_public_v1_base", 6), "demo": Work(DEMO_MODEL, 300)}
 
 # What is aimed at where the model's work dominates.
 AIM = 1.8
@@ -88,11 +88,20 @@ def measure(lab: Lab, name: str, rounds: int) -> dict[str, Any]:
             seconds, worked = timed(lab, index(cluster, name, library, model))
             after = cluster.used()
             figures = {key: after[key].since(before[key]) for key in after}
-            turns[which].append({"seconds": seconds, "client": worked, **figures})
+            moments = moments_in(lab.hosts[0].path(f"{HOME}/{library}"))
+            found = {"seconds": seconds, "moments": moments, "client": worked, **figures}
+            turns[which].append(found)
             print(f"{name}, {which}: {json.dumps(turns[which][-1])}", flush=True)
     for cluster in clusters.values():
         cluster.close()
     return summary(work, turns)
+
+
+def moments_in(library: Path) -> int:
+    """How many moments a library has."""
+    from videoprism_mlx.library.table import Tables
+
+    return int(Tables.open(library).moments.count_rows())
 
 
 def summary(work: Work, turns: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
@@ -106,9 +115,9 @@ def summary(work: Work, turns: dict[str, list[dict[str, float]]]) -> dict[str, A
     return {
         **work._asdict(),
         "ratio": {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)},
-        "clips_a_second": {
-            "one": work.clips / statistics.median(one["seconds"] for one in turns["one"]),
-            "two": work.clips / seconds,
+        "moments_a_second": {
+            which: statistics.median(one["moments"] / one["seconds"] for one in each)
+            for which, each in turns.items()
         },
         "share_beside_workers": beside / (2 * seconds),
         "turns": turns,

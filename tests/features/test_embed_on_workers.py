@@ -283,7 +283,10 @@ def test_a_worker_that_dies_changes_nothing_and_a_deadly_video_is_skipped(
 
         shutil.copy(media.clip("mpeg4.mp4"), source / "deadly.mp4")
         monkeypatch.setattr(machines, "embed_batch", embed_or_die)
-        found = vp.embed(source, tmp_path / "many", DEMO_MODEL, progress=False, client=client)
-    assert set(found.videos) == set(GOOD)
-    assert list(found.skipped) == ["deadly.mp4"]
+        for size in (1, 3):
+            output = tmp_path / f"many {size}"
+            settings: dict[str, Any] = dict(progress=False, client=client, batch_size=size)
+            found = vp.embed(source, output, DEMO_MODEL, **settings)
+            assert set(found.videos) == set(GOOD)
+            assert list(found.skipped) == ["deadly.mp4"]
     assert "was being read by a worker that died, 2 times (worker " in found.skipped["deadly.mp4"]

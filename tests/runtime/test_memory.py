@@ -1,5 +1,9 @@
 """Block sizes and the kept memory follow what the device tells about its memory."""
 
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +175,27 @@ def test_the_cpu_of_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("os.sysconf", fail)
     assert memory.working_set(mx.cpu) is None
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is about glibc")
+def test_memory_is_kept_for_later_arrays_where_dask_would_give_it_back() -> None:
+    """Counted in page faults while 20 arrays of 8 MB come and go. A page may be large."""
+    code = """
+import resource, sys
+import numpy as np
+from videoprism_mlx.runtime import memory
+if sys.argv[1] == "kept":
+    memory.keep_freed()
+np.ones(2**20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    np.ones(2**20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    variables = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536"}
+    faults = {
+        name: int(subprocess.check_output([sys.executable, "-c", code, name], env=variables))
+        for name in ("usual", "kept")
+    }
+    assert faults["usual"] >= 20  # Or the test says nothing.
+    assert faults["kept"] < faults["usual"] / 5

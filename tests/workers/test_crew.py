@@ -101,6 +101,17 @@ def test_a_task_that_ends_two_workers_fails_and_no_other(client: Any, tmp_path: 
 
 
 @pytest.mark.attack
+def test_of_a_task_with_parts_only_the_deadly_one_fails(client: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "deadly"
+    folder.mkdir()
+    deadly = Task("deadly", jobs.die, (folder, 9))
+    parts = (Task("one", jobs.double, (1,)), deadly, Task("three", jobs.double, (3,)))
+    done = values(run(client, [Task("all", jobs.die, (folder, 9), parts=parts)]))
+    assert done.keys() == {"one", "deadly", "three"} and (done["one"], done["three"]) == (2, 6)
+    assert done["deadly"].startswith("deadly was being read by a worker that died, 2 times (")
+    assert len(list(folder.iterdir())) == 2
+
+
 def test_what_waited_where_a_worker_died_is_not_blamed(client: Any, tmp_path: Path) -> None:
     """More workers die than a task may end, while the same tasks wait behind those that kill."""
     folders = [tmp_path / str(number) for number in range(4)]

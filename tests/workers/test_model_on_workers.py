@@ -89,6 +89,16 @@ def test_a_model_that_is_here_is_loaded_and_not_sent(
     assert not (cache / "sent").exists()
 
 
+def test_a_worker_keeps_the_memory_of_arrays(
+    client: Client, sender: Sender, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[None] = []
+    monkeypatch.setattr(models.memory, "keep_freed", lambda: called.append(None))
+    with shared_model(sender, vp.load_model(directory), directory, None, Places()) as shared:
+        assert reasons(client, shared, [], SEEN) == [None, None]
+    assert called == [None, None]  # Once on each worker.
+
+
 def test_a_mapped_directory_is_used(sender: Sender, directory: Path, tmp_path: Path) -> None:
     model = vp.load_model(directory)
     places = Places.of({tmp_path: str(tmp_path / "mounted")})

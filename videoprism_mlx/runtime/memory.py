@@ -1,5 +1,6 @@
-"""How much memory this process may use on a device before the machine swaps."""
+"""How much memory this process may use on a device before the machine swaps, and keeping it."""
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,10 @@ USABLE = 2 / 3
 
 # Where Linux says what is available, and what each group of processes may use.
 MEMINFO, GROUPS, OWN_GROUPS = "/proc/meminfo", "/sys/fs/cgroup", "/proc/self/cgroup"
+
+# Numbers of mallopt, and the values that glibc itself arrives at while a program runs.
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+KEPT, LARGEST = 64 * 2**20, 32 * 2**20
 
 
 def working_set(kind: mx.DeviceType | None = None) -> int | None:
@@ -103,3 +108,16 @@ def whole(value: Any) -> int | None:
         return max(int(value), 0) or None
     except (TypeError, ValueError):
         return None
+
+
+def keep_freed() -> None:
+    """Lets this process keep the memory of arrays for later ones, on Linux with glibc.
+
+    That is usual. But Dask starts its workers with MALLOC_TRIM_THRESHOLD_, with which the memory of
+    each array goes back to the system at once, and the next one comes from there page by page: a
+    model then takes twice as long or longer.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if sys.platform.startswith("linux") and mallopt is not None:
+        mallopt(MMAP_THRESHOLD, LARGEST)
+        mallopt(TRIM_THRESHOLD, KEPT)

@@ -22,7 +22,7 @@ from videoprism_mlx.files.places import cache_directory
 from videoprism_mlx.files.record import digest, own_version
 from videoprism_mlx.models import RELEASES, SHIPPED, canonical_name
 from videoprism_mlx.progress import note
-from videoprism_mlx.runtime import precision
+from videoprism_mlx.runtime import memory, precision
 from videoprism_mlx.weights import hub
 from videoprism_mlx.weights.directory import (
     CONFIG_FILE,
@@ -235,6 +235,7 @@ def introduce(model: SharedModel, videos: Sequence[tuple[str, int]], files: File
 
     Raises an error that says why it cannot take part.
     """
+    memory.keep_freed()
     model.load()
     files.require_sight(videos)
     return Facts.here()

@@ -26,7 +26,8 @@ class Task:
     in this process. Without a function, the task is done as soon as its turn comes.
 
     Tasks of one `group`, such as the spans of a video, wait while it is found out whether one of
-    them ends workers. If it does, the others are dropped.
+    them ends workers. If it does, the others are dropped. If a worker dies during a task with
+    `parts`, such as a batch of videos, these are done instead, and the death counts for each.
     """
 
     key: str
@@ -34,6 +35,7 @@ class Task:
     arguments: tuple[Any, ...] = ()
     about: Any = None
     group: Any = None
+    parts: tuple["Task", ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -59,26 +59,30 @@ Finished = Iterator[tuple[int, list[Outcome]]]
 
 @dataclasses.dataclass(eq=False)
 class Batch:
-    """Videos that are encoded together: the record of each, or the error if it is not there."""
+    """Videos that are encoded together, the records of those that are there, and what has come."""
 
     number: int
     videos: Mapping[str, Path]
-    records: dict[str, Record | Exception] = dataclasses.field(default_factory=dict)
+    records: dict[str, Record] = dataclasses.field(default_factory=dict)
+    outcomes: dict[str, Outcome] = dataclasses.field(default_factory=dict)
 
-    def outcomes(self, done: Done) -> Iterator[Outcome]:
-        """What has become of each video."""
+    def take(self, names: Sequence[str], done: Done) -> None:
+        """Keeps what a task has made of some of the videos."""
         if done.error is not None and not isinstance(done.error, EXPECTED):
             raise done.error
         results: Iterator[Features | Exception] = iter(done.value or ())
-        for name, record in self.records.items():
-            if isinstance(record, Exception):
-                yield Outcome(name, {}, record)
-                continue
-            found = done.error or next(results)
+        for name in names:
+            record, found = self.records[name], done.error or next(results)
             if isinstance(found, Exception):
-                yield Outcome(name, record, as_given(found, record, self.videos[name]))
+                found = as_given(found, record, self.videos[name])
+                self.outcomes[name] = Outcome(name, record, found)
             else:
-                yield Outcome(name, record, features=found)
+                self.outcomes[name] = Outcome(name, record, features=found)
+
+    def in_order(self) -> list[Outcome]:
+        """What has become of each video, in their order; nothing until all have come."""
+        is_done = len(self.outcomes) == len(self.videos)
+        return [self.outcomes[name] for name in self.videos] if is_done else []
 
 
 @dataclasses.dataclass(eq=False)
@@ -171,26 +175,34 @@ class Machines:
 
     def _batches(self, videos: Mapping[str, Path], sink: Sink) -> Finished:
         for done in self._crew.run(self._batch_tasks(list(videos.items()), sink)):
-            batch: Batch = done.task.about
-            outcomes = list(batch.outcomes(done))
-            self._rates.count(done.worker, done.seconds, 0.0, len(outcomes))
-            yield batch.number, outcomes
+            batch, names = done.task.about
+            batch.take(names, done)
+            if names:
+                self._rates.count(done.worker, done.seconds, 0.0, len(names))
+            if outcomes := batch.in_order():
+                yield batch.number, outcomes
 
     def _batch_tasks(self, videos: list[tuple[str, Path]], sink: Sink) -> Iterator[Task]:
         size = self._batch_size
         for number, start in enumerate(range(0, len(videos), size)):
             self._wait(number, sink)
-            batch, paths = Batch(number, dict(videos[start : start + size])), []
+            batch = Batch(number, dict(videos[start : start + size]))
             for name, path in batch.videos.items():
                 try:
-                    record = video_record(name, path)  # Of the file before it is read.
-                    paths.append(path_of(record))
-                    batch.records[name] = record
+                    batch.records[name] = video_record(name, path)  # Before it is read.
                 except EXPECTED as error:
-                    batch.records[name] = error
-            called = paths[0][0] if paths else ""
-            called += f" (with {counted(len(paths) - 1, 'other')})" if len(paths) > 1 else ""
-            yield Task(called, embed_batch, (self._work, paths), batch)
+                    batch.outcomes[name] = Outcome(name, {}, error)
+            yield self._batch_task(batch, list(batch.records))
+
+    def _batch_task(self, batch: Batch, names: list[str]) -> Task:
+        """The task of some videos of a batch. If a worker dies, each is encoded by itself."""
+        if not names:
+            return Task("", None, about=(batch, names))
+        paths = [path_of(batch.records[name]) for name in names]
+        called, others = paths[0][0], len(names) - 1
+        called += f" (with {counted(others, 'other')})" if others else ""
+        parts = tuple(self._batch_task(batch, [name]) for name in names) if others else ()
+        return Task(called, embed_batch, (self._work, paths), (batch, names), parts=parts)
 
     # Windows.
 

@@ -40,9 +40,10 @@ class Line:
         self._works.append(work)
 
     def bring_back(self, work: Work) -> None:
-        """Adds a task that a worker had: it comes first."""
+        """Adds a task that a worker had: it comes first. If the worker died, its parts do."""
         if work.deaths:
-            self._suspects.append(work)
+            parts = [Work(part, work.deaths.copy(), work.unable) for part in work.task.parts]
+            self._suspects += parts or [work]
         else:
             self._works.appendleft(work)
 
