@@ -35,10 +35,10 @@ LOST, FAILED = 3, 2
 # Seconds: between two signs of life; and without one, until a rank is taken for lost.
 BEAT, SILENCE = 2.0, 30.0
 
-# Seconds: in which several losses become one message, which has to be printed before the launcher
-# ends all; in which the watching thread hears of a loss that a collective has met; in which several
-# ranks tell one error; for a rank to print its error before the others end; and for a stopped rank
-# to end by itself.
+# Seconds: in which a rank hears of lower ones that are lost, too, and then tells it in their
+# place, before the launcher ends all; in which the watching thread hears of a loss that a
+# collective has met; in which several ranks tell one error; for a rank to print its error before
+# the others end; and for a stopped rank to end by itself.
 GRACE, HEARING, SAME, TELLING, STOPPING = 0.04, 1.0, 1.0, 2.0, 3.0
 
 # The signals that stop a rank.
@@ -56,7 +56,7 @@ class Watch:
         self.noise = noise
         self.lost: dict[int, str] = {}  # The ranks that were lost, and why.
         self.failed: dict[int, str] = {}  # The errors of other ranks.
-        self.over: set[int] = set()  # The ranks that have ended well, or with an error.
+        self.over: set[int] = set()  # The ranks that have ended well, or have said why not.
         self._is_leaving = threading.Event()  # The main thread says how this rank ends.
         self._is_ending = threading.Event()  # The watching thread ends the process.
         self._peers = connected(group)
@@ -173,7 +173,7 @@ class Watch:
 
     def _take(self, rank: int, message: dict[str, Any]) -> None:
         """Notes what a rank says."""
-        if "over" in message or "failed" in message:
+        if not message.keys().isdisjoint({"over", "failed", "told"}):
             self.over.add(rank)
         if "failed" in message:
             self.failed[rank] = message["failed"]
@@ -201,15 +201,23 @@ class Watch:
             return
         self._send({"lost": list(self.lost.items())})
         until = time.monotonic() + GRACE
-        while time.monotonic() < until:
-            for rank in self._peers.keys() - self.lost.keys():
-                self._read(rank)
+        while not self._is_lowest() and time.monotonic() < until:
             time.sleep(GRACE / 4)
-        self._send({"lost": list(self.lost.items())})
-        left = [rank for rank in range(self.group.size) if rank not in self.lost]
-        if left[:1] == [self.group.rank]:
+            self._read_others()
+        self._read_others()
+        if self._is_lowest():
             self._tell()
+            self._send({"told": True})
         self._exit(LOST)
+
+    def _is_lowest(self) -> bool:
+        """Whether all ranks before this one were lost."""
+        return all(rank in self.lost for rank in range(self.group.rank))
+
+    def _read_others(self) -> None:
+        """Reads what has come from the ranks that are left."""
+        for rank in self._peers.keys() - self.lost.keys():
+            self._read(rank)
 
     def _tell(self) -> None:
         """Says which ranks were lost."""
