@@ -10,7 +10,7 @@ import pytest
 def thinned(*axes: Sequence[Any], keep: int) -> list[Any]:
     """All combinations of these values. One of `keep` is in the default run, spread evenly.
 
-    So that each value is in some of them, `keep` is at most the length of an axis.
+    The first is. Of two axes, each value is if `keep` is at most the length of the other axis.
     """
     cases = []
     for places in itertools.product(*(range(len(axis)) for axis in axes)):

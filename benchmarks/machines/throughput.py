@@ -10,11 +10,13 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.machines.lab.cluster import Cluster, timed
-from benchmarks.machines.lab.hosts import HOME, SHARED, SHARED_FIRST, Lab
+from benchmarks.machines.lab.hosts import HOME, SHARED, SHARED_FIRST, Host, Lab
 from benchmarks.timing import save
 from videoprism_mlx.models import DEMO_MODEL
 
@@ -26,11 +28,25 @@ class Work(NamedTuple):
     clips: int
 
 
-# A clip of two seconds has four moments for a base model, each of which takes a core seven seconds.
-WORK = {"base": Work("videoprism_lvt_public_v1_base", 6), "demo": Work(DEMO_MODEL, 300)}
+# A clip is one moment. Of a base model, a core makes one in about 12 seconds.
+WORK = {"base": Work("videoprism_lvt_public_v1_base", 12), "demo": Work(DEMO_MODEL, 300)}
 
 # What is aimed at where the model's work dominates.
 AIM = 1.8
+
+# Without Dask: the seconds of each of some windows.
+WINDOWS = """
+import sys, time
+import videoprism_mlx as vp
+import mlx.core as mx
+model = vp.load_model(sys.argv[1])
+clip = mx.random.uniform(shape=(1, int(sys.argv[2]), 288, 288, 3), key=mx.random.key(0))
+for number in range(5):
+    mx.eval(clip, model(clip, None, None)[0])
+    if number == 0:  # It compiles.
+        started = time.perf_counter()
+print((time.perf_counter() - started) / 4)
+"""
 
 
 def draw_clips(folder: Path, count: int) -> None:
@@ -64,15 +80,29 @@ def index(cluster: Cluster, folder: str, library: str, model: str) -> list[str]:
     return [*words, "--model", model, "--scheduler", cluster.address, "-q"]
 
 
+def without_dask(lab: Lab, model: str, frames: int) -> dict[str, float]:
+    """Seconds of a window in one process, and in two at once, each on a core: what cores allow."""
+
+    def seconds(hosts: list[Host]) -> float:
+        words = [sys.executable, "-c", WINDOWS, model, str(frames)]
+        running = [host.start(words, stdout=subprocess.PIPE) for host in hosts]
+        return statistics.mean(float(each.communicate()[0]) for each in running)
+
+    one, two = seconds(lab.hosts[1:2]), seconds(lab.hosts[1:])
+    return {"one": one, "two": two, "ratio": 2 * one / two}
+
+
 def measure(lab: Lab, name: str, rounds: int) -> dict[str, Any]:
     """Indexes the clips with one worker and with two, in turns."""
     work = WORK[name]
-    model = work.model
+    model, direct = work.model, None
     draw_clips(lab.disk / name, work.clips)
     draw_clips(lab.disk / f"{name}-warm", 2)
     if work.model != DEMO_MODEL:
         draw_model(work.model, lab.disk / f"model-{name}")
         model = f"{SHARED_FIRST}/model-{name}"
+        direct = without_dask(lab, f"{SHARED}/model-{name}", 16)
+        print(f"{name}, without Dask: {json.dumps(direct)}", flush=True)
     clusters = {"one": Cluster(lab, 8786), "two": Cluster(lab, 8796)}
     clusters["one"].add(lab.hosts[1])
     for host in lab.hosts[1:]:
@@ -94,7 +124,7 @@ def measure(lab: Lab, name: str, rounds: int) -> dict[str, Any]:
             print(f"{name}, {which}: {json.dumps(turns[which][-1])}", flush=True)
     for cluster in clusters.values():
         cluster.close()
-    return summary(work, turns)
+    return summary(work, turns) | ({"without_dask": direct} if direct else {})
 
 
 def moments_in(library: Path) -> int:

@@ -43,7 +43,7 @@ def start(library: Path, clips: Path) -> "subprocess.Popen[str]":
 
 def kill_after(run: "subprocess.Popen[str]", library: Path, seconds: float) -> None:
     """Kills a run so many seconds after it has made the library."""
-    while not (library / LOCKS).exists() and run.poll() is None:
+    while not (library / "moments.lance" / "_versions").exists() and run.poll() is None:
         time.sleep(0.005)
     time.sleep(seconds)
     run.send_signal(signal.SIGKILL)
@@ -72,15 +72,7 @@ def killed_before(monkeypatch: pytest.MonkeyPatch, method: str, call: int) -> No
         return real(*arguments)
 
     monkeypatch.setattr(owner, method, maybe)
-    release = Claim.release
-
-    def left(claim: Claim, *arguments: bool) -> None:
-        if claim.path.suffix == ".lock":  # Of a video.
-            os.close(claim._descriptor)
-        else:
-            release(claim, *arguments)
-
-    monkeypatch.setattr(Claim, "release", left)
+    monkeypatch.setattr(Claim, "release", lambda claim, *_: os.close(claim._descriptor))
 
 
 @pytest.mark.parametrize(

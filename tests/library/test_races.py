@@ -1,5 +1,6 @@
 """What another process or thread does at the worst instant."""
 
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,11 +13,12 @@ from library_media import given
 
 import videoprism_mlx as vp
 from videoprism_mlx.errors import LibraryError, NoLibraryError
+from videoprism_mlx.library import storage
 from videoprism_mlx.library.indexing import claims, recognise
 from videoprism_mlx.library.indexing.claims import Claims
 from videoprism_mlx.library.indexing.view import View
 from videoprism_mlx.library.search import search
-from videoprism_mlx.library.storage import LOCKS, connect, keep_earlier, making, new_or_open
+from videoprism_mlx.library.storage import LOCKS, MAKING, connect, keep_earlier, making, new_or_open
 from videoprism_mlx.library.table import MOMENTS, Tables, moments_schema
 
 
@@ -162,19 +164,50 @@ def test_many_make_a_library_at_once_and_nothing_is_lost(tmp_path: Path) -> None
         found = new_or_open(str(where), MOMENTS, moments_schema(2)).to_arrow()
         assert sorted(found["video"].to_pylist()) == names
     with making(str(tmp_path / "0")):
-        assert [path.name for path in (tmp_path / "0" / LOCKS).iterdir()] == ["making"]
+        assert [path.name for path in (tmp_path / "0" / LOCKS).iterdir()] == [MAKING]
     assert not list((tmp_path / "0" / LOCKS).iterdir())
 
 
 def test_a_table_that_another_process_makes_anew_at_the_same_time(tmp_path: Path) -> None:
-    """In a bucket, nothing prevents that: what is written before and after it stays."""
+    """In a bucket, nothing prevents that: what is written before, meanwhile and after it stays."""
     tables = Tables.create(tmp_path / "library", {}, 2)
     database = connect(tables.where)
-    keep_earlier(database.create_table(MOMENTS, schema=moments_schema(2), mode="overwrite"))
+
+    def make(schema: Any = None) -> Any:
+        found = moments_schema(2) if schema is None else schema
+        return database.create_table(MOMENTS, schema=found, mode="overwrite")
+
+    keep_earlier(make())
     tables.add_moments(moment_of("a"))  # It was opened before, and has seen no other version.
-    again = database.create_table(MOMENTS, schema=moments_schema(2), mode="overwrite")
+    again = make()
     assert again.count_rows() == 0
-    keep_earlier(again)
     tables.add_moments(moment_of("b"))
-    found = database.open_table(MOMENTS).to_arrow()
-    assert sorted(found["video"].to_pylist()) == ["a", "b"]
+    keep_earlier(again)
+    tables.add_moments(moment_of("c"))
+    found = database.open_table(MOMENTS)
+    assert sorted(found.to_arrow()["video"].to_pylist()) == ["a", "b", "c"]
+    keep_earlier(make(moments_schema(2).with_metadata({"of": "another model"})))
+    found.checkout_latest()
+    assert found.schema.metadata is None and found.count_rows() == 3
+
+
+def test_a_table_that_is_damaged_is_not_made_anew(tmp_path: Path) -> None:
+    tables = Tables.create(tmp_path / "library", {}, 2)
+    tables.add_moments(moment_of("a"))
+    shutil.rmtree(tmp_path / "library" / f"{MOMENTS}.lance" / "_versions")
+    for opened in (Tables.open, lambda where: Tables.create(where, {}, 2)):
+        with pytest.raises(LibraryError, match="or is damaged"):
+            opened(tmp_path / "library")
+    assert list((tmp_path / "library" / f"{MOMENTS}.lance" / "data").iterdir())
+
+
+def test_whoever_makes_a_table_is_not_waited_for_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "PATIENCE", 0.1)
+    where = str(tmp_path)
+    with (
+        making(where),
+        pytest.raises(LibraryError, match=f"if there is none, remove {where}/{LOCKS}/{MAKING}"),
+    ):
+        new_or_open(where, MOMENTS, moments_schema(2))

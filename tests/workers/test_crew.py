@@ -100,7 +100,6 @@ def test_a_task_that_ends_two_workers_fails_and_no_other(client: Any, tmp_path: 
     assert [len(list(folder.iterdir())) for folder in folders] == [2, 1]
 
 
-@pytest.mark.attack
 def test_of_a_task_with_parts_only_the_deadly_one_fails(client: Any, tmp_path: Path) -> None:
     folder = tmp_path / "deadly"
     folder.mkdir()
@@ -112,6 +111,7 @@ def test_of_a_task_with_parts_only_the_deadly_one_fails(client: Any, tmp_path: P
     assert len(list(folder.iterdir())) == 2
 
 
+@pytest.mark.attack
 def test_what_waited_where_a_worker_died_is_not_blamed(client: Any, tmp_path: Path) -> None:
     """More workers die than a task may end, while the same tasks wait behind those that kill."""
     folders = [tmp_path / str(number) for number in range(4)]

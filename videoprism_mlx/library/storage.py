@@ -1,7 +1,7 @@
 """How a library is stored in LanceDB: connecting, writing beside others, and what goes wrong.
 
-Processes write to a library at the same time. LanceDB lets a writer try again whose rows another
-one has changed just then.
+Processes write to a library at the same time. If two change the same rows, LanceDB refuses one of
+the writes, and that process tries again.
 """
 
 import functools
@@ -19,7 +19,7 @@ from videoprism_mlx.files.atomic import ADVICE, DISK_FULL
 from videoprism_mlx.files.lock import Claim
 from videoprism_mlx.runtime.libraries import import_later, require_library
 
-# The folder of a local library that holds a lock for each video that is being encoded.
+# The folder of a local library for locks: of videos that are being encoded, and of other work.
 LOCKS = "locks"
 
 # How often a row is written that other processes write at the same time.
@@ -28,8 +28,8 @@ WRITE_ATTEMPTS = 8
 # What LanceDB says then.
 CONFLICTS = ("conflict", "retryable", "too many concurrent", "incompatible transaction")
 
-# How long to wait for another process that makes a table, in seconds.
-MOMENT = 0.02
+# The lock of whoever makes a table. How long others wait for it, and how often they look: seconds.
+MAKING, PATIENCE, MOMENT = "making.lock", 30.0, 0.02
 
 # How many bytes of indices, and of what describes files, a process keeps in memory at most.
 INDEX_CACHE, METADATA_CACHE = 256 << 20, 128 << 20
@@ -70,24 +70,43 @@ def new_or_open(place: str, name: str, schema: Any) -> Any:
     with suppress(ValueError):  # It is not there, or another process is just making it.
         return database.open_table(name)
     with making(place):
+        if name in names_of(database):
+            try:
+                return database.open_table(name)
+            except ValueError:  # Whoever made it may have been killed just then.
+                if may_have_rows(place, name):
+                    raise
         try:
             table = database.create_table(name, schema=schema)
-        except ValueError:  # Another process has just made it, or it cannot be made.
-            if name not in database.list_tables().tables:
+        except ValueError:  # In a bucket, another process may have just made it.
+            if name not in names_of(database):
                 raise
             return database.open_table(name)
         keep_earlier(table)
         return table
 
 
+def names_of(database: Any) -> list[str]:
+    """The names of the tables that are there, or are being made."""
+    return list(database.list_tables().tables)
+
+
+def may_have_rows(place: str, name: str) -> bool:
+    """Whether a table that cannot be opened may have rows, and is damaged."""
+    return is_remote(place) or (Path(place) / f"{name}.lance" / "data").is_dir()
+
+
 @contextmanager
 def making(place: str) -> Iterator[None]:
     """Only one process at a time makes a table in a folder. In a bucket nothing prevents it."""
-    claim = None
-    while not is_remote(place) and claim is None:
-        claim = Claim.take(Path(place) / LOCKS / "making")
-        if claim is None:
-            time.sleep(MOMENT)
+    path, until, claim = Path(place) / LOCKS / MAKING, time.monotonic() + PATIENCE, None
+    while not is_remote(place) and (claim := Claim.take(path)) is None:
+        if time.monotonic() > until:
+            raise LibraryError(
+                f"the library {place}: another process has been making its tables for "
+                f"{PATIENCE:.0f} s; if there is none, remove {path}"
+            )
+        time.sleep(MOMENT)
     try:
         yield
     finally:
@@ -96,17 +115,21 @@ def making(place: str) -> Iterator[None]:
 
 
 def keep_earlier(table: Any) -> None:
-    """If another process has made a table at the same time, its rows stay.
+    """If another process has made a table at the same time, its rows and its record stay.
 
     LanceDB then replaces that table by this one, as its next version.
     """
-    made = table.version
-    if made > 1:
-        table.checkout(made - 1)
-        if table.count_rows():
-            table.restore()
-        else:
-            table.checkout_latest()
+    if (made := table.version) == 1:
+        return
+    own = table.schema.metadata
+    table.checkout(made - 1)
+    if table.schema.metadata != own:
+        table.restore()
+        return
+    rows = table.to_arrow()
+    table.checkout_latest()
+    if rows.num_rows:
+        table.add(rows)
 
 
 def is_remote(place: str) -> bool:

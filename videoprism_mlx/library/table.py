@@ -22,6 +22,8 @@ from videoprism_mlx.library.storage import (
     again_after_conflicts,
     connect,
     is_remote,
+    may_have_rows,
+    names_of,
     new_or_open,
     require_room,
     storage_errors,
@@ -111,12 +113,12 @@ class Tables:
             raise missing  # LanceDB would make the folder.
         with storage_errors(place):
             database = connect(place)
-            if VIDEOS not in database.list_tables().tables:
+            if VIDEOS not in names_of(database):
                 raise missing
             try:
                 videos = database.open_table(VIDEOS)
             except ValueError:  # Perhaps another process is just making it, and it has no rows.
-                if is_remote(place) or (Path(place) / f"{VIDEOS}.lance" / "data").is_dir():
+                if may_have_rows(place, VIDEOS):
                     raise
                 raise missing from None
             record = read_record(place, videos.schema.metadata)

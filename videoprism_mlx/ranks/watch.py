@@ -20,6 +20,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -206,7 +207,7 @@ class Watch:
             self._read_others()
         self._read_others()
         if self._is_lowest():
-            self._tell()
+            self.noise.say(text_of(self.group, self.lost))
             self._send({"told": True})
         self._exit(LOST)
 
@@ -218,14 +219,6 @@ class Watch:
         """Reads what has come from the ranks that are left."""
         for rank in self._peers.keys() - self.lost.keys():
             self._read(rank)
-
-    def _tell(self) -> None:
-        """Says which ranks were lost."""
-        names = " and ".join(self.group.name(rank) for rank in sorted(self.lost))
-        verb = "was" if len(self.lost) == 1 else "were"
-        why = next(iter(self.lost.values()))
-        text = f"{names} {verb} lost: {why}; so all ranks end. {self.group.kept}"
-        self.noise.say(text.strip())
 
     def _stop_soon(self) -> None:
         """Ends the process if the main thread, which got a signal, cannot."""
@@ -252,3 +245,12 @@ class Watch:
     def _close(self) -> None:
         for each in (*self._peers.values(), self._signals, self._wakeup):
             each.close()
+
+
+def text_of(group: Group, lost: Mapping[int, str]) -> str:
+    """Which ranks were lost, and why the first of them was."""
+    names = " and ".join(group.name(rank) for rank in sorted(lost))
+    verb = "was" if len(lost) == 1 else "were"
+    return (
+        f"{names} {verb} lost: {next(iter(lost.values()))}; so all ranks end. {group.kept}".strip()
+    )

@@ -115,7 +115,7 @@ def keep_freed() -> None:
 
     That is usual. But Dask starts its workers with MALLOC_TRIM_THRESHOLD_, with which the memory of
     each array goes back to the system at once, and the next one comes from there page by page: a
-    model then takes twice as long or longer.
+    model then takes nearly twice as long.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if sys.platform.startswith("linux") and mallopt is not None:

@@ -8,7 +8,7 @@ count of failures (allowed-failures) also blames the tasks that only waited ther
 import functools
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from videoprism_mlx.errors import DeadlyError
@@ -26,6 +26,9 @@ DEATHS = 2
 
 # How many results are fetched at a time. The others stay on the workers.
 FETCHED = 4
+
+# A way to take a task from the line.
+Take = Callable[[Iterable[Work], str, Iterable[str]], Work | None]
 
 # What the scheduler says of the tasks of a worker that it has lost. That is known otherwise.
 OF_LOST_WORKERS = ("KilledWorker", "NoValidWorkerError")
@@ -98,28 +101,28 @@ class Crew:
     # Giving tasks to workers.
 
     def _hand_out(self) -> None:
-        running = self._members.running()
-        suspects = list(self._line.suspects(running))
-        for member, work in zip(self._members.set_apart(len(suspects)), suspects, strict=False):
-            self._line.remove(work)
-            self._give(member, work)
-        while self._gave(running):
+        suspects = list(self._line.suspects(self._members.running()))
+        is_end = self._source is None and self._line.has_only_suspects
+        for member in self._members.set_apart(suspects, is_end):
+            self._give_next(self._line.take_suspect, member)
+        while self._gave():
             pass
         if not (self._source or self._is_asking or self._line):
             self._even_out()
 
-    def _gave(self, running: Sequence[Work]) -> bool:
+    def _gave(self) -> bool:
         """Gives a task to the worker with most room for which there is one."""
-        free, everyone = self._members.with_room(), self._members.addresses()
-        for member in free:
-            if work := self._line.take(running, member.address, everyone):
-                self._give(member, work)
-                return True
-        if free and self._line.returned < len(everyone) * AHEAD:
+        free = self._members.with_room()
+        if any(self._give_next(self._line.take, member) for member in free):
+            return True
+        if free and self._line.returned < len(self._members.addresses()) * AHEAD:
             self._ask()
         return False
 
-    def _give(self, member: Member, work: Work) -> None:
+    def _give_next(self, take: Take, member: Member) -> bool:
+        work = take(self._members.running(), member.address, self._members.addresses())
+        if work is None:
+            return False
         key, task = f"{self._what}-{uuid.uuid4().hex}", work.task
         future = self._client.submit(
             perform,
@@ -131,6 +134,7 @@ class Crew:
         )
         attempt = member.attempts[key] = Attempt(key, work, future)
         future.add_done_callback(lambda _: self._events.put(self._ended, member, attempt))
+        return True
 
     def _ask(self) -> None:
         """Asks for the next task, if there may be one."""
@@ -217,10 +221,9 @@ class Crew:
                 self._again(member, attempt)
                 continue
             self._results.append(Done(work.task, error=deadly(work), worker=member.name))
-            self._drop(work)
+            self._drop_group(work)
 
-    def _drop(self, work: Work) -> None:
-        """Forgets the tasks of the group of one that ends workers."""
+    def _drop_group(self, work: Work) -> None:
         self._line.drop(work.group)
         for member in self._members:
             dropped = [one for one in member.attempts.values() if one.work.group is work.group]

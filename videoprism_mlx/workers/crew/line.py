@@ -20,6 +20,10 @@ class Work:
         """What it has in common with others: itself if that is nothing."""
         return self if self.task.group is None else self.task.group
 
+    def is_left(self, address: str, others: Iterable[str]) -> bool:
+        """Whether a worker cannot do it, and one of the others may be able."""
+        return address in self.unable and not set(others) - {address} <= self.unable
+
 
 class Line:
     """Tasks that wait for a worker. `running` are those that workers have.
@@ -42,7 +46,7 @@ class Line:
     def bring_back(self, work: Work) -> None:
         """Adds a task that a worker had: it comes first. If the worker died, its parts do."""
         if work.deaths:
-            parts = [Work(part, work.deaths.copy(), work.unable) for part in work.task.parts]
+            parts = [Work(part, work.deaths.copy()) for part in work.task.parts]
             self._suspects += parts or [work]
         else:
             self._works.appendleft(work)
@@ -52,17 +56,30 @@ class Line:
         """How many tasks wait because a worker could not do them."""
         return sum(bool(work.unable) for work in self._works)
 
+    @property
+    def has_only_suspects(self) -> bool:
+        """Whether nothing else waits."""
+        return not self._works
+
     def take(self, running: Iterable[Work], address: str, others: Iterable[str]) -> Work | None:
         """Takes the next task for a worker that is no suspect, nor of the group of one.
 
         Tasks that the worker cannot do are left to `others`, if one of them may be able.
         """
-        rest = set(others) - {address}
         held = {id(work.group) for work in (*self._suspects, *running) if work.deaths}
         for number, work in enumerate(self._works):
-            is_left = address in work.unable and not rest <= work.unable
-            if id(work.group) not in held and not is_left:
+            if id(work.group) not in held and not work.is_left(address, others):
                 del self._works[number]
+                return work
+        return None
+
+    def take_suspect(
+        self, running: Iterable[Work], address: str, others: Iterable[str]
+    ) -> Work | None:
+        """As `take`, for a worker that has nothing else to do."""
+        for work in self.suspects(running):
+            if not work.is_left(address, others):
+                self._suspects.remove(work)
                 return work
         return None
 
@@ -73,10 +90,6 @@ class Line:
             if id(work.group) not in held:
                 held.add(id(work.group))
                 yield work
-
-    def remove(self, suspect: Work) -> None:
-        """Takes a suspect."""
-        self._suspects.remove(suspect)
 
     def drop(self, group: object) -> None:
         """Forgets all tasks of that group."""

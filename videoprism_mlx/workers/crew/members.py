@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from videoprism_mlx.errors import VideoPrismError, WorkerError, excerpt
@@ -154,13 +154,18 @@ class Members:
         if member is not None and key in member.attempts:
             member.attempts[key].is_begun = True
 
-    def set_apart(self, count: int) -> list[Member]:
-        """Lets up to `count` workers run empty. Returns those that are: each for a task alone."""
+    def set_apart(self, suspects: Sequence[Work], is_end: bool) -> list[Member]:
+        """Lets workers run empty for suspects. Returns those that are: each for a task alone.
+
+        They are at most half of the workers, unless it `is_end`: all other tasks have begun.
+        """
         usual = [one for one in self if not any(each.work.deaths for each in one.attempts.values())]
-        usual.sort(key=lambda one: (not one.is_apart, one.load))
-        for number, member in enumerate(usual):
-            member.is_apart = number < count
-        return [member for member in usual[:count] if not member.attempts]
+        able = [one for one in usual if any(one.address not in each.unable for each in suspects)]
+        able = sorted(able or usual, key=lambda one: (not one.is_apart, one.load))
+        most = len(suspects) if is_end else min(len(suspects), max(1, len(self._members) // 2))
+        for member in usual:
+            member.is_apart = member in able[:most]
+        return [member for member in able[:most] if not member.attempts]
 
     def with_room(self) -> list[Member]:
         """The workers that may get the next task, the one with the fewest first."""
