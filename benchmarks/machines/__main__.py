@@ -4,8 +4,10 @@ shell         a terminal, or a command, on the first of some hosts
 link          how fast the network of the hosts is
 throughput    two workers against one
 kills         kills of workers and ranks
+slow          indexing and training over a slow link
 capacity      what scheduler, writer and search index can take
 simulate      a million hours of video
+tell          the figures of docs/machines.md
 """
 
 import argparse
