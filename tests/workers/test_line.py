@@ -1,6 +1,10 @@
-"""Which task a worker gets next, without any worker."""
+"""Which task a worker gets next, and which workers are kept for suspects; without any worker."""
 
+from typing import Any
+
+from videoprism_mlx.workers.crew.events import Events
 from videoprism_mlx.workers.crew.line import Line, Work
+from videoprism_mlx.workers.crew.members import Attempt, Member, Members
 from videoprism_mlx.workers.tasks import Task
 
 BOTH = ("a", "b")
@@ -62,3 +66,40 @@ def test_one_suspect_of_a_group_at_a_time_and_no_other_task_of_it() -> None:
     assert line.take([first], "b", BOTH) is None
     line.drop(video)
     assert len(line) == 0
+
+
+def members_of(*names: str) -> Members:
+    """Workers that have nothing to do."""
+    nobody: Any = None
+    members = Members(nobody, Events(), None, 0.0, nobody)
+    members._members = {name: Member(name, name, 1) for name in names}
+    return members
+
+
+def apart(members: Members, suspects: list[Work], is_end: bool = False) -> set[str]:
+    """Which workers are kept for suspects and have nothing to do."""
+    found = {one.address for one in members.set_apart(suspects, is_end)}
+    assert found <= {one.address for one in members if one.is_apart}
+    return found
+
+
+def test_half_of_the_workers_at_most_are_kept_for_suspects() -> None:
+    members = members_of("a", "b", "c", "d")
+    suspects = [Work(task(str(number)), ["e"]) for number in range(6)]
+    first = apart(members, suspects)
+    assert len(first) == 2
+    for address, work in zip(sorted(first), suspects, strict=False):
+        members._members[address].attempts["key"] = Attempt("key", work, None)
+    assert apart(members, suspects[2:]) == set()
+    others = {"a", "b", "c", "d"} - first
+    assert {one.address for one in members.with_room()} >= others
+    assert apart(members, suspects[2:], is_end=True) == others
+    assert apart(members_of("a"), suspects) == {"a"}  # Or nothing would go on.
+
+
+def test_workers_that_can_do_a_suspect_are_kept_for_it() -> None:
+    members = members_of("a", "b", "c")
+    assert apart(members, [Work(task("one"), ["e"], {"a", "b"})]) == {"c"}
+    assert [one.address for one in members if one.is_apart] == ["c"]
+    assert len(apart(members, [Work(task("one"), ["e"], {"a", "b", "c"})])) == 1
+    assert apart(members, []) == set() and not any(one.is_apart for one in members)

@@ -101,28 +101,28 @@ class Crew:
     # Giving tasks to workers.
 
     def _hand_out(self) -> None:
-        suspects = list(self._line.suspects(self._members.running()))
+        suspects = list(self._line.suspects(running := self._members.running()))
         is_end = self._source is None and self._line.has_only_suspects
         for member in self._members.set_apart(suspects, is_end):
-            self._give_next(self._line.take_suspect, member)
-        while self._gave():
+            self._give_next(self._line.take_suspect, member, running)
+        while self._gave(running):
             pass
         if not (self._source or self._is_asking or self._line):
             self._even_out()
 
-    def _gave(self) -> bool:
+    def _gave(self, running: list[Work]) -> bool:
         """Gives a task to the worker with most room for which there is one."""
         free = self._members.with_room()
-        if any(self._give_next(self._line.take, member) for member in free):
-            return True
-        if free and self._line.returned < len(self._members.addresses()) * AHEAD:
+        is_given = any(self._give_next(self._line.take, member, running) for member in free)
+        if free and not is_given and self._line.returned < len(self._members.addresses()) * AHEAD:
             self._ask()
-        return False
+        return is_given
 
-    def _give_next(self, take: Take, member: Member) -> bool:
-        work = take(self._members.running(), member.address, self._members.addresses())
+    def _give_next(self, take: Take, member: Member, running: list[Work]) -> bool:
+        work = take(running, member.address, self._members.addresses())
         if work is None:
             return False
+        running.append(work)
         key, task = f"{self._what}-{uuid.uuid4().hex}", work.task
         future = self._client.submit(
             perform,

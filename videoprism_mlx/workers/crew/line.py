@@ -66,6 +66,8 @@ class Line:
 
         Tasks that the worker cannot do are left to `others`, if one of them may be able.
         """
+        if self.has_only_suspects:
+            return None
         held = {id(work.group) for work in (*self._suspects, *running) if work.deaths}
         for number, work in enumerate(self._works):
             if id(work.group) not in held and not work.is_left(address, others):

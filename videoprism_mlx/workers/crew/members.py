@@ -157,12 +157,14 @@ class Members:
     def set_apart(self, suspects: Sequence[Work], is_end: bool) -> list[Member]:
         """Lets workers run empty for suspects. Returns those that are: each for a task alone.
 
-        They are at most half of the workers, unless it `is_end`: all other tasks have begun.
+        With those that have a suspect by now, they are at most half of the workers, unless it
+        `is_end`: all other tasks have begun.
         """
         usual = [one for one in self if not any(each.work.deaths for each in one.attempts.values())]
         able = [one for one in usual if any(one.address not in each.unable for each in suspects)]
         able = sorted(able or usual, key=lambda one: (not one.is_apart, one.load))
-        most = len(suspects) if is_end else min(len(suspects), max(1, len(self._members) // 2))
+        half = max(1, len(self._members) // 2) - (len(self._members) - len(usual))
+        most = len(suspects) if is_end else max(0, min(len(suspects), half))
         for member in usual:
             member.is_apart = member in able[:most]
         return [member for member in able[:most] if not member.attempts]
