@@ -10,7 +10,8 @@ import pytest
 def thinned(*axes: Sequence[Any], keep: int) -> list[Any]:
     """All combinations of these values. One of `keep` is in the default run, spread evenly.
 
-    The first is. Of two axes, each value is if `keep` is at most the length of the other axis.
+    The first combination always is. With two axes, each value is in one that is, if `keep` is at
+    most the length of the other axis.
     """
     cases = []
     for places in itertools.product(*(range(len(axis)) for axis in axes)):

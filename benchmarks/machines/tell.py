@@ -31,11 +31,11 @@ these cores. `python -m benchmarks.machines` is the lab; its commands need root 
 | demo model | {demo[one]:.1f} | {demo[two]:.1f} | {demo[ratio]:.2f} | {demo[share]:.0%} |
 
 A moment is 16 frames for the base model, whose weights are random, and 4 for the demo model. The
-share is of both cores, with two workers. Two processes that do nothing but compute, without Dask,
-make {base[without]:.2f} times as many moments of the base model as one: more these cores do not
-allow. Starting the command is a part of each run of {base[clips]} clips, too: about 10 s. The demo
-model is so small that reading and writing are most of the work; on machines of their own, the
-command and the scheduler take nothing from the workers.
+share is of both cores, with two workers. Two processes that only compute, without Dask, make
+{base[without]:.2f} times as many moments of the base model as one: that is the most that these
+cores allow. Each run of {base[clips]} clips also has the start of the command in it, about 10 s.
+The demo model is so small that reading and writing are most of the work; on machines of their own,
+the command and the scheduler take nothing from the workers.
 
 **Kills** (`kills --count {kills[count]}`): {kills[indexing]} times a worker, its machine or the
 command was killed while {clips} clips were indexed on two workers, and {kills[rank]} times one of

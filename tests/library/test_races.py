@@ -155,13 +155,13 @@ def test_many_make_a_library_at_once_and_nothing_is_lost(tmp_path: Path) -> None
 
     def write(where: Path, name: str) -> None:
         together.wait()
-        new_or_open(str(where), MOMENTS, moments_schema(2)).add(moment_of(name))
+        new_or_open(connect(str(where)), MOMENTS, moments_schema(2)).add(moment_of(name))
 
     for turn in range(8):
         where = tmp_path / str(turn)
         with ThreadPoolExecutor(len(names)) as threads:
             list(threads.map(write, [where] * len(names), names))
-        found = new_or_open(str(where), MOMENTS, moments_schema(2)).to_arrow()
+        found = new_or_open(connect(str(where)), MOMENTS, moments_schema(2)).to_arrow()
         assert sorted(found["video"].to_pylist()) == names
     with making(str(tmp_path / "0")):
         assert [path.name for path in (tmp_path / "0" / LOCKS).iterdir()] == [MAKING]
@@ -210,4 +210,4 @@ def test_whoever_makes_a_table_is_not_waited_for_too_long(
         making(where),
         pytest.raises(LibraryError, match=f"if there is none, remove {where}/{LOCKS}/{MAKING}"),
     ):
-        new_or_open(where, MOMENTS, moments_schema(2))
+        new_or_open(connect(where), MOMENTS, moments_schema(2))

@@ -64,9 +64,9 @@ def session() -> Any:
     return lancedb.Session(INDEX_CACHE, METADATA_CACHE)
 
 
-def new_or_open(place: str, name: str, schema: Any) -> Any:
+def new_or_open(database: Any, name: str, schema: Any) -> Any:
     """A new table or, if there is one, that one."""
-    database = connect(place)
+    place = str(database.uri)
     with suppress(ValueError):  # It is not there, or another process is just making it.
         return database.open_table(name)
     with making(place):

@@ -123,7 +123,7 @@ class Tables:
                 raise missing from None
             record = read_record(place, videos.schema.metadata)
             # It is missing if whoever made the library was killed just then.
-            moments = new_or_open(place, MOMENTS, moments_schema(record["dimension"]))
+            moments = new_or_open(database, MOMENTS, moments_schema(record["dimension"]))
             return cls(place, videos, moments, record)
 
     @classmethod
@@ -134,7 +134,7 @@ class Tables:
         place = library_place(where)
         require_place(place)
         with storage_errors(place):
-            new_or_open(place, VIDEOS, videos_schema(record, dimension))
+            new_or_open(connect(place), VIDEOS, videos_schema(record, dimension))
         return cls.open(where)
 
     @property

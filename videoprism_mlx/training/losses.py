@@ -72,8 +72,8 @@ def contrastive_gradients(
     `parameters` are {"model": the parameters to train, "log_scale": a scalar}. At most `at_once`
     pairs are in the model at a time. If the batch has more, each pair goes through the model twice:
     once for its embeddings, and once to backpropagate the gradients of the embeddings. The result
-    is the same. With several ranks, each has a share of the pairs, which go through it twice, too:
-    to wait for the others' embeddings in the middle, it would have to keep all its activations.
+    is the same. Each of several ranks has a share of the pairs, which also go through twice: a rank
+    that waited for the others' embeddings half way would have to keep all its activations.
     """
     group = current()
     share = group.share(len(ids))

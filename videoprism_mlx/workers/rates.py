@@ -56,7 +56,7 @@ class Rates:
         rate.video += video
 
     def short(self, names: Collection[str], most: int) -> str:
-        """The speed of each of these, as in `mac1 34x, mac2 21x`; if that is longer, of all."""
+        """Each one's speed, as in `mac1 34x, mac2 21x`; of all if that is longer than `most`."""
         rates = {name: rate for name, rate in self._named() if name in names}
         each = [f"{printable(name)[:NAME]} {rate}" for name, rate in rates.items()]
         whole = ", ".join(each)
